@@ -1,0 +1,287 @@
+//! What can be typed. Parsing only: nothing here acts, and every bound is checked by `core`.
+
+pub mod job;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use job::{JobFlags, JobSource};
+
+/// Change data in a live PostgreSQL database as if it were a reviewed, resumable, reversible deploy.
+#[derive(Debug, Parser)]
+#[command(name = "pgmend", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  pgmend plan fix.sql                     what would change; writes to no table of yours
+  pgmend run fix.sql --execute            do it: small batches, resumable, with images for undo
+  pgmend undo fix --execute               put every row back that nobody changed since
+  pgmend run -c \"update …\" --expect 3     a small fix: shows the rows, asks, commits exactly 3
+
+Nothing writes to your tables without --execute or a typed confirmation.
+Exit codes: 0 done, 1 internal, 2 usage, 3 stopped by a check, 4 approval missing, 5 run failed,
+6 paused or declined, 7 finished with conflicts, 8 nothing to change.")]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// The database: a URL or key=value; without it, libpq's PG* variables
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Text for people or JSON for programs
+    #[arg(long, global = true, value_enum, value_name = "text|json", hide_possible_values = true, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Who reads the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install or upgrade the control schema and its roles
+    #[command(after_help = "Example:\n  pgmend init --database-url postgresql://owner@db/shop")]
+    Init,
+    /// Scaffold a job folder: job.toml, change.sql, README.md, .env.example, .gitignore
+    #[command(after_help = "Example:\n  pgmend new fix-roles && pgmend plan fix-roles")]
+    New(New),
+    /// Dry run: show what a job would change
+    #[command(after_help = "\
+Examples:
+  pgmend plan fix-roles                       a folder with job.toml
+  pgmend plan fix.sql --by country            counts per country
+  pgmend plan -c \"delete from session where expires_at < :day\" --param day=2024-01-01
+  pgmend plan fix.sql --rehearse              run a few batches for real and roll them back")]
+    Plan(Box<Plan>),
+    /// Run a job or a stored plan; without --execute this is `plan`
+    #[command(after_help = "\
+Examples:
+  pgmend run fix-roles --execute              plan it, run it, or go on with it after a stop
+  pgmend run 0199c2e1-6f3a-7c11-9d40-5be2a1c00f17 --execute
+                                              run exactly the plan that was reviewed
+  pgmend run fix.sql --batch-rows 500 --execute
+  pgmend run -c \"update users set role = 'admin' where id in (4, 8, 15)\" --expect 3
+                                              shows the rows and asks for the number
+
+Ctrl-C finishes the batch and stops, resumable; a second Ctrl-C cancels the batch at once.")]
+    Run(Box<Run>),
+    /// What runs do now, why they wait, and what to type next
+    #[command(after_help = "Examples:\n  pgmend status\n  pgmend status fix-roles")]
+    Status(Status),
+    /// All runs, the newest first
+    #[command(after_help = "Examples:\n  pgmend list\n  pgmend list --output json")]
+    List,
+    /// Restore the rows of a run that nobody changed since; without --execute only the plan of it
+    #[command(after_help = "\
+Examples:
+  pgmend undo fix-roles                       what would be restored, and which rows are conflicts
+  pgmend undo fix-roles --execute
+  pgmend undo fix-roles --where \"country = 'NO'\" --execute")]
+    Undo(Undo),
+    /// The paper trail of a run, as Markdown to paste into a ticket
+    #[command(after_help = "Example:\n  pgmend report fix-roles > report.md")]
+    Report(Report),
+    /// Every run that touched one row, with before and after
+    #[command(after_help = "\
+Examples:
+  pgmend trace users 4711
+  pgmend trace sales.order_line 17 3 --show-values      a key of two columns, in key order")]
+    Trace(Trace),
+    /// Old images and change sets; drops them with --execute
+    #[command(after_help = "Examples:\n  pgmend prune\n  pgmend prune --older-than 30 --execute")]
+    Prune(Prune),
+    /// Explain an error code
+    #[command(after_help = "Examples:\n  pgmend explain              all codes\n  pgmend explain PM204")]
+    Explain(Explain),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  pgmend completions bash > ~/.local/share/bash-completion/completions/pgmend")]
+    Completions(Completions),
+}
+
+/// `new`.
+#[derive(Debug, Args)]
+pub struct New {
+    /// The folder to make; its last part is the job's name
+    pub name: String,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The job.
+    #[command(flatten)]
+    pub source: JobSource,
+    /// Flags that override the job file.
+    #[command(flatten)]
+    pub flags: JobFlags,
+    /// How to plan.
+    #[command(flatten)]
+    pub planning: Planning,
+    /// Print the plan without storing it, even if there is a control schema
+    #[arg(long)]
+    pub print_only: bool,
+}
+
+/// How to plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Planning")]
+pub struct Planning {
+    /// Break the counts down by this column of the target
+    #[arg(long, value_name = "COLUMN")]
+    pub by: Option<String>,
+    /// Run this many small batches for real and roll them back
+    #[arg(long, value_name = "BATCHES", num_args = 0..=1, default_value_t = 0, default_missing_value = "4", hide_default_value = true)]
+    pub rehearse: u32,
+    /// Show all values in samples instead of masking them
+    #[arg(long)]
+    pub show_values: bool,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The job, or the id of a plan or of an unfinished run.
+    #[command(flatten)]
+    pub source: JobSource,
+    /// Write. Without it nothing is changed
+    #[arg(long)]
+    pub execute: bool,
+    /// Make the same change again although it has been made, for this reason
+    #[arg(long, value_name = "REASON")]
+    pub again: Option<String>,
+    /// Stop, resumable, after this many batches
+    #[arg(long, value_name = "N")]
+    pub stop_after_batches: Option<u64>,
+    /// Flags that override the job file.
+    #[command(flatten)]
+    pub flags: JobFlags,
+    /// How to plan.
+    #[command(flatten)]
+    pub planning: Planning,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// A run's id or a job's name; all unfinished runs when absent
+    #[arg(value_name = "RUN|JOB")]
+    pub run: Option<String>,
+}
+
+/// `undo`.
+#[derive(Debug, Args)]
+pub struct Undo {
+    /// A run's id, or a job's name for its latest run
+    #[arg(value_name = "RUN|JOB")]
+    pub run: String,
+    /// Restore only rows for which this predicate holds now
+    #[arg(long = "where", value_name = "PREDICATE")]
+    pub predicate: Option<String>,
+    /// Write. Without it nothing is changed
+    #[arg(long)]
+    pub execute: bool,
+    /// How to plan.
+    #[command(flatten)]
+    pub planning: Planning,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A run's id, or a job's name for its latest run
+    #[arg(value_name = "RUN|JOB")]
+    pub run: String,
+}
+
+/// `trace`.
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The table, with its schema where the search path does not find it
+    pub table: String,
+    /// The row's key, one value for each column of it
+    #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
+    pub key: Vec<String>,
+    /// Show all values instead of masking them
+    #[arg(long)]
+    pub show_values: bool,
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Only what is older than this many days, instead of the retention of each run
+    #[arg(long, value_name = "DAYS")]
+    pub older_than: Option<u32>,
+    /// Drop. Without it the list is only shown
+    #[arg(long)]
+    pub execute: bool,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Such as PM204; all codes when absent
+    pub code: Option<String>,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, Command};
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("pgmend "), "{} has no example", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_job_or_a_statement_is_needed_but_not_both() {
+        assert!(Cli::try_parse_from(["pgmend", "plan"]).is_err());
+        assert!(Cli::try_parse_from(["pgmend", "plan", "fix.sql", "-c", "delete from t"]).is_err());
+        assert!(Cli::try_parse_from(["pgmend", "plan", "-c", "delete from t"]).is_ok());
+    }
+
+    #[test]
+    fn options_of_every_command_may_stand_after_it() {
+        let cli = Cli::try_parse_from(["pgmend", "list", "--database-url", "postgresql:///shop"]).unwrap();
+        assert_eq!(cli.global.database_url.as_deref(), Some("postgresql:///shop"));
+        assert!(matches!(cli.command, Command::List));
+    }
+
+    #[test]
+    fn a_rehearsal_without_a_number_takes_four_batches() {
+        let cli = Cli::try_parse_from(["pgmend", "plan", "fix.sql", "--rehearse"]).unwrap();
+        let Command::Plan(plan) = cli.command else { unreachable!("`plan` was typed") };
+        assert_eq!(plan.planning.rehearse, 4);
+    }
+}

@@ -1,0 +1,78 @@
+//! `pgmend plan JOB`, also what `run` does without `--execute`.
+
+use pgmend::{PlanOptions, Planned};
+use pgmend_core::exit;
+
+use crate::Done;
+use crate::args::{JobFlags, JobSource, Plan, Planning};
+use crate::failure::Failure;
+use crate::job_file;
+use crate::render::plan;
+use crate::shell::{Shell, quoted};
+
+/// Plans a job and shows the whole plan.
+pub async fn main(shell: &Shell, args: &Plan) -> Done {
+    let job = job_file::load(&args.source, &args.flags)?;
+    let options = PlanOptions { print_only: args.print_only, ..options(&args.planning) };
+    let planned = shell.engine().await?.plan(&job, &options).await.map_err(Failure::about(&job))?;
+    let plain = args.flags == JobFlags::default();
+    show(shell, &planned, &next(shell, &planned, &args.source, plain && !args.print_only))
+}
+
+/// The engine's options from the flags.
+pub fn options(planning: &Planning) -> PlanOptions {
+    PlanOptions {
+        show_values: planning.show_values,
+        by: planning.by.clone(),
+        rehearse: planning.rehearse,
+        print_only: false,
+    }
+}
+
+/// Shows a whole plan; the exit code tells a script whether it is worth running.
+pub fn show(shell: &Shell, planned: &Planned, next: &[String]) -> Done {
+    shell.show(planned, |paint| plan::full(planned, next, paint))?;
+    Ok(exit_code(planned))
+}
+
+/// Done, stopped by a blocker, or nothing to change.
+pub fn exit_code(planned: &Planned) -> u8 {
+    if plan::blocked(&planned.plan) {
+        exit::STOPPED
+    } else if planned.plan.changes_nothing() {
+        exit::NOTHING_TO_CHANGE
+    } else {
+        exit::DONE
+    }
+}
+
+/// The lines to type after the plan of a job. `plain` says that the job alone leads to this plan,
+/// without flags. `run --execute` installs the control schema where the role may.
+pub fn next(shell: &Shell, planned: &Planned, source: &JobSource, plain: bool) -> Vec<String> {
+    if plan::blocked(&planned.plan) || planned.plan.changes_nothing() || planned.stored {
+        return next_of_stored(shell, planned);
+    }
+    let typed = match (&source.job, &source.command) {
+        (Some(job), _) => quoted(job),
+        (None, command) => format!("-c {}", quoted(command.as_deref().unwrap_or_default())),
+    };
+    if plain {
+        return vec![shell.line(&format!("pgmend run {typed} --execute"))];
+    }
+    vec![
+        "this plan is not stored: type the same flags with `pgmend run … --execute`, or `pgmend init` and plan again"
+            .to_owned(),
+    ]
+}
+
+/// The lines to type after a plan that the control schema holds.
+pub fn next_of_stored(shell: &Shell, planned: &Planned) -> Vec<String> {
+    let plan = &planned.plan;
+    if plan::blocked(plan) {
+        return vec!["mend what the blockers name, then plan again".to_owned()];
+    }
+    if plan.changes_nothing() || !planned.stored {
+        return Vec::new();
+    }
+    vec![shell.line(&format!("pgmend run {} --execute", plan.plan_id))]
+}

@@ -1,0 +1,186 @@
+//! `pgmend run JOB|PLAN|RUN [--execute]`.
+
+use std::path::Path;
+
+use pgmend::{Code, Engine, Error, Job, Observer, Outcome, Planned, RunOptions, RunState, progress::Stop};
+use pgmend_core::exit;
+use tokio::sync::watch;
+
+use super::{fix, plan};
+use crate::Done;
+use crate::args::{JobFlags, Planning, Run};
+use crate::failure::Failure;
+use crate::job_file;
+use crate::progress::Progress;
+use crate::render;
+use crate::render::outcome::Reading;
+use crate::shell::Shell;
+use crate::signals;
+
+/// Runs a job, a stored plan, or goes on with a run.
+pub async fn main(shell: &Shell, args: &Run) -> Done {
+    if let Some(id) = stored_id(args.source.job.as_deref()) {
+        return stored(shell, args, id).await;
+    }
+    let job = job_file::load(&args.source, &args.flags)?;
+    if let (Some(_), Some(expected)) = (&args.source.command, job.file.expect_rows)
+        && (args.execute || shell.interactive())
+    {
+        return fix::main(shell, &job, expected, args.execute).await;
+    }
+    let mut engine = shell.engine().await?;
+    if args.execute {
+        return execute(shell, &mut engine, args, &job).await;
+    }
+    let planned = engine.plan(&job, &plan::options(&args.planning)).await.map_err(Failure::about(&job))?;
+    plan::show(shell, &planned, &next(shell, args, &planned))
+}
+
+/// Goes on with the job's unfinished run, or plans, shows the plan, and runs exactly that plan.
+async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> Done {
+    let options = run_options(args);
+    let mut reversible = true;
+    let mut plan_id = None;
+    if !has_unfinished_run(engine, job).await? {
+        let planned = engine.plan(job, &options.plan).await.map_err(Failure::about(job))?;
+        let verdict = plan::exit_code(&planned);
+        if verdict != exit::DONE {
+            return plan::show(shell, &planned, &next(shell, args, &planned));
+        }
+        shell.tell(|paint| render::plan::short(&planned, paint))?;
+        reversible = planned.plan.reversible.0;
+        plan_id = planned.stored.then(|| planned.plan.plan_id.to_string());
+    }
+    let driving = Driving::begin(shell)?;
+    let (progress, mut observer) = (driving.progress, driving.observer);
+    let ended = match plan_id {
+        Some(plan_id) => engine.run_plan(&plan_id, &options, &mut observer).await,
+        None => engine.run(job, &options, &mut observer).await,
+    };
+    progress.finish();
+    let outcome = ended.map_err(Failure::about(job))?;
+    end(shell, engine, &outcome, false, reversible).await
+}
+
+/// Shows or runs a stored plan; an id that is no plan's may be an unfinished run's.
+async fn stored(shell: &Shell, args: &Run, id: &str) -> Done {
+    if args.flags != JobFlags::default() || args.planning != Planning::default() {
+        let help = "run it as it was reviewed, or change the job and plan it again";
+        return Err(Failure::usage(format!("`{id}` is a stored plan or run, which no flag can change"), help));
+    }
+    let mut engine = shell.engine().await?;
+    let planned = match engine.load_plan(id).await {
+        Ok(planned) => planned,
+        Err(Error::Refused(refusal)) if refusal.code == Code::NotFound && args.execute => {
+            return go_on(shell, &mut engine, id).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !args.execute {
+        return plan::show(shell, &planned, &plan::next_of_stored(shell, &planned));
+    }
+    run_stored(shell, &mut engine, &planned, &run_options(args)).await
+}
+
+/// Shows a stored plan in short and runs it.
+pub async fn run_stored(shell: &Shell, engine: &mut Engine, planned: &Planned, options: &RunOptions) -> Done {
+    shell.tell(|paint| render::plan::short(planned, paint))?;
+    let driving = Driving::begin(shell)?;
+    let (progress, mut observer) = (driving.progress, driving.observer);
+    let ended = engine.run_plan(&planned.plan.plan_id.to_string(), options, &mut observer).await;
+    progress.finish();
+    let outcome = ended.map_err(|error| Failure::Engine { error, statement: Some(planned.plan.statement.clone()) })?;
+    end(shell, engine, &outcome, planned.plan.undo_of.is_some(), planned.plan.reversible.0).await
+}
+
+async fn go_on(shell: &Shell, engine: &mut Engine, run: &str) -> Done {
+    let driving = Driving::begin(shell)?;
+    let (progress, mut observer) = (driving.progress, driving.observer);
+    let ended = engine.resume(run, &mut observer).await;
+    progress.finish();
+    end(shell, engine, &ended?, false, true).await
+}
+
+/// Shows how a run ended, with its conflicts.
+pub async fn end(shell: &Shell, engine: &mut Engine, outcome: &Outcome, undo: bool, reversible: bool) -> Done {
+    let line = |command: &str| shell.line(command);
+    shell.show(outcome, |paint| render::outcome::text(outcome, &Reading { undo, reversible, line: &line }, paint))?;
+    if outcome.conflict_rows > 0 && !shell.json() {
+        let conflicts = engine.conflicts(&outcome.run_id.to_string()).await?;
+        shell.tell(|paint| render::status::conflicts(&conflicts, paint))?;
+    }
+    Ok(render::outcome::exit_code(outcome))
+}
+
+/// Whether `run` would go on rather than begin. Without a control schema there is no run at all.
+async fn has_unfinished_run(engine: &mut Engine, job: &Job) -> Result<bool, Failure> {
+    match engine.list().await {
+        Ok(runs) => Ok(runs.iter().any(|run| run.job == job.name && run.kind != "undo" && !ended(&run.state))),
+        Err(Error::Refused(refusal)) if refusal.code == Code::ControlSchema => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ended(state: &str) -> bool {
+    [RunState::Succeeded, RunState::Cancelled].iter().any(|end| end.name() == state)
+}
+
+fn next(shell: &Shell, args: &Run, planned: &Planned) -> Vec<String> {
+    plan::next(shell, planned, &args.source, args.flags == JobFlags::default())
+}
+
+fn run_options(args: &Run) -> RunOptions {
+    RunOptions {
+        again: args.again.clone(),
+        plan: plan::options(&args.planning),
+        stop_after_batches: args.stop_after_batches,
+    }
+}
+
+/// A run that is being watched, and can be stopped by signals.
+pub struct Driving {
+    /// Where its progress goes.
+    pub progress: Progress,
+    /// What the engine tells and asks.
+    pub observer: Observer,
+}
+
+impl Driving {
+    /// Listens for signals from now on.
+    pub fn begin(shell: &Shell) -> Result<Self, Failure> {
+        let (driving, stop) = Self::deaf(shell);
+        signals::listen(stop, driving.progress.clone())?;
+        Ok(driving)
+    }
+
+    /// Listens for no signals until the caller hands over the sender.
+    pub fn deaf(shell: &Shell) -> (Self, watch::Sender<Stop>) {
+        let (sender, receiver) = watch::channel(Stop::None);
+        let progress = Progress::new(shell.json());
+        let hearing = progress.clone();
+        let observer = Observer::with_stop(move |event| hearing.hear(event), receiver);
+        (Self { progress, observer }, sender)
+    }
+}
+
+/// An id rather than a path: hexadecimal digits and hyphens, eight or more, and no file of that name.
+fn stored_id(job: Option<&str>) -> Option<&str> {
+    let job = job?;
+    let like_an_id = job.len() >= 8 && job.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    (like_an_id && !Path::new(job).exists()).then_some(job)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stored_id;
+
+    #[test]
+    fn an_id_or_a_prefix_of_one_is_told_from_a_path() {
+        assert!(stored_id(Some("0199c2e1-6f3a-7c11-9d40-5be2a1c00f17")).is_some());
+        assert!(stored_id(Some("0199c2e1")).is_some());
+        for path in ["0199c2e", "fix.sql", "jobs/fix", "decade"] {
+            assert!(stored_id(Some(path)).is_none(), "{path}");
+        }
+        assert!(stored_id(None).is_none());
+    }
+}

@@ -1,0 +1,23 @@
+//! `pgmend status [RUN|JOB]`.
+
+use pgmend_core::exit;
+
+use crate::Done;
+use crate::args::Status;
+use crate::render::status;
+use crate::shell::Shell;
+
+/// What runs do now. A single run also lists its conflicts.
+pub async fn main(shell: &Shell, args: &Status) -> Done {
+    let mut engine = shell.engine().await?;
+    let runs = engine.status(args.run.as_deref()).await?;
+    shell.show(&runs, |paint| status::status(&runs, paint))?;
+    if let [run] = runs.as_slice()
+        && run.conflict_rows > 0
+        && !shell.json()
+    {
+        let conflicts = engine.conflicts(&run.summary.run_id.to_string()).await?;
+        shell.tell(|paint| status::conflicts(&conflicts, paint))?;
+    }
+    Ok(exit::DONE)
+}

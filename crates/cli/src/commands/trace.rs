@@ -1,0 +1,15 @@
+//! `pgmend trace TABLE KEY…`.
+
+use pgmend_core::exit;
+
+use crate::Done;
+use crate::args::Trace;
+use crate::render::trace;
+use crate::shell::Shell;
+
+/// Every run that touched the row.
+pub async fn main(shell: &Shell, args: &Trace) -> Done {
+    let touches = shell.engine().await?.trace(&args.table, &args.key, args.show_values).await?;
+    shell.show(&touches, |paint| trace::text(&args.table, &args.key, &touches, paint))?;
+    Ok(exit::DONE)
+}

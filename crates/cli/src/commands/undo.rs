@@ -1,0 +1,38 @@
+//! `pgmend undo RUN [--execute]`.
+
+use pgmend::{RunOptions, UndoOptions};
+use pgmend_core::exit;
+
+use super::{plan, run};
+use crate::Done;
+use crate::args::Undo;
+use crate::render;
+use crate::shell::{Shell, quoted};
+
+/// Plans the undo; with `--execute` also runs that plan.
+pub async fn main(shell: &Shell, args: &Undo) -> Done {
+    let options = UndoOptions { predicate: args.predicate.clone(), plan: plan::options(&args.planning) };
+    let mut engine = shell.engine().await?;
+    let planned = engine.plan_undo(&args.run, &options).await?;
+    let verdict = plan::exit_code(&planned);
+    if !args.execute || verdict != exit::DONE {
+        return plan::show(shell, &planned, &next(shell, args, verdict));
+    }
+    if planned.stored {
+        return run::run_stored(shell, &mut engine, &planned, &RunOptions::default()).await;
+    }
+    shell.tell(|paint| render::plan::short(&planned, paint))?;
+    let driving = run::Driving::begin(shell)?;
+    let (progress, mut observer) = (driving.progress, driving.observer);
+    let ended = engine.undo(&args.run, &options, &mut observer).await;
+    progress.finish();
+    run::end(shell, &mut engine, &ended?, true, true).await
+}
+
+fn next(shell: &Shell, args: &Undo, verdict: u8) -> Vec<String> {
+    if verdict != exit::DONE {
+        return Vec::new();
+    }
+    let predicate = args.predicate.as_deref().map(|p| format!(" --where {}", quoted(p))).unwrap_or_default();
+    vec![shell.line(&format!("pgmend undo {}{predicate} --execute", quoted(&args.run)))]
+}

@@ -1,0 +1,14 @@
+//! Text for people. Pure functions over values of the library, so that every page has a snapshot.
+
+pub mod error;
+pub mod figure;
+pub mod outcome;
+pub mod page;
+pub mod paint;
+pub mod plan;
+pub mod prune;
+pub mod status;
+pub mod trace;
+
+#[cfg(test)]
+mod example;

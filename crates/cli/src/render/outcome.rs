@@ -1,0 +1,202 @@
+//! How a run ended, for now or for good, and what to type next.
+
+use pgmend::{Initialised, Outcome, RunState};
+use pgmend_core::exit;
+
+use super::figure::{counted, duration, rows};
+use super::page::Page;
+use super::paint::Paint;
+use crate::shell::quoted;
+
+/// What the run was for its reader: the first line and the lines to type depend on it.
+pub struct Reading<'a> {
+    /// Whether rows were restored rather than changed.
+    pub undo: bool,
+    /// Whether there is an undo to offer.
+    pub reversible: bool,
+    /// Appends the database to a line to type.
+    pub line: &'a dyn Fn(&str) -> String,
+}
+
+/// The exit code of an outcome.
+pub fn exit_code(outcome: &Outcome) -> u8 {
+    match &outcome.state {
+        RunState::Succeeded if outcome.conflict_rows > 0 => exit::FINISHED_WITH_EXCEPTIONS,
+        RunState::Succeeded if outcome.changed_rows == 0 && !outcome.resumed => exit::NOTHING_TO_CHANGE,
+        RunState::Succeeded => exit::DONE,
+        RunState::Failed { .. } => exit::RUN_FAILED,
+        RunState::Running | RunState::Paused { .. } | RunState::Cancelled => exit::PAUSED,
+    }
+}
+
+/// The outcome for people.
+pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
+    let mut page = Page::new(paint);
+    let verb = if reading.undo { "restored" } else { "changed" };
+    let done = format!(
+        "{} {verb} in {}, {}",
+        counted(outcome.changed_rows, "row"),
+        counted(outcome.batches, "batch"),
+        duration(outcome.duration_s)
+    );
+    page.push(&format!("{} {}: {done}", headline(outcome, paint), outcome.job));
+    page.pair("run", &outcome.run_id.to_string());
+    if let Some(why) = reason(&outcome.state) {
+        page.pair("because", why);
+    }
+    if outcome.resumed {
+        page.pair("resumed", "went on from the last committed batch; the counts cover all sessions");
+    }
+    if outcome.skipped_rows > 0 {
+        page.pair("already right", &rows(outcome.skipped_rows));
+    }
+    if outcome.conflict_rows > 0 {
+        page.pair("conflicts", &format!("{}, left as they are", rows(outcome.conflict_rows)));
+    }
+    if let Some(residual) = outcome.residual_rows {
+        page.pair("still matching", &still_matching(residual, outcome.arrived_later_rows));
+    }
+    page.pairs("verified", &outcome.verification);
+    page.list("NEXT", &next(outcome, reading));
+    page.text()
+}
+
+fn headline(outcome: &Outcome, paint: Paint) -> String {
+    match &outcome.state {
+        RunState::Succeeded if outcome.conflict_rows > 0 => paint.yellow("DONE, WITH CONFLICTS"),
+        RunState::Succeeded => paint.green("DONE"),
+        RunState::Running => paint.yellow("STOPPED"),
+        RunState::Paused { .. } => paint.yellow("PAUSED"),
+        RunState::Failed { .. } => paint.red("FAILED"),
+        RunState::Cancelled => paint.yellow("CANCELLED"),
+    }
+}
+
+fn reason(state: &RunState) -> Option<&str> {
+    match state {
+        RunState::Paused { reason } => Some(reason),
+        RunState::Failed { failure } => Some(failure),
+        RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
+    }
+}
+
+fn still_matching(residual: i64, later: Option<i64>) -> String {
+    match later {
+        Some(later) if later > 0 => format!("{}, of which {} came after the start", rows(residual), rows(later)),
+        Some(_) | None => rows(residual),
+    }
+}
+
+/// The lines to type, each with a shell comment, so that a whole line can be pasted.
+fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
+    let run = outcome.run_id.to_string();
+    // A job's name means its latest forward run, which this is; an undo has only its id.
+    let name = if reading.undo { run.clone() } else { quoted(&outcome.job) };
+    let anything = outcome.changed_rows > 0 && reading.reversible;
+    let put_back = if reading.undo { "make the change again" } else { "put every row back that nobody changed since" };
+    let mut lines = Vec::new();
+    match &outcome.state {
+        RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {
+            lines.push((format!("pgmend run {run} --execute"), "go on from the last committed batch"));
+            lines.push((format!("pgmend status {run}"), "where it is"));
+        }
+        RunState::Succeeded | RunState::Cancelled => {
+            lines.extend(anything.then(|| (format!("pgmend undo {name} --execute"), put_back)));
+            lines.push((format!("pgmend report {name}"), "the paper trail, as Markdown"));
+        }
+    }
+    let lines: Vec<_> = lines.into_iter().map(|(command, remark)| ((reading.line)(&command), remark)).collect();
+    let width = lines.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+    lines.iter().map(|(command, remark)| format!("{command:<width$}  # {remark}")).collect()
+}
+
+/// What `init` did.
+pub fn initialised(done: &Initialised, paint: Paint) -> String {
+    let mut page = Page::new(paint);
+    page.push(&match done.from_version {
+        None => format!("installed the control schema pgmend, version {}", done.to_version),
+        Some(from) if from == done.to_version => format!("the control schema pgmend is at version {from} already"),
+        Some(from) => format!("upgraded the control schema pgmend from version {from} to {}", done.to_version),
+    });
+    if !done.roles.is_empty() {
+        page.pair("roles", &done.roles.join(", "));
+    }
+    page.list("LEFT TO DO", &done.notes);
+    page.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::example;
+
+    fn outcome(state: RunState) -> Outcome {
+        Outcome {
+            run_id: example::run_id(),
+            plan_id: example::planned().plan.plan_id,
+            job: "fix-roles".into(),
+            state,
+            changed_rows: 2_000_000,
+            skipped_rows: 345,
+            conflict_rows: 0,
+            batches: 412,
+            residual_rows: Some(7),
+            arrived_later_rows: Some(7),
+            duration_s: 241.3,
+            resumed: false,
+            verification: vec!["2,000,000 images are as many as rows changed".into()],
+        }
+    }
+
+    fn show(outcome: &Outcome, undo: bool) -> String {
+        let line = |command: &str| command.to_owned();
+        text(outcome, &Reading { undo, reversible: true, line: &line }, Paint::PLAIN)
+    }
+
+    #[test]
+    fn a_finished_run_offers_its_undo() {
+        insta::assert_snapshot!(show(&outcome(RunState::Succeeded), false));
+    }
+
+    #[test]
+    fn a_paused_run_says_why_and_how_to_go_on() {
+        let paused = Outcome { resumed: true, ..outcome(RunState::Paused { reason: "stopped by a signal".into() }) };
+        insta::assert_snapshot!(show(&paused, false));
+    }
+
+    #[test]
+    fn an_undo_with_conflicts_does_not_look_like_a_clean_one() {
+        let undo = Outcome { conflict_rows: 3, residual_rows: None, ..outcome(RunState::Succeeded) };
+        insta::assert_snapshot!(show(&undo, true));
+    }
+
+    #[test]
+    fn exit_codes_tell_the_ends_apart() {
+        let code = |state| exit_code(&outcome(state));
+        assert_eq!(code(RunState::Succeeded), exit::DONE);
+        assert_eq!(code(RunState::Paused { reason: String::new() }), exit::PAUSED);
+        assert_eq!(code(RunState::Cancelled), exit::PAUSED);
+        assert_eq!(code(RunState::Failed { failure: String::new() }), exit::RUN_FAILED);
+        let conflicts = Outcome { conflict_rows: 1, changed_rows: 0, ..outcome(RunState::Succeeded) };
+        assert_eq!(exit_code(&conflicts), exit::FINISHED_WITH_EXCEPTIONS);
+        let nothing = Outcome { changed_rows: 0, ..outcome(RunState::Succeeded) };
+        assert_eq!(exit_code(&nothing), exit::NOTHING_TO_CHANGE);
+    }
+
+    #[test]
+    fn init_says_what_is_left_to_do() {
+        let done = Initialised {
+            from_version: None,
+            to_version: 1,
+            roles: vec!["pgmend_runner".into()],
+            notes: vec!["an administrator types: create role pgmend_approver".into()],
+        };
+        insta::assert_snapshot!(initialised(&done, Paint::PLAIN), @r"
+        installed the control schema pgmend, version 1
+          roles           pgmend_runner
+
+        LEFT TO DO
+          an administrator types: create role pgmend_approver
+        ");
+    }
+}

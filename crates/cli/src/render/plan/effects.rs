@@ -1,0 +1,105 @@
+//! What a plan touches beside its rows, what it costs, and whether it can be put back.
+
+use pgmend::{Certainty, Plan};
+use pgmend_core::plan::Rehearsal;
+
+use crate::render::figure;
+use crate::render::page::Page;
+
+/// Triggers, rules, foreign keys, row-level security, replication.
+pub fn around(page: &mut Page, plan: &Plan) {
+    let around = &plan.surroundings;
+    page.heading("AROUND", "");
+    let or_none = |lines: &[String]| if lines.is_empty() { "none".to_owned() } else { lines.join("\n") };
+    page.pair("triggers", &or_none(&around.triggers));
+    page.pairs("rules", &around.rules);
+    page.pair("foreign keys", &or_none(&around.foreign_keys));
+    for (name, value) in [("row security", &around.row_security), ("replication", &around.replication)] {
+        if !value.is_empty() {
+            page.pair(name, value);
+        }
+    }
+}
+
+/// Batches, time, WAL, disk.
+pub fn cost(page: &mut Page, plan: &Plan) {
+    let estimates = &plan.estimates;
+    page.heading("COST", "");
+    page.pair("batches", &batches(plan));
+    page.pair("duration", &format!("{}, {}", duration(plan), estimates.duration_basis));
+    page.pair("WAL", &size(estimates.wal_bytes));
+    page.pair(if plan.change_set.is_some() { "change set" } else { "images" }, &size(estimates.image_bytes));
+    let limits = &plan.limits;
+    let size = limits.batch_rows.map_or_else(
+        || format!("sized to take about {} ms", limits.target_batch_ms),
+        |rows| format!("fixed at {}", figure::counted(rows.into(), "row")),
+    );
+    page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
+}
+
+/// `24 batches`.
+pub fn batches(plan: &Plan) -> String {
+    let batches = plan.estimates.batches;
+    let about = if batches.certainty == Certainty::Exact { "" } else { "~" };
+    format!("{about}{}", figure::counted(batches.value, "batch"))
+}
+
+/// `3–5 min`.
+pub fn duration(plan: &Plan) -> String {
+    let (low, high) = plan.estimates.duration_s;
+    figure::duration_range(low, high)
+}
+
+fn size(figure: pgmend::Figure) -> String {
+    let about = if figure.certainty == Certainty::Exact { "" } else { "~" };
+    format!("{about}{} ({})", figure::bytes(figure.value), figure::certainty(figure.certainty))
+}
+
+/// What a rehearsal saw.
+pub fn rehearsal(page: &mut Page, plan: &Plan) {
+    let Some(rehearsal) = &plan.rehearsal else { return };
+    page.heading("REHEARSAL", "run for real, rolled back");
+    for batch in &rehearsal.batches {
+        let took = figure::duration(batch.took_ms / 1_000.0);
+        let wal = figure::bytes(batch.wal_bytes);
+        page.pair(&batch.place, &format!("{} in {took}, {wal} of WAL", figure::counted(batch.rows, "row")));
+    }
+    touched(page, rehearsal);
+    page.pairs("locks", &rehearsal.locks);
+    if !rehearsal.sequences.is_empty() {
+        page.pair("sequences", &format!("{} moved, which no rollback takes back", rehearsal.sequences.join(", ")));
+    }
+}
+
+fn touched(page: &mut Page, rehearsal: &Rehearsal) {
+    for table in &rehearsal.touched {
+        let kinds =
+            [("inserted", table.inserted_rows), ("updated", table.updated_rows), ("deleted", table.deleted_rows)];
+        let written: Vec<String> = kinds
+            .iter()
+            .filter(|(_, rows)| *rows > 0)
+            .map(|(verb, rows)| format!("{} {verb}", figure::rows(*rows)))
+            .collect();
+        if written.is_empty() {
+            continue;
+        }
+        let line = format!("{}: {}", table.table, written.join(", "));
+        if table.named {
+            page.pair("wrote", &line);
+        } else {
+            page.pair("also wrote", &page.paint.yellow(&format!("{line}, which the statement does not name")));
+        }
+    }
+}
+
+/// Whether it can be put back, and why (not).
+pub fn undo(page: &mut Page, plan: &Plan) {
+    let (reversible, why) = &plan.reversible;
+    page.heading("UNDO", "");
+    let verdict =
+        if *reversible { page.paint.green("possible") } else { page.paint.red("NOT POSSIBLE, or not of everything") };
+    page.line(&format!("{verdict}: {why}"));
+    if let Some(reason) = plan.images.reason.as_deref().filter(|_| !plan.images.keep) {
+        page.pair("images off", reason);
+    }
+}

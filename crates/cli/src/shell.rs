@@ -1,0 +1,135 @@
+//! The surroundings of a command: the database it was given, and where its output goes.
+
+use std::io::{IsTerminal, Write};
+
+use pgmend::Engine;
+use serde::Serialize;
+
+use crate::args::{Global, Output};
+use crate::failure::Failure;
+use crate::render;
+use crate::render::paint::Paint;
+
+/// The surroundings of a command.
+#[derive(Debug)]
+pub struct Shell {
+    database_url: Option<String>,
+    output: Output,
+    /// What the lines under NEXT must carry to reach the same database.
+    address: String,
+    paint: Paint,
+}
+
+impl Shell {
+    /// The surroundings as typed and as the process finds them.
+    pub fn new(global: &Global) -> Self {
+        let from_environment = std::env::var("DATABASE_URL").ok();
+        // An empty DATABASE_URL is what an unset one looks like in many a CI system.
+        let database_url = global.database_url.clone().filter(|url| !url.trim().is_empty());
+        let typed = database_url.as_deref().filter(|url| Some(*url) != from_environment.as_deref());
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            output: global.output,
+            address: typed.map(address).unwrap_or_default(),
+            database_url,
+            paint: Paint { on: std::io::stdout().is_terminal() && !plain },
+        }
+    }
+
+    /// Connects.
+    pub async fn engine(&self) -> Result<Engine, Failure> {
+        Ok(Engine::connect(self.database_url.as_deref()).await?)
+    }
+
+    /// Whether programs read the output.
+    pub fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Whether a person can be asked.
+    pub fn interactive(&self) -> bool {
+        !self.json() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+    }
+
+    /// The line to type next, so that it reaches the same database.
+    pub fn line(&self, command: &str) -> String {
+        format!("{command}{}", self.address)
+    }
+
+    /// Shows a result: its JSON to programs, its text to people.
+    pub fn show(&self, value: &impl Serialize, text: impl FnOnce(Paint) -> String) -> Result<(), Failure> {
+        if !self.json() {
+            return print(&text(self.paint));
+        }
+        let json = serde_json::to_string_pretty(value)
+            .map_err(|source| Failure::Io { message: format!("cannot print the result as JSON: {source}") })?;
+        print(&format!("{json}\n"))
+    }
+
+    /// Shows something that only people want.
+    pub fn tell(&self, text: impl FnOnce(Paint) -> String) -> Result<(), Failure> {
+        if self.json() { Ok(()) } else { print(&text(self.paint)) }
+    }
+
+    /// Says why the command stopped: to people on stderr, to programs on stdout.
+    pub fn fail(&self, failure: &Failure) {
+        let paint = Paint { on: self.paint.on && std::io::stderr().is_terminal() };
+        let said = if self.json() {
+            print(&format!("{}\n", render::error::json(failure)))
+        } else {
+            std::io::stderr()
+                .write_all(render::error::text(failure, paint).as_bytes())
+                .map_err(|e| Failure::io("print", &e))
+        };
+        // Nobody is left to tell when the place for errors is gone; the exit code still tells.
+        drop(said);
+    }
+}
+
+/// Prints to stdout. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io("print", &source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// ` --database-url …` for a line to type. A URL with a password is not repeated on the screen.
+fn address(url: &str) -> String {
+    let authority = url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    let secret = url.contains("password=")
+        || authority.and_then(|a| a.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'));
+    if secret { " --database-url \"$DATABASE_URL\"".to_owned() } else { format!(" --database-url {}", quoted(url)) }
+}
+
+/// A word as a POSIX shell reads it back.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{address, quoted};
+
+    #[test]
+    fn a_password_is_not_repeated_on_the_screen() {
+        assert_eq!(address("postgresql://alice@db/shop"), " --database-url postgresql://alice@db/shop");
+        for url in ["postgresql://alice:s3cret@db/shop", "host=db password=s3cret", "postgresql://db/x?password=s3cret"]
+        {
+            assert!(!address(url).contains("s3cret"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_word_survives_the_shell() {
+        assert_eq!(quoted("jobs/fix-roles"), "jobs/fix-roles");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

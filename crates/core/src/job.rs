@@ -1,0 +1,300 @@
+//! Jobs: what a user writes. A folder with `job.toml`, a `.toml`, or a bare `.sql` file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+use crate::refusal::{Code, Refusal};
+
+/// How the change reaches the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Each batch computes its changes in its own transaction.
+    Stream,
+    /// One snapshot computes the change set; batches apply it with compare-and-set.
+    Freeze,
+}
+
+impl Mode {
+    /// The word as printed and stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Stream => "stream",
+            Mode::Freeze => "freeze",
+        }
+    }
+}
+
+/// The kind of a parameter, which is also its SQL type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Param {
+    /// SQL type, such as `int`, `numeric`, `text`, `date`, `uuid`, `text[]`.
+    #[serde(rename = "type")]
+    pub type_sql: String,
+    /// The value; `--param name=value` overrides it.
+    #[serde(default)]
+    pub value: Option<Scalar>,
+    /// Least value allowed, compared as the type's number.
+    #[serde(default)]
+    pub min: Option<Scalar>,
+    /// Greatest value allowed.
+    #[serde(default)]
+    pub max: Option<Scalar>,
+}
+
+/// A value of a job file, kept as the text that PostgreSQL will read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// `true`, `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction; write it as a string to keep every digit.
+    Float(f64),
+    /// Anything else.
+    Text(String),
+}
+
+impl Eq for Scalar {}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Bool(value) => value.fmt(f),
+            Scalar::Integer(value) => value.fmt(f),
+            Scalar::Float(value) => value.fmt(f),
+            Scalar::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+/// Whether images are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    /// Keep before- and after-images. Off makes the run irreversible.
+    #[serde(default = "yes")]
+    pub keep: bool,
+    /// Why not, when off.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { keep: true, reason: None }
+    }
+}
+
+/// A job file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFile {
+    /// The job's name; the folder's or file's name when absent.
+    pub name: Option<String>,
+    /// What the job is for, in a sentence; shown in plan and report.
+    pub goal: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Ticket, shown in the report.
+    pub ticket: Option<String>,
+    /// The file with the statement, relative to the job file; `change.sql` when absent.
+    pub statement_file: Option<String>,
+    /// The statement itself, instead of a file.
+    pub statement: Option<String>,
+    /// Named parameters.
+    #[serde(default)]
+    pub params: BTreeMap<String, Param>,
+    /// Columns of the unique index to use as the key.
+    pub key: Option<Vec<String>>,
+    /// Stream or freeze; chosen by the planner when absent.
+    pub mode: Option<Mode>,
+    /// Bounds of the run.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Images.
+    #[serde(default)]
+    pub images: Images,
+    /// Columns whose values may be shown.
+    #[serde(default)]
+    pub plain: Vec<String>,
+    /// Functions declared to read only: not to write, and to give the same answer within a statement.
+    #[serde(default)]
+    pub trust_functions: Vec<String>,
+    /// The number of rows that must change; anything else is refused before it is committed.
+    pub expect_rows: Option<i64>,
+}
+
+impl JobFile {
+    /// Reads a job file. Unknown keys are errors that name the nearest known one.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let file: JobFile = toml::from_str(text).map_err(|error| {
+            let help = suggestion(error.message()).unwrap_or_else(|| "see `pgmend new` for a commented job.toml".to_owned());
+            Refusal::new(Code::BadJob, error.to_string().trim_end().to_owned(), help)
+        })?;
+        Ok(file)
+    }
+}
+
+/// For "unknown field `x`, expected one of `a`, `b`": the nearest of the expected ones.
+fn suggestion(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    message.starts_with("unknown field").then_some(())?;
+    let nearest = quoted.min_by_key(|known| distance(unknown, known))?;
+    (distance(unknown, nearest) <= 4).then(|| format!("did you mean `{nearest}`?"))
+}
+
+/// Levenshtein distance, for suggestions.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = usize::from(x != *y);
+            let next = (diagonal + cost).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+/// A parameter with the value that will be bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundParam {
+    /// The name after the colon.
+    pub name: String,
+    /// Its SQL type.
+    pub type_sql: String,
+    /// Its value as text.
+    pub value: String,
+}
+
+/// A job, ready to plan: the file's content, the statement's text and the parameters' values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The job's name.
+    pub name: String,
+    /// The statement as typed.
+    pub statement: String,
+    /// Parameters in name order.
+    pub params: Vec<BoundParam>,
+    /// The rest of the file.
+    pub file: JobFile,
+}
+
+impl Job {
+    /// A job from a statement alone, with everything else at its default.
+    pub fn from_statement(name: impl Into<String>, statement: impl Into<String>) -> Self {
+        Self { name: name.into(), statement: statement.into(), params: Vec::new(), file: JobFile::default() }
+    }
+
+    /// A job from a file, its statement, and `--param` overrides.
+    pub fn new(
+        name: String,
+        statement: String,
+        file: JobFile,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<Self, Refusal> {
+        let file = JobFile { limits: file.limits.clone().checked()?, ..file };
+        if !file.images.keep && file.images.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
+            let help = "give a reason (`images.reason`, or --no-images REASON), or keep images";
+            return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));
+        }
+        let params = bind(&file.params, overrides)?;
+        Ok(Self { name, statement, params, file })
+    }
+}
+
+fn bind(declared: &BTreeMap<String, Param>, overrides: &BTreeMap<String, String>) -> Result<Vec<BoundParam>, Refusal> {
+    let mut all = declared.clone();
+    for (name, value) in overrides {
+        let param = all.entry(name.clone()).or_insert_with(|| Param {
+            type_sql: guess_type(value).to_owned(),
+            value: None,
+            min: None,
+            max: None,
+        });
+        param.value = Some(Scalar::Text(value.clone()));
+    }
+    all.into_iter().map(|(name, param)| bound(name, &param)).collect()
+}
+
+/// `--param n=5` without a declaration: an integer if it reads as one, else text.
+fn guess_type(value: &str) -> &'static str {
+    if value.parse::<i64>().is_ok() { "bigint" } else { "text" }
+}
+
+fn bound(name: String, param: &Param) -> Result<BoundParam, Refusal> {
+    let help = |what: &str| format!("{what} under [params.{name}] or pass --param {name}=VALUE");
+    let Some(value) = &param.value else {
+        return Err(Refusal::new(Code::Parameter, format!("parameter `{name}` has no value"), help("give `value`")));
+    };
+    let value = value.to_string();
+    if let Some(min) = &param.min
+        && less(&value, &min.to_string())
+    {
+        let message = format!("parameter `{name}` is below its minimum {min}");
+        return Err(Refusal::new(Code::Parameter, message, help("change `min` or `value`")));
+    }
+    if let Some(max) = &param.max
+        && less(&max.to_string(), &value)
+    {
+        let message = format!("parameter `{name}` is above its maximum {max}");
+        return Err(Refusal::new(Code::Parameter, message, help("change `max` or `value`")));
+    }
+    Ok(BoundParam { name, type_sql: param.type_sql.clone(), value })
+}
+
+/// Numbers compare as numbers, everything else (ISO dates, say) as text.
+fn less(a: &str, b: &str) -> bool {
+    if let (Ok(a), Ok(b)) = (a.parse::<i128>(), b.parse::<i128>()) {
+        return a < b;
+    }
+    match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => a < b,
+        (Err(_), _) | (_, Err(_)) => a < b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
+        let error = JobFile::parse("[limits]\nbatch_row = 5\n").unwrap_err();
+        assert_eq!(error.help, "did you mean `batch_rows`?");
+    }
+
+    #[test]
+    fn a_parameter_outside_its_range_is_refused() {
+        let file = JobFile::parse("[params.year]\ntype = \"int\"\nvalue = 1999\nmin = 2000\n").unwrap();
+        let error = Job::new("j".into(), "select 1".into(), file, &BTreeMap::new()).unwrap_err();
+        assert_eq!(error.code, Code::Parameter);
+    }
+
+    #[test]
+    fn a_flag_overrides_the_file() {
+        let file = JobFile::parse("[params.year]\ntype = \"int\"\nvalue = 1999\n").unwrap();
+        let job = Job::new("j".into(), "select 1".into(), file, &[("year".into(), "2001".into())].into()).unwrap();
+        assert_eq!(job.params[0].value, "2001");
+    }
+
+    #[test]
+    fn images_off_needs_a_reason() {
+        let file = JobFile::parse("[images]\nkeep = false\n").unwrap();
+        assert_eq!(Job::new("j".into(), String::new(), file, &BTreeMap::new()).unwrap_err().code, Code::BadJob);
+    }
+}

@@ -1,0 +1,17 @@
+//! The domain of pgmend, pure: what a job, a plan, a run and a batch are, and every decision about
+//! them. Nothing here does I/O, reads a clock, is async or holds SQL.
+
+pub mod digest;
+pub mod exit;
+pub mod finding;
+pub mod id;
+pub mod job;
+pub mod ledger;
+pub mod limits;
+pub mod mask;
+pub mod plan;
+pub mod refusal;
+pub mod retry;
+pub mod run;
+pub mod sizing;
+pub mod table;

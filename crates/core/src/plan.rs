@@ -1,0 +1,454 @@
+//! Plans: the immutable, digested result of a dry run of a job against one database.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::finding::Finding;
+use crate::id::{PlanId, RunId};
+use crate::job::{BoundParam, Mode};
+use crate::limits::Limits;
+use crate::table::RelationName;
+
+/// The format of stored plans. A plan of another format is refused, never guessed at.
+pub const FORMAT: u32 = 1;
+
+/// How sure a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// Counted.
+    Exact,
+    /// Extrapolated from measured rows.
+    Sampled,
+    /// From the planner's statistics.
+    Estimated,
+}
+
+/// A number and how sure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The number.
+    pub value: i64,
+    /// How sure it is.
+    pub certainty: Certainty,
+}
+
+impl Figure {
+    /// A counted number.
+    pub fn exact(value: i64) -> Self {
+        Self { value, certainty: Certainty::Exact }
+    }
+
+    /// A number from statistics.
+    pub fn estimated(value: i64) -> Self {
+        Self { value, certainty: Certainty::Estimated }
+    }
+
+    /// A number extrapolated from a sample.
+    pub fn sampled(value: i64) -> Self {
+        Self { value, certainty: Certainty::Sampled }
+    }
+}
+
+/// What the statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// `UPDATE`.
+    Update,
+    /// `DELETE`.
+    Delete,
+    /// `INSERT`.
+    Insert,
+    /// Restores images of a run.
+    Undo,
+}
+
+impl ChangeKind {
+    /// The word as printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeKind::Update => "update",
+            ChangeKind::Delete => "delete",
+            ChangeKind::Insert => "insert",
+            ChangeKind::Undo => "undo",
+        }
+    }
+}
+
+/// Rows that the plan counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Rows of the target.
+    pub scanned_rows: Figure,
+    /// Rows that the statement selects.
+    pub matched_rows: Figure,
+    /// Rows whose values will be different.
+    pub changed_rows: Figure,
+    /// Rows selected whose values are already as the statement would write them.
+    pub already_right_rows: Figure,
+    /// For an undo: rows that cannot be restored.
+    pub conflict_rows: Figure,
+}
+
+/// One row before and after, only the changed columns, as text that may be shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Key columns and values.
+    pub key: Vec<(String, Option<String>)>,
+    /// Column, before, after.
+    pub columns: Vec<(String, Option<String>, Option<String>)>,
+    /// Whether the row is already right.
+    pub already_right: bool,
+}
+
+/// A from → to count for a column with few values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// The column.
+    pub column: String,
+    /// The value before, as it may be shown.
+    pub from: Option<String>,
+    /// The value after.
+    pub to: Option<String>,
+    /// Rows.
+    pub rows: i64,
+}
+
+/// Counts of one group of `plan --by COLUMN`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// The group's value, as it may be shown.
+    pub value: Option<String>,
+    /// Rows that will change.
+    pub changed_rows: i64,
+    /// Rows matched.
+    pub matched_rows: i64,
+}
+
+/// What stands around the target, one sentence each.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Triggers that will fire.
+    pub triggers: Vec<String>,
+    /// Rewrite rules.
+    pub rules: Vec<String>,
+    /// Foreign keys and what they do.
+    pub foreign_keys: Vec<String>,
+    /// Row-level security.
+    pub row_security: String,
+    /// Replica identity and publications.
+    pub replication: String,
+    /// Partitions touched.
+    pub partitions: Vec<String>,
+}
+
+/// What the run will cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estimates {
+    /// Batches.
+    pub batches: Figure,
+    /// Seconds, waits excluded.
+    pub duration_s: (f64, f64),
+    /// How the duration was found: `measured by rehearsal` or `from the size of the rows`.
+    pub duration_basis: String,
+    /// WAL.
+    pub wal_bytes: Figure,
+    /// Disk for images or the change set.
+    pub image_bytes: Figure,
+}
+
+/// What a rehearsal saw: small batches run for real and rolled back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// Batches tried, each with its place (`first`, `last`, `random`, `densest`).
+    pub batches: Vec<RehearsedBatch>,
+    /// Rows written per table, the target included, as `table: inserted/updated/deleted`.
+    pub touched: Vec<TouchedTable>,
+    /// Lock modes taken, `table: mode`.
+    pub locks: Vec<String>,
+    /// Sequences that moved; they do not roll back.
+    pub sequences: Vec<String>,
+}
+
+/// One batch of a rehearsal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RehearsedBatch {
+    /// Where: `first`, `last`, `random`, `densest`.
+    pub place: String,
+    /// Rows changed.
+    pub rows: i64,
+    /// Milliseconds.
+    pub took_ms: f64,
+    /// WAL in bytes.
+    pub wal_bytes: i64,
+}
+
+/// What a rehearsal wrote to one table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TouchedTable {
+    /// The table.
+    pub table: String,
+    /// Rows inserted.
+    pub inserted_rows: i64,
+    /// Rows updated.
+    pub updated_rows: i64,
+    /// Rows deleted.
+    pub deleted_rows: i64,
+    /// Whether the statement names the table.
+    pub named: bool,
+}
+
+/// The database that a plan is bound to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseIdentity {
+    /// `pg_control_system().system_identifier`.
+    pub system_identifier: String,
+    /// `current_database()`.
+    pub database: String,
+    /// `pg_database.oid`.
+    pub database_oid: u32,
+    /// `server_version`.
+    pub server_version: String,
+}
+
+/// Session settings that change what a statement means; frozen in the plan, set locally by every batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `current_user` while planning; set by every batch when it differs from the session's user.
+    pub role: String,
+    /// `search_path`.
+    pub search_path: String,
+    /// `TimeZone`.
+    pub time_zone: String,
+    /// `DateStyle`.
+    pub date_style: String,
+    /// `IntervalStyle`.
+    pub interval_style: String,
+}
+
+/// A column as pgmend stores it in an image or change set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageColumn {
+    /// `pg_attribute.attnum` of the target's column.
+    pub attnum: i16,
+    /// The target's column.
+    pub column: String,
+    /// The image's column.
+    pub image_column: String,
+    /// Base type, ready for SQL.
+    pub type_sql: String,
+    /// Base type's oid.
+    pub type_oid: u32,
+    /// Base type's modifier.
+    pub typmod: i32,
+    /// Collation, ready for SQL.
+    pub collation: Option<String>,
+}
+
+/// The layout of a table of images or of a change set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageLayout {
+    /// The key before the change.
+    pub key: Vec<ImageColumn>,
+    /// Values before.
+    pub before: Vec<ImageColumn>,
+    /// Values after.
+    pub after: Vec<ImageColumn>,
+}
+
+/// Where the rows of a frozen plan are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangeSet {
+    /// The table in the control schema.
+    pub relation: RelationName,
+    /// Its layout.
+    pub layout: ImageLayout,
+    /// Rows.
+    pub rows: i64,
+    /// Hash of all its rows in order.
+    pub content_hash: String,
+}
+
+/// A statement over a key range, once without and once with a lower bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ranged {
+    /// From the start of the table: upper key.
+    pub from_start: String,
+    /// After a key: upper key, then lower key.
+    pub after: String,
+}
+
+/// How rows that a run did not change are found at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residual {
+    /// Counts the rows that match: all of them, and those that would change (NULL where that cannot be told).
+    pub matching: String,
+    /// Counts those of them that have no image: asked only if any match, since a statement such as
+    /// `n = n + 1` does not falsify its own predicate.
+    pub not_imaged: Option<String>,
+}
+
+/// The SQL of a run. `$1..$p` are the job's parameters, `$p+1` is the instant, `$p+2` a number (rows of a
+/// bound or window, or the batch number), from `$p+3` the range: upper key, then lower key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum RunSql {
+    /// Batches over key ranges.
+    Stream {
+        /// The last key of the next n matching rows.
+        bound: Ranged,
+        /// The last key of the next n rows of any kind: bounds how far one bound may scan.
+        window: Ranged,
+        /// Saves images; `None` when images are off or the change saves them itself.
+        image: Option<Ranged>,
+        /// Changes the rows.
+        change: Ranged,
+        /// What is left at the end.
+        residual: Residual,
+        /// Counts rows that match beyond the upper bound (which follows `$p+2`).
+        arrived_later: String,
+        /// Reads the greatest key.
+        greatest_key: String,
+    },
+    /// Batches over ordinals of the change set: `$p+2` batch number, `$p+3` lower, `$p+4` upper.
+    Freeze {
+        /// The statements of a batch, in order.
+        apply: Vec<Apply>,
+        /// Records the rows of the range that are conflicts, before the change: also `$p+5` run.
+        conflicts: Option<String>,
+        /// What is left at the end, where that can be asked.
+        residual: Option<Residual>,
+    },
+}
+
+/// One statement of a frozen batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Apply {
+    /// The statement.
+    pub sql: String,
+    /// `U`, `D` or `I`: rows of the change set that it applies.
+    pub op: char,
+    /// Whether every row of the range must be changed, or else is a conflict.
+    pub every_row: bool,
+}
+
+/// The key of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanKey {
+    /// The index.
+    pub index: String,
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Column types, ready for SQL.
+    pub types: Vec<String>,
+}
+
+/// Images of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanImages {
+    /// Whether images are kept.
+    pub keep: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Layout of the run's own image table; `None` when the change set serves as the images.
+    pub layout: Option<ImageLayout>,
+    /// Whether the change saves its images itself (one statement), because triggers or the server
+    /// decide the values that are stored.
+    pub exact: bool,
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Stored format.
+    pub format: u32,
+    /// Identity.
+    pub plan_id: PlanId,
+    /// The job's name.
+    pub job: String,
+    /// Goal, owner and ticket, where given.
+    pub about: BTreeMap<String, String>,
+    /// What it does.
+    pub kind: ChangeKind,
+    /// The statement as typed.
+    pub statement: String,
+    /// The statement as understood.
+    pub canonical: String,
+    /// Parameters.
+    pub params: Vec<BoundParam>,
+    /// The run that this plan undoes.
+    pub undo_of: Option<RunId>,
+    /// Stream or freeze.
+    pub mode: Mode,
+    /// Why this mode, in a sentence.
+    pub mode_reason: String,
+    /// All in one transaction, because intermediate states would break a rule.
+    pub one_transaction: bool,
+    /// The target.
+    pub target: RelationName,
+    /// Its oid.
+    pub target_oid: u32,
+    /// Its definition's fingerprint.
+    pub fingerprint: String,
+    /// Its key; `None` for an insert into a table without one.
+    pub key: Option<PlanKey>,
+    /// The database.
+    pub database: DatabaseIdentity,
+    /// Frozen settings.
+    pub settings: Settings,
+    /// Limits.
+    pub limits: Limits,
+    /// Images.
+    pub images: PlanImages,
+    /// The change set of a frozen plan, once computed.
+    pub change_set: Option<ChangeSet>,
+    /// The SQL that will run.
+    pub sql: RunSql,
+    /// Whether the sweep may apply the statement again to rows that still match.
+    pub sweep_applies: bool,
+    /// Counts.
+    pub counts: Counts,
+    /// Before and after.
+    pub samples: Vec<Sample>,
+    /// From → to.
+    pub transitions: Vec<Transition>,
+    /// Column of `--by`, and its groups.
+    pub groups: Option<(String, Vec<Group>)>,
+    /// Around the target.
+    pub surroundings: Surroundings,
+    /// EXPLAIN of the batch query, and whether it uses the key's index.
+    pub explain: Vec<String>,
+    /// Cost.
+    pub estimates: Estimates,
+    /// Rehearsal, if asked for.
+    pub rehearsal: Option<Rehearsal>,
+    /// Whether undo can put every row back, and why (not).
+    pub reversible: (bool, String),
+    /// Findings.
+    pub findings: Vec<Finding>,
+    /// The number of rows that must change.
+    pub expect_rows: Option<i64>,
+    /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
+    pub signature: Digest,
+    /// When, by the server's clock, ISO 8601.
+    pub planned_at: String,
+    /// Until when it may start a run.
+    pub expires_at: String,
+    /// `session_user`.
+    pub planned_by: String,
+}
+
+impl Plan {
+    /// The digest that approvals and runs refer to.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self)
+    }
+
+    /// Whether nothing would change.
+    pub fn changes_nothing(&self) -> bool {
+        self.counts.changed_rows == Figure::exact(0)
+    }
+}

@@ -1,0 +1,182 @@
+//! Refusals: what pgmend will not do, each with a stable code, the object, what would go wrong and
+//! the way out. `docs/errors/CODE.md` holds the page that `pgmend explain CODE` prints.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $title:literal;)+) => {
+        /// A stable refusal code. Codes are never reused or renumbered.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[doc = $doc])+ #[serde(rename = $code)] $name,)+
+        }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Code] = &[$(Code::$name),+];
+
+            /// `PM…`, as printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $code,)+ }
+            }
+
+            /// One line that names the refusal.
+            pub fn title(self) -> &'static str {
+                match self { $(Code::$name => $title,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    // PM1xx: the input.
+    /// The text holds no statement.
+    Empty = "PM101", "there is no statement";
+    /// The text holds several statements.
+    SeveralStatements = "PM102", "more than one statement";
+    /// Not UPDATE, DELETE or INSERT.
+    NotAChange = "PM103", "not an UPDATE, DELETE or INSERT";
+    /// PostgreSQL's parser rejects it.
+    Syntax = "PM104", "the statement does not parse";
+    /// `$1` in the text.
+    BareParameter = "PM105", "a `$n` parameter without a name";
+    /// `:name` that no parameter declares, or a declared one never used.
+    Parameter = "PM106", "a parameter is missing, unused or out of range";
+    /// `WHERE CURRENT OF`.
+    CurrentOf = "PM107", "WHERE CURRENT OF needs a cursor";
+    /// The deparsed tree does not parse back to itself.
+    RoundTrip = "PM108", "the rewritten statement does not read back as itself";
+    /// A job file or a flag is wrong.
+    BadJob = "PM109", "the job is not valid";
+    /// The server rejects the statement.
+    ServerRejects = "PM110", "the database rejects the statement";
+    // PM2xx: what the statement means.
+    /// A CTE that writes.
+    WritingCte = "PM201", "a WITH query changes data";
+    /// Volatile function where it selects rows.
+    VolatilePredicate = "PM202", "a volatile function decides which rows change";
+    /// User-defined volatile function.
+    SideEffects = "PM203", "a function may have side effects";
+    /// Several source rows with different values for one target row.
+    AmbiguousSource = "PM204", "several source rows match one target row with different values";
+    /// ON CONFLICT DO UPDATE with duplicates in the source.
+    DuplicateSource = "PM205", "the source proposes the same row twice";
+    /// Needs one transaction but is too large for it.
+    NotSplittable = "PM206", "the change cannot be split into batches and is too large for one";
+    /// Statement-level trigger with transition tables on a change that needs batches.
+    StatementTrigger = "PM207", "a statement-level trigger would fire once per batch";
+    /// New keys collide with keys of rows still to be changed.
+    KeyMoves = "PM208", "the statement moves rows onto keys that other rows hold";
+    /// A form that cannot be frozen.
+    CannotFreeze = "PM209", "the change set of this statement cannot be computed";
+    // PM3xx: key and relation.
+    /// No usable key.
+    NoKey = "PM301", "the table has no usable key";
+    /// No such relation.
+    NoSuchTable = "PM302", "no such table";
+    /// View, materialized view, foreign table …
+    NotATable = "PM303", "the target is not a table";
+    /// Inheritance children.
+    Inheritance = "PM304", "the target has inheritance children";
+    /// Collation version drift.
+    CollationDrift = "PM305", "the key's collation was built with another version";
+    /// Rewrite rules.
+    Rules = "PM306", "the target has rewrite rules";
+    /// System catalog, temporary table, pgmend's own table.
+    SystemTarget = "PM307", "the target is not a user's permanent table";
+    /// Row-level security hides rows.
+    RowSecurity = "PM308", "row-level security may hide rows from this role";
+    /// Key type whose order cannot be trusted.
+    KeyType = "PM309", "the key's type cannot be used as a cursor";
+    /// The role may not do what the statement needs.
+    Privilege = "PM310", "the role lacks a privilege";
+    /// The batch query would not use the key's index.
+    NoIndexScan = "PM311", "the batch query does not use the key's index";
+    // PM4xx: undo.
+    /// Images are gone or were never kept.
+    Irreversible = "PM401", "there are no images to restore from";
+    /// Undone already.
+    AlreadyUndone = "PM402", "the run is already undone";
+    /// The table changed too much to restore.
+    TableChanged = "PM403", "the table changed since the run in a way that undo cannot follow";
+    /// The run has not ended.
+    NotFinished = "PM404", "the run has not ended";
+    // PM5xx: plans, runs and environment.
+    /// No such plan, run or job.
+    NotFound = "PM501", "no such plan, run or job";
+    /// A plan that no longer describes the database.
+    StalePlan = "PM502", "the plan is stale";
+    /// A plan that a run has consumed.
+    ConsumedPlan = "PM503", "the plan has been used";
+    /// Finished already.
+    AlreadyDone = "PM504", "this change has already been made";
+    /// Another worker holds the lease.
+    LeaseHeld = "PM505", "another process drives this run";
+    /// The control schema is missing or of another version.
+    ControlSchema = "PM506", "the control schema is missing or of another version";
+    /// A standby, or another server than planned.
+    WrongServer = "PM507", "this is not the server that was planned for";
+    /// `session_replication_role` is not origin.
+    ReplicationRole = "PM508", "session_replication_role switches triggers and foreign keys off";
+    /// The number of rows is not the expected one.
+    Expectation = "PM509", "the number of rows is not the expected one";
+    /// Cannot connect.
+    Connection = "PM510", "cannot connect to the database";
+    /// The run is in a state that does not allow it.
+    WrongState = "PM511", "the run's state does not allow this";
+    /// The change set would be too large, or took too long to compute.
+    FreezeBounds = "PM512", "the change set exceeds its bounds";
+}
+
+impl Code {
+    /// The code of that name, whatever its case.
+    pub fn find(text: &str) -> Option<Code> {
+        Code::ALL.iter().copied().find(|c| c.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: nothing was written, and the way out is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// What is refused, on which object, and what would go wrong. Lower case, no full stop.
+    pub message: String,
+    /// What to do or to type instead.
+    pub help: String,
+    /// Byte offset into the user's statement, where known.
+    pub position: Option<usize>,
+}
+
+impl Refusal {
+    /// A refusal without a position.
+    pub fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: help.into(), position: None }
+    }
+
+    /// The same refusal, pointing into the statement.
+    pub fn at(mut self, position: usize) -> Self {
+        self.position = Some(position);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn codes_are_unique_and_can_be_found_by_name() {
+        for (i, code) in Code::ALL.iter().enumerate() {
+            assert_eq!(Code::find(&code.as_str().to_lowercase()), Some(*code));
+            assert!(Code::ALL[i + 1..].iter().all(|other| other.as_str() != code.as_str()));
+        }
+    }
+}

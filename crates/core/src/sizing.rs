@@ -1,0 +1,119 @@
+//! How many rows the next batch takes.
+
+use std::collections::VecDeque;
+
+use crate::limits::{BATCH_ROWS_CEILING, BATCH_ROWS_FLOOR, BATCH_ROWS_START, Limits};
+
+/// Batches whose times decide the next size.
+const WINDOW: usize = 10;
+/// Growth is bounded so that one fast batch cannot cause a long one.
+const GROWTH_MAX: f64 = 1.5;
+/// A batch that took this many times the target shrinks the size tenfold at once.
+const OVERRUN: f64 = 5.0;
+
+/// The adaptive batch size: p90 of the time per row over the last batches, held near the target.
+#[derive(Debug, Clone)]
+pub struct Sizing {
+    rows: u32,
+    fixed: bool,
+    floor: u32,
+    ceiling: u32,
+    target_ms: f64,
+    per_row_ms: VecDeque<f64>,
+}
+
+impl Sizing {
+    /// The size for a run's first batch: fixed when the job says so, otherwise 500 rows.
+    pub fn new(limits: &Limits) -> Self {
+        let ceiling = limits.rows_per_transaction_max.min(BATCH_ROWS_CEILING);
+        let rows = limits.batch_rows.unwrap_or(BATCH_ROWS_START).min(ceiling);
+        Self {
+            rows,
+            fixed: limits.batch_rows.is_some(),
+            floor: BATCH_ROWS_FLOOR.min(ceiling),
+            ceiling,
+            target_ms: limits.target_batch_ms as f64,
+            per_row_ms: VecDeque::with_capacity(WINDOW),
+        }
+    }
+
+    /// Rows for the next batch.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Rows that no batch may exceed.
+    pub fn ceiling(&self) -> u32 {
+        self.ceiling
+    }
+
+    /// Learns from a batch of `rows` rows that executed for `took_ms` milliseconds, waits excluded.
+    pub fn record(&mut self, rows: u64, took_ms: f64) {
+        if self.fixed || rows == 0 {
+            return;
+        }
+        if took_ms > OVERRUN * self.target_ms {
+            self.per_row_ms.clear();
+            self.rows = (self.rows / 10).max(self.floor);
+            return;
+        }
+        if self.per_row_ms.len() == WINDOW {
+            self.per_row_ms.pop_front();
+        }
+        self.per_row_ms.push_back(took_ms.max(0.001) / rows as f64);
+        let wanted = self.target_ms / self.p90();
+        let grown = (f64::from(self.rows) * GROWTH_MAX).ceil();
+        self.rows = (wanted.min(grown) as u32).clamp(self.floor, self.ceiling);
+    }
+
+    /// Halves the size after our own statement timeout; also a fixed one, since it cannot succeed.
+    pub fn shrink(&mut self) {
+        self.per_row_ms.clear();
+        self.rows = (self.rows / 2).max(1);
+    }
+
+    fn p90(&self) -> f64 {
+        let mut sorted: Vec<f64> = self.per_row_ms.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * 9).div_ceil(10).max(1) - 1;
+        sorted.get(rank).copied().unwrap_or(f64::INFINITY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sizing;
+    use crate::limits::Limits;
+
+    #[test]
+    fn a_fast_batch_grows_the_next_by_half_at_most() {
+        let mut sizing = Sizing::new(&Limits::default());
+        sizing.record(500, 1.0);
+        assert_eq!(sizing.rows(), 750);
+    }
+
+    #[test]
+    fn a_batch_five_times_over_shrinks_tenfold() {
+        let mut sizing = Sizing::new(&Limits::default());
+        sizing.record(500, 2_600.0);
+        assert_eq!(sizing.rows(), 50);
+    }
+
+    #[test]
+    fn a_fixed_size_stays_and_the_transaction_maximum_caps_it() {
+        let limits = Limits { batch_rows: Some(400), rows_per_transaction_max: 300, ..Limits::default() };
+        let mut sizing = Sizing::new(&limits);
+        sizing.record(300, 1.0);
+        assert_eq!(sizing.rows(), 300);
+    }
+
+    #[test]
+    fn the_size_converges_to_the_target() {
+        let mut sizing = Sizing::new(&Limits::default());
+        for _ in 0..60 {
+            let rows = u64::from(sizing.rows());
+            sizing.record(rows, rows as f64 * 0.05);
+        }
+        assert_eq!(sizing.rows(), 10_000);
+    }
+}

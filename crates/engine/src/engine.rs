@@ -1,0 +1,107 @@
+//! The engine: one database, all that can be asked of it.
+
+use pgmend_pg::Session;
+use pgmend_pg::catalog::Surroundings;
+use pgmend_pg::conninfo::Conninfo;
+use pgmend_core::refusal::{Code, Refusal};
+
+use crate::error::Error;
+use crate::outcome::Initialised;
+
+/// One database.
+pub struct Engine {
+    pub(crate) conninfo: Conninfo,
+    pub(crate) session: Session,
+    pub(crate) here: Surroundings,
+}
+
+impl Engine {
+    /// Connects to `database_url`, or else to what `DATABASE_URL` or libpq's `PG*` variables say.
+    pub async fn connect(database_url: Option<&str>) -> Result<Self, Error> {
+        let conninfo = Conninfo::resolve(database_url, &|name| std::env::var(name).ok())?;
+        let session = Session::connect(&conninfo).await.map_err(cannot_connect)?;
+        let here = arrive(&session).await?;
+        Ok(Self { conninfo, session, here })
+    }
+
+    /// Installs or upgrades the control schema and its group roles.
+    pub async fn init(&mut self) -> Result<Initialised, Error> {
+        self.refuse_standby()?;
+        let installed = self.session.install().await?;
+        Ok(Initialised {
+            from_version: installed.from_version,
+            to_version: pgmend_pg::schema::VERSION,
+            roles: installed.roles,
+            notes: installed.notes,
+        })
+    }
+
+    /// Whether the control schema is there, in the version that this pgmend needs.
+    pub(crate) async fn has_control_schema(&self) -> Result<bool, Error> {
+        match self.session.control_version().await? {
+            None => Ok(false),
+            Some(version) if version == pgmend_pg::schema::VERSION => Ok(true),
+            Some(version) => {
+                let message = format!("the control schema has version {version}, this pgmend needs {}", pgmend_pg::schema::VERSION);
+                let help = if version < pgmend_pg::schema::VERSION { "type: pgmend init" } else { "use a newer pgmend" };
+                Err(Refusal::new(Code::ControlSchema, message, help).into())
+            }
+        }
+    }
+
+    /// Refuses unless the control schema is there.
+    pub(crate) async fn need_control_schema(&self) -> Result<(), Error> {
+        if self.has_control_schema().await? {
+            return Ok(());
+        }
+        let message = format!("database {} has no control schema", self.here.database.database);
+        Err(Refusal::new(Code::ControlSchema, message, "type: pgmend init").into())
+    }
+
+    /// Installs the control schema if it is missing and the role may.
+    pub(crate) async fn ensure_control_schema(&mut self) -> Result<(), Error> {
+        if self.has_control_schema().await? {
+            return Ok(());
+        }
+        self.init().await.map(|_| ()).map_err(|error| match error {
+            Error::Database { sqlstate, message, .. } if sqlstate == "42501" => Refusal::new(
+                Code::ControlSchema,
+                format!("the control schema is missing and this role may not install it ({message})"),
+                "let the database's owner type: pgmend init",
+            )
+            .into(),
+            other => other,
+        })
+    }
+
+    pub(crate) fn refuse_standby(&self) -> Result<(), Error> {
+        if !self.here.standby {
+            return Ok(());
+        }
+        let message = "this server is a standby";
+        let help = "connect to the primary, for example with target_session_attrs=primary in the URL";
+        Err(Refusal::new(Code::WrongServer, message, help).into())
+    }
+}
+
+/// Reads who and where the session is, then lets the role of the URL go: it is part of the frozen
+/// settings and set by each transaction that touches a user's table.
+pub(crate) async fn arrive(session: &Session) -> Result<Surroundings, Error> {
+    let here = session.surroundings().await?;
+    session.become_self().await?;
+    Ok(here)
+}
+
+pub(crate) fn cannot_connect(error: pgmend_pg::PgError) -> Error {
+    let help = "check host, port, database, user and password; see docs/connecting.md";
+    Refusal::new(Code::Connection, error.to_string(), help).into()
+}
+
+/// Operating-system user, host and version, for the record.
+pub(crate) fn client() -> String {
+    let var = |names: &[&str]| names.iter().find_map(|n| std::env::var(n).ok());
+    let user = var(&["USER", "LOGNAME"]).unwrap_or_else(|| "unknown".into());
+    let host = std::fs::read_to_string("/etc/hostname").ok().map(|h| h.trim().to_owned());
+    let host = host.filter(|h| !h.is_empty()).or_else(|| var(&["HOSTNAME"])).unwrap_or_else(|| "unknown".into());
+    format!("{user}@{host}, pgmend {}", env!("CARGO_PKG_VERSION"))
+}

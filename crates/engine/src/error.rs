@@ -1,0 +1,59 @@
+//! The engine's error: refused, failed, or someone else's turn.
+
+use pgmend_core::exit;
+use pgmend_core::refusal::{Code, Refusal};
+
+/// Why the engine did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Refused before anything was written; says the way out.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database reported an error that pgmend has no better word for.
+    #[error("{doing}: {message}")]
+    Database {
+        /// What was being done, to what.
+        doing: String,
+        /// The server's message, without its DETAIL, which may hold row values.
+        message: String,
+        /// SQLSTATE, empty for a lost connection.
+        sqlstate: String,
+    },
+    /// A stored row or chain does not make sense: stop, call a person.
+    #[error("the control schema holds a value that pgmend did not write: {0}")]
+    Corrupt(String),
+}
+
+impl Error {
+    /// The process's exit code for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Refused(refusal) => match refusal.code {
+                Code::BadJob | Code::Parameter | Code::NotFound => exit::USAGE,
+                _ => exit::STOPPED,
+            },
+            Error::Database { .. } | Error::Corrupt(_) => exit::INTERNAL,
+        }
+    }
+
+    /// What to type next, if known.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Error::Refused(refusal) => Some(&refusal.help),
+            Error::Database { .. } => None,
+            Error::Corrupt(_) => Some("stop, keep the database as it is, and read docs/errors/corrupt.md"),
+        }
+    }
+}
+
+impl From<pgmend_pg::PgError> for Error {
+    fn from(error: pgmend_pg::PgError) -> Self {
+        if error.sqlstate == "XX001" && error.doing == "read the control schema" {
+            return Error::Corrupt(error.message);
+        }
+        if let Some(code) = Code::find(&error.sqlstate) {
+            return Refusal::new(code, error.message, format!("type: pgmend explain {code}")).into();
+        }
+        Error::Database { doing: format!("could not {}", error.doing), message: error.message, sqlstate: error.sqlstate }
+    }
+}

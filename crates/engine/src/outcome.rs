@@ -1,0 +1,194 @@
+//! What the engine takes and gives: options in, participles out.
+
+use pgmend_core::finding::Finding;
+use pgmend_core::id::{PlanId, RunId};
+use pgmend_core::plan::Plan;
+use pgmend_core::run::RunState;
+use serde::Serialize;
+
+/// How to plan.
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
+    /// Show all values in samples instead of masking them.
+    pub show_values: bool,
+    /// Break the counts down by this column of the target.
+    pub by: Option<String>,
+    /// Run this many small batches for real and roll them back. 0 means no rehearsal.
+    pub rehearse: u32,
+    /// Compute and print only; store nothing even if there is a control schema.
+    pub print_only: bool,
+}
+
+/// A plan that was made, and whether it can be run by its id.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Its digest.
+    pub digest: String,
+    /// Whether the control schema holds it. Without one a plan is printed only.
+    pub stored: bool,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Make the same change again although it has been made; needs a reason.
+    pub again: Option<String>,
+    /// Options of the plan that the run makes when there is none.
+    pub plan: PlanOptions,
+    /// Stop, resumable, after this many batches. For tests and for a careful first slice.
+    pub stop_after_batches: Option<u64>,
+}
+
+/// What an undo covers.
+#[derive(Debug, Clone, Default)]
+pub struct UndoOptions {
+    /// A predicate over the target's current columns; only matching rows are restored.
+    pub predicate: Option<String>,
+    /// Options of its plan.
+    pub plan: PlanOptions,
+}
+
+/// How a run ended, for now or for good.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The run.
+    pub run_id: RunId,
+    /// The plan.
+    pub plan_id: PlanId,
+    /// The job's name.
+    pub job: String,
+    /// update, delete, insert or undo.
+    pub kind: String,
+    /// State now.
+    pub state: RunState,
+    /// Rows changed by the run, all its sessions together.
+    pub changed_rows: i64,
+    /// Rows seen and left alone (already right).
+    pub skipped_rows: i64,
+    /// Conflicts recorded.
+    pub conflict_rows: i64,
+    /// Batches committed.
+    pub batches: i64,
+    /// Rows that still match the statement after the run; `None` where that cannot be asked.
+    pub residual_rows: Option<i64>,
+    /// Of those, rows beyond the upper bound that was fixed when the run started.
+    pub arrived_later_rows: Option<i64>,
+    /// Seconds from start to end.
+    pub duration_s: f64,
+    /// Whether it went on from a checkpoint.
+    pub resumed: bool,
+    /// Sentences on the checks made at the end: what was compared and what came out.
+    pub verification: Vec<String>,
+}
+
+/// A row of `list`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunSummary {
+    /// The run.
+    pub run_id: RunId,
+    /// The job.
+    pub job: String,
+    /// Update, delete, insert or undo.
+    pub kind: String,
+    /// The target.
+    pub target: String,
+    /// The state's name.
+    pub state: String,
+    /// Who started it.
+    pub started_by: String,
+    /// When.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// Rows changed so far.
+    pub changed_rows: i64,
+    /// Rows that the plan expects to change.
+    pub planned_rows: i64,
+    /// The run that undid it.
+    pub undone_by: Option<RunId>,
+}
+
+/// What `status` tells of one run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// As in `list`.
+    pub summary: RunSummary,
+    /// One sentence: what it does or why it waits.
+    pub doing: String,
+    /// What to type next, one line each.
+    pub next: Vec<String>,
+    /// Who holds the lease: `pid 4711 on host db1, 12 s left`.
+    pub holder: Option<String>,
+    /// Seconds that the lease has left; negative when it has run out.
+    pub lease_left_s: Option<f64>,
+    /// Batches committed.
+    pub batches: i64,
+    /// Conflicts.
+    pub conflict_rows: i64,
+    /// Rows per second over the last batches, if it runs.
+    pub rows_per_s: Option<f64>,
+    /// Why it is paused or has failed.
+    pub reason: Option<String>,
+    /// Findings of its plan.
+    pub findings: Vec<Finding>,
+}
+
+/// A conflict as listed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Conflict {
+    /// The row's key as text, `column=value`.
+    pub key: String,
+    /// Why: gone, changed since, key taken, unique value taken, referenced.
+    pub reason: String,
+}
+
+/// One run that touched a row.
+#[derive(Debug, Clone, Serialize)]
+pub struct Touch {
+    /// The run.
+    pub run_id: RunId,
+    /// The job.
+    pub job: String,
+    /// Update, delete, insert or undo.
+    pub kind: String,
+    /// When the batch was committed.
+    pub changed_at: String,
+    /// By whom.
+    pub changed_by: String,
+    /// Column, before, after, masked unless asked for; empty when the images are pruned.
+    pub columns: Vec<(String, Option<String>, Option<String>)>,
+    /// Whether images are gone.
+    pub pruned: bool,
+}
+
+/// A table of images or a change set that `prune` found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Prunable {
+    /// The table.
+    pub table: String,
+    /// Its job.
+    pub job: String,
+    /// The run or plan it belongs to.
+    pub belongs_to: String,
+    /// Bytes on disk.
+    pub size_bytes: i64,
+    /// Since when it is older than the retention.
+    pub since: String,
+    /// Whether it was dropped.
+    pub dropped: bool,
+}
+
+/// What `init` did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Initialised {
+    /// Version before; `None` when the schema was not there.
+    pub from_version: Option<i32>,
+    /// Version now.
+    pub to_version: i32,
+    /// Roles that exist now.
+    pub roles: Vec<String>,
+    /// What could not be done and who can do it, with the SQL to type.
+    pub notes: Vec<String>,
+}

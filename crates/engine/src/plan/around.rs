@@ -1,0 +1,178 @@
+//! What stands around the target, in sentences, and the findings that follow from it.
+
+use pgmend_core::finding::Finding;
+use pgmend_core::plan::Surroundings;
+use pgmend_core::table::{ForeignKey, ReferentialAction, Table};
+use pgmend_sql::Kind;
+
+use super::bind::Bound;
+
+/// Names of columns that count or date a row's versions: a change that ignores them surprises readers.
+const VERSION_COLUMNS: [&str; 7] =
+    ["version", "lock_version", "row_version", "updated_at", "modified_at", "last_modified", "last_update"];
+/// Transactions left before wraparound below which small batches are a bad idea.
+const WRAPAROUND_AGE_WARNING: i64 = 1_500_000_000;
+
+/// Sentences about what stands around the target.
+pub fn surroundings(bound: &Bound) -> Surroundings {
+    let table = &bound.table;
+    let fires = |t: &&pgmend_core::table::Trigger| match bound.statement.kind() {
+        Kind::Update => t.on_update,
+        Kind::Delete => t.on_delete,
+        Kind::Insert => t.on_insert,
+    };
+    let triggers = table.triggers.iter().filter(fires).map(|t| {
+        let when = if t.before { "before" } else { "after" };
+        let each = if t.row { "each row" } else { "the statement" };
+        let off = if t.enabled { "" } else { " (disabled)" };
+        format!("{} fires {when} {each} and calls {}{off}", t.name, t.function)
+    });
+    Surroundings {
+        triggers: triggers.collect(),
+        rules: table.rules.clone(),
+        foreign_keys: foreign_keys(bound),
+        row_security: match table.policies {
+            0 => "none".into(),
+            n => format!("{n} policies, none of which applies to this role"),
+        },
+        replication: replication(table),
+        partitions: table.partitions.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn foreign_keys(bound: &Bound) -> Vec<String> {
+    let table = &bound.table;
+    let assigned = bound.statement.assigned();
+    let act = |action: ReferentialAction| match action {
+        ReferentialAction::Reject => "stops the change while rows refer to it",
+        ReferentialAction::Cascade => "takes the referring rows along (CASCADE)",
+        ReferentialAction::Set => "sets the referring columns (SET NULL or SET DEFAULT)",
+    };
+    let incoming = table.referenced_by.iter().filter_map(|fk| match bound.statement.kind() {
+        Kind::Delete => Some(format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_delete))),
+        Kind::Update if fk.to_columns.iter().any(|c| assigned.contains(c)) => {
+            Some(format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_update)))
+        }
+        Kind::Update | Kind::Insert => None,
+    });
+    let outgoing = table.references.iter().filter_map(|fk| {
+        let checked = bound.statement.kind() == Kind::Insert || fk.from_columns.iter().any(|c| assigned.contains(c));
+        checked.then(|| format!("{} is checked against {}", fk.name, fk.to))
+    });
+    incoming.chain(outgoing).collect()
+}
+
+fn replication(table: &Table) -> String {
+    let identity = match table.replica_identity {
+        'n' => "nothing: logical replication of updates and deletes would fail",
+        'f' => "full: every old row is written to the WAL",
+        'i' => "an index",
+        _ => "the primary key",
+    };
+    match table.publications.as_slice() {
+        [] => format!("replica identity is {identity}; in no publication"),
+        names => format!("replica identity is {identity}; published by {}", names.join(", ")),
+    }
+}
+
+/// Foreign keys that carry the change into other tables.
+pub fn cascades(bound: &Bound) -> Vec<&ForeignKey> {
+    let assigned = bound.statement.assigned();
+    let carries = |fk: &&ForeignKey| match bound.statement.kind() {
+        Kind::Delete => fk.on_delete != ReferentialAction::Reject,
+        Kind::Update => fk.on_update != ReferentialAction::Reject && fk.to_columns.iter().any(|c| assigned.contains(c)),
+        Kind::Insert => false,
+    };
+    bound.table.referenced_by.iter().filter(carries).collect()
+}
+
+/// Triggers whose source writes tables.
+pub fn writing_triggers(bound: &Bound) -> Vec<&str> {
+    let writes = |source: &str| {
+        let source = source.to_lowercase();
+        ["insert", "update", "delete", "execute", "perform", "merge", "call"]
+            .iter()
+            .any(|verb| source.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *verb))
+    };
+    let fires = |t: &&pgmend_core::table::Trigger| {
+        t.enabled
+            && match bound.statement.kind() {
+                Kind::Update => t.on_update,
+                Kind::Delete => t.on_delete,
+                Kind::Insert => t.on_insert,
+            }
+    };
+    bound.table.triggers.iter().filter(fires).filter(|t| writes(&t.source)).map(|t| t.name.as_str()).collect()
+}
+
+/// Whether undo can put every row back, and why.
+pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
+    if !keep {
+        return (false, "irreversible: images are switched off".into());
+    }
+    if bound.key.is_none() {
+        return (false, "irreversible: the table has no usable key, so the new rows cannot be found again".into());
+    }
+    let cascades: Vec<String> = cascades(bound).iter().map(|fk| format!("{} (through {})", fk.from, fk.name)).collect();
+    if !cascades.is_empty() {
+        return (false, format!("not fully undoable: rows of {} change along and have no images", cascades.join(", ")));
+    }
+    let triggers = writing_triggers(bound);
+    if !triggers.is_empty() {
+        return (false, format!("not fully undoable: what trigger {} writes elsewhere has no images", triggers.join(", ")));
+    }
+    (true, "every changed row is imaged in the batch's own transaction".into())
+}
+
+/// Findings about the target and the statement.
+pub fn findings(bound: &Bound) -> Vec<Finding> {
+    let mut findings = bound.class.findings.clone();
+    let table = &bound.table;
+    let assigned = bound.statement.assigned();
+    if bound.statement.kind() == Kind::Update {
+        for name in VERSION_COLUMNS {
+            if table.column(name).is_some_and(|c| !c.generated) && !assigned.iter().any(|a| a == name) && !bound.before_triggers() {
+                let message = format!("`{}` has a column `{name}` that the statement leaves as it is", table.name);
+                let help = format!("if the application relies on it, set it too: {name} = …");
+                findings.push(Finding::warning("ignored_version_column", message, help));
+            }
+        }
+    }
+    if bound.statement.had_returning() {
+        findings.push(Finding::note("returning", "RETURNING is left out", "read the changed rows from the run's images"));
+    }
+    if table.persistence == 'u' {
+        let message = format!("`{}` is unlogged: a crash of the server empties it, the checkpoint stays", table.name);
+        findings.push(Finding::warning("unlogged", message, "do not count on resuming after a server crash"));
+    }
+    if table.replica_identity == 'n' && !table.publications.is_empty() && bound.statement.kind() != Kind::Insert {
+        let message = format!("`{}` is published but has no replica identity: the server will reject the change", table.name);
+        findings.push(Finding::warning("replica_identity", message, "alter table … replica identity using index …"));
+    }
+    if !table.publications.is_empty() {
+        let message = "consumers of logical replication see each batch as a transaction of its own";
+        findings.push(Finding::note("publication", message, "set rows_per_transaction_max if they need small ones"));
+    }
+    if bound.before_triggers() {
+        let message = "a BEFORE trigger may change what is stored; images hold every column, as the server stored it";
+        findings.push(Finding::note("before_trigger", message, ""));
+    }
+    let names: Vec<&str> = table.triggers.iter().filter(|t| t.enabled && t.row).map(|t| t.name.as_str()).collect();
+    if !names.is_empty() && bound.statement.kind() != Kind::Insert {
+        let message = format!("triggers run with this role's rights: {}", names.join(", "));
+        findings.push(Finding::note("triggers", message, "plan --rehearse 3 shows what they touch"));
+    }
+    if let Some((_, reason)) = &bound.class.one_transaction {
+        let message = format!("all rows change in one transaction: {reason}");
+        findings.push(Finding::warning("one_transaction", message, "its locks are held until the end"));
+    }
+    findings
+}
+
+/// The finding on transaction ids, from `age(datfrozenxid)`.
+pub fn wraparound(age: i64, batches: i64) -> Option<Finding> {
+    (age + batches > WRAPAROUND_AGE_WARNING).then(|| {
+        let message = format!("the database is {age} transactions from its last freeze, and this run adds {batches}");
+        Finding::warning("wraparound", message, "let autovacuum finish first, or use larger batches")
+    })
+}

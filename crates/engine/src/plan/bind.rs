@@ -1,0 +1,163 @@
+//! Binds a job to a database: the statement parsed, its target and key found, its class judged, its
+//! statements built.
+
+use pgmend_core::job::{Job, Mode};
+use pgmend_core::plan::ImageLayout;
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Column, Key, Table};
+use pgmend_pg::images::layout;
+use pgmend_pg::readtx::ReadTx;
+use pgmend_sql::{ImageColumns, Kind, Options, ParamDecl, Rewriter, Statement, Target};
+
+use super::class::{Case, Class};
+use super::facts::{self, Facts};
+use crate::error::Error;
+
+/// A statement bound to its target.
+pub struct Bound {
+    /// The statement.
+    pub statement: Statement,
+    /// The target.
+    pub table: Table,
+    /// Its key; `None` only for an insert into a table without one.
+    pub key: Option<Key>,
+    /// What the catalog says about what it reads and calls.
+    pub facts: Facts,
+    /// The verdict.
+    pub class: Class,
+}
+
+/// Reads the statement of a job.
+pub fn parse(job: &Job) -> Result<Statement, Refusal> {
+    let params: Vec<ParamDecl> =
+        job.params.iter().map(|p| ParamDecl { name: p.name.clone(), type_sql: p.type_sql.clone() }).collect();
+    Statement::parse(&job.statement, &params)
+}
+
+/// Binds a statement to the database.
+pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path: &str) -> Result<Bound, Error> {
+    let table = facts::target(tx, &statement, search_path).await?;
+    let key = choose_key(&table, &statement, job.file.key.as_deref())?;
+    let facts = facts::gather(tx, &statement, &table).await?;
+    let case = Case { statement: &statement, table: &table, key: key.as_ref(), facts: &facts, trusted: &job.file.trust_functions };
+    let class = case.class()?;
+    let class = overridden(class, job.file.mode)?;
+    Ok(Bound { statement, table, key, facts, class })
+}
+
+fn overridden(class: Class, wanted: Option<Mode>) -> Result<Class, Refusal> {
+    match (wanted, class.mode) {
+        (Some(Mode::Freeze), Mode::Stream) => Ok(Class { mode: Mode::Freeze, reason: "the job asks for it".into(), ..class }),
+        (Some(Mode::Stream), Mode::Freeze) => {
+            let message = format!("the statement cannot be streamed: {}", class.reason);
+            Err(Refusal::new(Code::NotSplittable, message, "leave `mode` out, or set it to freeze"))
+        }
+        (None, _) | (Some(Mode::Freeze), Mode::Freeze) | (Some(Mode::Stream), Mode::Stream) => Ok(class),
+    }
+}
+
+/// The key that the job names, or the first one that the statement does not write, or the first one.
+fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -> Result<Option<Key>, Refusal> {
+    let names = |key: &Key| table.key_columns(key).map(|c| c.name.clone()).collect::<Vec<_>>();
+    if let Some(wanted) = wanted {
+        if let Some(key) = table.keys.iter().find(|k| names(k) == wanted) {
+            return Ok(Some(key.clone()));
+        }
+        let known: Vec<String> = table.keys.iter().map(|k| names(k).join(", ")).collect();
+        let message = format!("`{}` has no usable key on ({})", table.name, wanted.join(", "));
+        let help = if known.is_empty() { no_key_help(table) } else { format!("usable keys are: {}", known.join("; ")) };
+        return Err(Refusal::new(Code::NoKey, message, help));
+    }
+    let assigned = if statement.kind() == Kind::Update { statement.assigned() } else { Vec::new() };
+    let free = table.keys.iter().find(|k| names(k).iter().all(|n| !assigned.contains(n)));
+    if let Some(key) = free.or_else(|| table.keys.first()) {
+        return Ok(Some(key.clone()));
+    }
+    if statement.kind() == Kind::Insert {
+        return Ok(None);
+    }
+    let why = if table.unusable_keys.is_empty() { String::new() } else { format!(" ({})", table.unusable_keys.join("; ")) };
+    let message = format!("`{}` has no unique index on columns that are all NOT NULL{why}", table.name);
+    Err(Refusal::new(Code::NoKey, message, no_key_help(table)))
+}
+
+fn no_key_help(table: &Table) -> String {
+    format!(
+        "add one: create unique index concurrently on {} (…) over NOT NULL columns, or a primary key; then plan again",
+        table.name.sql()
+    )
+}
+
+impl Bound {
+    /// The key of an update or delete.
+    pub fn key(&self) -> Result<&Key, Refusal> {
+        self.key.as_ref().ok_or_else(|| Refusal::new(Code::NoKey, format!("`{}` has no usable key", self.table.name), no_key_help(&self.table)))
+    }
+
+    /// The builder of the statements; an insert into a table without a key gets an empty one.
+    pub fn rewriter<'a>(&'a self, empty: &'a Key) -> Result<Rewriter<'a>, Refusal> {
+        let key = self.key.as_ref().unwrap_or(empty);
+        Rewriter::new(&self.statement, Target { table: &self.table, key }, Options::default())
+    }
+
+    /// Whether a BEFORE trigger may decide the values that are stored.
+    pub fn before_triggers(&self) -> bool {
+        self.table.triggers.iter().any(|t| {
+            t.enabled
+                && t.row
+                && t.before
+                && match self.statement.kind() {
+                    Kind::Update => t.on_update,
+                    Kind::Delete => t.on_delete,
+                    Kind::Insert => t.on_insert || t.on_update,
+                }
+        })
+    }
+
+    /// Whether any trigger fires on the statement's kind, so that touching a row is more than writing it.
+    pub fn row_triggers(&self) -> bool {
+        self.table.triggers.iter().any(|t| t.enabled && t.on_update)
+    }
+
+    /// Columns whose values the images hold: the assigned ones; all of them for a delete or an insert, or
+    /// where a trigger may write any of them.
+    pub fn written(&self) -> Vec<&Column> {
+        let all = self.statement.kind() != Kind::Update || self.before_triggers();
+        let assigned = self.statement.assigned();
+        self.table.columns.iter().filter(|c| c.writable() && (all || assigned.contains(&c.name))).collect()
+    }
+
+    /// Columns that a frozen row must still hold: those read or written; all for a delete.
+    pub fn guarded(&self, rewriter: &Rewriter<'_>) -> Vec<&Column> {
+        let (written, read) = (self.written(), rewriter.columns_read());
+        let is_written = |c: &Column| written.iter().any(|w| w.attnum == c.attnum);
+        self.table.columns.iter().filter(|c| !c.generated && (is_written(c) || read.contains(&c.name))).collect()
+    }
+
+    /// The layout of the run's own images. After values that a SELECT computes stand in its order.
+    pub fn image_layout(&self, rewriter: &Rewriter<'_>) -> ImageLayout {
+        let key: Vec<&Column> = self.key.as_ref().map(|k| self.table.key_columns(k).collect()).unwrap_or_default();
+        let written = self.written();
+        let computed = self.statement.kind() == Kind::Update && !self.before_triggers() && rewriter.computable_after();
+        let after: Vec<&Column> = match self.statement.kind() {
+            Kind::Delete => Vec::new(),
+            Kind::Update | Kind::Insert if computed => {
+                rewriter.after_columns().iter().filter_map(|name| self.table.column(name)).collect()
+            }
+            Kind::Update | Kind::Insert => written.clone(),
+        };
+        layout(&self.table, &key, &written, &after)
+    }
+}
+
+/// The layout as the SQL builder takes it.
+pub fn image_columns(layout: &ImageLayout) -> ImageColumns {
+    let pairs = |columns: &[pgmend_core::plan::ImageColumn]| {
+        columns.iter().map(|c| (c.column.clone(), c.image_column.clone())).collect()
+    };
+    ImageColumns {
+        keys: layout.key.iter().map(|c| c.image_column.clone()).collect(),
+        before: pairs(&layout.before),
+        after: pairs(&layout.after),
+    }
+}

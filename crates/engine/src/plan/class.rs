@@ -1,0 +1,193 @@
+//! The class of a statement over its target: what may be streamed, what must be frozen, what must be one
+//! transaction, what is refused. Pure: facts in, verdict out. Whatever is not proved row-local is frozen, since one
+//! snapshot always gives the plain statement's result (hazards H1, H5, H6, H22).
+
+use pgmend_core::finding::Finding;
+use pgmend_core::job::Mode;
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{ForeignKey, Key, ReferentialAction, Table, Trigger};
+use pgmend_pg::catalog::Volatility;
+use pgmend_sql::{Kind, Place, Statement};
+
+use super::facts::Facts;
+
+/// The verdict.
+#[derive(Debug, Clone)]
+pub struct Class {
+    /// Stream or freeze.
+    pub mode: Mode,
+    /// Why.
+    pub reason: String,
+    /// Why all rows must be in one transaction, if they must.
+    pub one_transaction: Option<(Code, String)>,
+    /// The statement writes its key.
+    pub key_written: bool,
+    /// Things to know.
+    pub findings: Vec<Finding>,
+}
+
+/// Everything that the verdict depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The statement.
+    pub statement: &'a Statement,
+    /// The target.
+    pub table: &'a Table,
+    /// The key, if there is one.
+    pub key: Option<&'a Key>,
+    /// What the catalog says.
+    pub facts: &'a Facts,
+    /// Functions that the job declares to read only.
+    pub trusted: &'a [String],
+}
+
+impl Case<'_> {
+    /// Judges the statement.
+    pub fn class(self) -> Result<Class, Refusal> {
+        let mut findings = Vec::new();
+        let key_written = self.key_written();
+        let mut freeze = self.volatile(&mut findings)?;
+        freeze = freeze.or_else(|| self.set_dependent());
+        if key_written {
+            freeze = freeze.or(Some("the statement writes its key, so rows could reappear ahead of the cursor".into()));
+        }
+        if self.statement.kind() == Kind::Insert {
+            freeze = Some("an insert's rows are computed once, so that a rerun cannot propose other rows".into());
+        }
+        let one_transaction = self.one_transaction();
+        if one_transaction.is_some() {
+            freeze = freeze.or(Some("all rows must change in one transaction".into()));
+        }
+        let mode = if freeze.is_some() { Mode::Freeze } else { Mode::Stream };
+        let reason = freeze.unwrap_or_else(|| "each row's new values depend on that row and on tables that the statement does not write".into());
+        Ok(Class { mode, reason, one_transaction, key_written, findings })
+    }
+
+    fn key_written(&self) -> bool {
+        let Some(key) = self.key else { return false };
+        let assigned = self.statement.assigned();
+        self.statement.kind() == Kind::Update && self.table.key_columns(key).any(|c| assigned.contains(&c.name))
+    }
+
+    /// Volatile functions: refused where they select rows, frozen where they give values, and refused
+    /// where they may write.
+    fn volatile(&self, findings: &mut Vec<Finding>) -> Result<Option<String>, Refusal> {
+        let mut freeze = None;
+        for (call, found) in &self.facts.functions {
+            let trusted = self.trusted.iter().any(|t| t.rsplit('.').next() == Some(&call.name));
+            let unsure = found.volatility == Volatility::Volatile && !trusted;
+            if unsure && call.place == Place::Where {
+                let message = format!("`{}()` is volatile, so which rows change would be decided anew by every batch", call.name);
+                let help = if found.user_defined {
+                    format!("declare the function STABLE if it is, or pass --trust-function {}", call.name)
+                } else {
+                    "select the rows by something stored, for example a hash of the key".to_owned()
+                };
+                return Err(Refusal::new(Code::VolatilePredicate, message, help));
+            }
+            if unsure && found.user_defined {
+                let message = format!("`{}()` is VOLATILE and may write: a dry run would call it, and undo could not take it back", call.name);
+                let help = format!("declare it STABLE if it only reads, or pass --trust-function {}", call.name);
+                return Err(Refusal::new(Code::SideEffects, message, help));
+            }
+            if unsure {
+                let message = format!("`{}()` gives another value on each call; the values of this plan's change set are the ones that will be written", call.name);
+                findings.push(Finding::note("volatile_value", message, ""));
+                freeze.get_or_insert(format!("`{}()` is volatile: its values are computed once, for review", call.name));
+            } else if found.user_defined && found.volatility != Volatility::Immutable {
+                freeze.get_or_insert(format!("`{}()` is not IMMUTABLE and may read rows that earlier batches changed", call.name));
+            }
+        }
+        if let Some(operator) = &self.facts.unknown_operator {
+            freeze.get_or_insert(format!("operator {operator} calls a function that is not IMMUTABLE"));
+        }
+        Ok(freeze)
+    }
+
+    fn set_dependent(&self) -> Option<String> {
+        for (name, relation) in &self.facts.relations {
+            if relation.reads_target {
+                return Some(format!("the statement reads `{name}` while changing it: later batches would see earlier changes"));
+            }
+            if relation.calls_unknown {
+                return Some(format!("view `{name}` calls a function that is not IMMUTABLE"));
+            }
+            if self.cascades_into(name) {
+                return Some(format!("the statement reads `{name}`, which its own cascades write"));
+            }
+        }
+        if self.statement.aggregates_elsewhere() {
+            return Some("the statement computes a set (WITH, aggregate, LIMIT …) that every batch would compute anew".into());
+        }
+        None
+    }
+
+    fn cascades_into(&self, relation: &str) -> bool {
+        self.table.referenced_by.iter().any(|fk| fk.from.name == relation && self.action(fk) != ReferentialAction::Reject)
+    }
+
+    fn action(&self, fk: &ForeignKey) -> ReferentialAction {
+        match self.statement.kind() {
+            Kind::Delete => fk.on_delete,
+            Kind::Update if fk.to_columns.iter().any(|c| self.statement.assigned().contains(c)) => fk.on_update,
+            Kind::Update | Kind::Insert => ReferentialAction::Reject,
+        }
+    }
+
+    /// Why intermediate states between batches would break a rule that the plain statement keeps.
+    fn one_transaction(&self) -> Option<(Code, String)> {
+        let fires: Vec<&Trigger> = self.table.triggers.iter().filter(|t| t.enabled && self.fires(t)).collect();
+        if let Some(trigger) = fires.iter().find(|t| !t.row) {
+            return Some((Code::StatementTrigger, format!("statement-level trigger `{}` would fire once per batch", trigger.name)));
+        }
+        if let Some(trigger) = fires.iter().find(|t| t.deferrable) {
+            return Some((Code::NotSplittable, format!("deferrable constraint trigger `{}` checks at commit", trigger.name)));
+        }
+        if let Some(trigger) = fires.iter().find(|t| self.trigger_meddles(t)) {
+            let reason = format!("trigger `{}` writes or reads tables that the statement depends on", trigger.name);
+            return Some((Code::NotSplittable, reason));
+        }
+        if let Some(fk) = self.table.referenced_by.iter().find(|fk| fk.from == self.table.name && self.self_reference_matters(fk)) {
+            let reason = format!("foreign key `{}` refers from the table to itself", fk.name);
+            return Some((Code::NotSplittable, reason));
+        }
+        let assigned: Vec<i16> = match self.statement.kind() {
+            Kind::Delete => return None,
+            Kind::Update => self.statement.assigned().iter().filter_map(|n| self.table.column(n)).map(|c| c.attnum).collect(),
+            Kind::Insert => self.table.columns.iter().map(|c| c.attnum).collect(),
+        };
+        let touched = |u: &&pgmend_core::table::UniqueIndex| !u.immediate && u.attnums.iter().any(|n| *n == 0 || assigned.contains(n));
+        let deferrable = self.table.unique_indexes.iter().find(touched)?;
+        (self.statement.kind() == Kind::Update).then(|| {
+            let reason = format!("constraint `{}` is deferrable: intermediate states would violate it", deferrable.name);
+            (Code::NotSplittable, reason)
+        })
+    }
+
+    fn self_reference_matters(&self, fk: &ForeignKey) -> bool {
+        match self.statement.kind() {
+            Kind::Delete => true,
+            Kind::Update => fk.to_columns.iter().any(|c| self.statement.assigned().contains(c)),
+            Kind::Insert => !fk.deferrable,
+        }
+    }
+
+    fn fires(&self, trigger: &Trigger) -> bool {
+        match self.statement.kind() {
+            Kind::Update => trigger.on_update,
+            Kind::Delete => trigger.on_delete,
+            Kind::Insert => trigger.on_insert || (trigger.on_update && self.statement.on_conflict().is_some_and(|c| c.update)),
+        }
+    }
+
+    /// A row trigger whose source names the target or a table that the statement reads may change what
+    /// later batches see. Dynamic SQL over the table that fired it counts too.
+    fn trigger_meddles(&self, trigger: &Trigger) -> bool {
+        let source = trigger.source.to_lowercase();
+        let words: std::collections::BTreeSet<&str> = source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let names = std::iter::once(&self.table.name.name).chain(self.facts.relations.iter().map(|(name, _)| name));
+        let mut names = names.map(|n| n.to_lowercase());
+        let queries = ["select", "insert", "update", "delete", "perform", "execute", "merge", "from"];
+        queries.iter().any(|q| words.contains(q)) && names.any(|n| words.contains(n.as_str()))
+    }
+}

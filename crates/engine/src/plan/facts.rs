@@ -1,0 +1,96 @@
+//! What the catalog says about the relations, functions and operators of a statement.
+
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Table, TableKind};
+use pgmend_pg::catalog::{CalledFunction, ReadRelation};
+use pgmend_pg::readtx::ReadTx;
+use pgmend_sql::{FunctionUse, Statement};
+
+use crate::error::Error;
+
+/// Catalog facts about a statement.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Relations read, by name.
+    pub relations: Vec<(String, ReadRelation)>,
+    /// Functions called.
+    pub functions: Vec<(FunctionUse, CalledFunction)>,
+    /// The first operator over a user's function that is not IMMUTABLE.
+    pub unknown_operator: Option<String>,
+}
+
+/// Finds the target, and refuses what is not a user's permanent table.
+pub async fn target(tx: &ReadTx<'_>, statement: &Statement, search_path: &str) -> Result<Table, Error> {
+    let (schema, name) = statement.target();
+    let Some(oid) = tx.resolve(schema, name).await? else {
+        let message = format!("there is no table `{}`", schema.map_or(name.to_owned(), |s| format!("{s}.{name}")));
+        let help = format!("check the spelling, or qualify it with its schema; search_path is {search_path}");
+        return Err(Refusal::new(Code::NoSuchTable, message, help).into());
+    };
+    let table = tx.table(oid, search_path).await?;
+    admissible(&table, statement.only())?;
+    Ok(table)
+}
+
+fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
+    let name = &table.name;
+    if matches!(name.schema.as_str(), "pg_catalog" | "information_schema" | "pgmend") || name.schema.starts_with("pg_toast") {
+        let help = "pgmend changes users' tables only";
+        return Err(Refusal::new(Code::SystemTarget, format!("`{name}` is a system table"), help));
+    }
+    if table.kind == TableKind::NotATable {
+        let what = match table.relkind {
+            'v' => "a view",
+            'm' => "a materialized view",
+            'f' => "a foreign table, whose rows commit separately",
+            'S' => "a sequence",
+            'i' | 'I' => "an index",
+            _ => "not a table",
+        };
+        let help = if table.relkind == 'v' { "name the table under the view" } else { "name an ordinary or partitioned table" };
+        return Err(Refusal::new(Code::NotATable, format!("`{name}` is {what}"), help));
+    }
+    if table.persistence == 't' {
+        let message = format!("`{name}` is a temporary table, which another connection cannot see");
+        return Err(Refusal::new(Code::SystemTarget, message, "use an ordinary table"));
+    }
+    if !table.inheritance_children.is_empty() && !only {
+        let children: Vec<String> = table.inheritance_children.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "`{name}` has inheritance children ({}), over which its keys are not unique",
+            children.join(", ")
+        );
+        return Err(Refusal::new(Code::Inheritance, message, "write ONLY before the table's name, and run each child by itself"));
+    }
+    if !table.rules.is_empty() {
+        let message = format!("`{name}` has rewrite rules ({}), which would change another set of rows per batch", table.rules.join(", "));
+        return Err(Refusal::new(Code::Rules, message, "drop the rules, or change the tables that they write"));
+    }
+    if table.row_security {
+        let message = format!("row-level security applies to this role on `{name}`: rows that it hides would be skipped silently");
+        let help = "run as the table's owner or as a role with BYPASSRLS";
+        return Err(Refusal::new(Code::RowSecurity, message, help));
+    }
+    Ok(())
+}
+
+/// Looks up everything that the statement reads and calls.
+pub async fn gather(tx: &ReadTx<'_>, statement: &Statement, table: &Table) -> Result<Facts, Error> {
+    let mut facts = Facts::default();
+    for (schema, name) in statement.reads() {
+        if let Some(oid) = tx.resolve(schema.as_deref(), &name).await? {
+            facts.relations.push((name, tx.read_relation(oid, table.oid).await?));
+        }
+    }
+    for call in statement.functions() {
+        if let Some(found) = tx.called_function(call.schema.as_deref(), &call.name).await? {
+            facts.functions.push((call, found));
+        }
+    }
+    for operator in statement.operators() {
+        if facts.unknown_operator.is_none() && tx.unknown_operator(&operator).await? {
+            facts.unknown_operator = Some(operator);
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,369 @@
+//! Plans: the dry run of a job. Reads the user's tables in one read-only snapshot; a frozen plan then
+//! computes its change set in one more, whose only write it is.
+
+pub(crate) mod around;
+pub(crate) mod bind;
+mod class;
+mod cost;
+pub(crate) mod count;
+mod explain;
+mod facts;
+pub(crate) mod freeze;
+mod rehearse;
+pub(crate) mod sample;
+pub(crate) mod statements;
+
+use std::collections::BTreeMap;
+
+use pgmend_core::digest::Digest;
+use pgmend_core::finding::Finding;
+use pgmend_core::id::PlanId;
+use pgmend_core::job::{Job, Mode};
+use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
+use pgmend_core::plan::{ChangeKind, Counts, Figure, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Key, RelationName};
+use pgmend_pg::PgError;
+use pgmend_pg::catalog::Surroundings as Here;
+use pgmend_pg::readtx::ReadTx;
+use pgmend_pg::scene::Scene;
+use pgmend_sql::{Kind, Rewriter, Statement};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{PlanOptions, Planned};
+use bind::Bound;
+
+/// A change of fewer rows than this share of a large table is frozen: walking the key would read far more
+/// than it changes.
+const SPARSE_SHARE: f64 = 0.05;
+/// A table below this many rows is walked in no time.
+const SPARSE_TABLE_ROWS: i64 = 100_000;
+
+/// A plan with what is needed to compute its change set.
+pub(crate) struct Draft {
+    pub plan: Plan,
+    /// The statement that fills the change set, and its layout.
+    pub filling: Option<(String, RelationName, ImageLayout)>,
+}
+
+impl Engine {
+    /// Plans a job: a dry run. Stores the plan if there is a control schema; writes nothing else.
+    pub async fn plan(&mut self, job: &Job, options: &PlanOptions) -> Result<Planned, Error> {
+        self.refuse_standby()?;
+        refuse_replication_role(&self.here)?;
+        let statement = bind::parse(job)?;
+        let store = !options.print_only && self.has_control_schema().await?;
+        let scene = planning_scene(&self.here);
+        let params = self.params(job);
+        let tx = self.session.read(&scene, params.clone()).await?;
+        let drafted = self.draft(&tx, job, statement, options).await;
+        tx.end().await?;
+        let (mut draft, bound) = drafted?;
+        if options.rehearse > 0 {
+            self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
+        }
+        if store {
+            self.store(&mut draft, &bound, &scene, params).await?;
+        }
+        let digest = draft.plan.digest().0;
+        Ok(Planned { plan: draft.plan, digest, stored: store })
+    }
+
+    /// A stored plan by its id or the beginning of it.
+    pub async fn load_plan(&mut self, id: &str) -> Result<Planned, Error> {
+        self.need_control_schema().await?;
+        let mut found = self.session.find_plans(id).await?;
+        match (found.pop(), found.pop()) {
+            (Some(stored), None) => Ok(Planned { plan: stored.plan, digest: stored.digest, stored: true }),
+            (Some(_), Some(_)) => Err(Refusal::new(Code::NotFound, format!("several plans begin with {id}"), "give more digits of the id").into()),
+            (None, _) => Err(Refusal::new(Code::NotFound, format!("there is no plan {id}"), "type: pgmend list").into()),
+        }
+    }
+
+    /// The job's parameters and the instant of this plan.
+    pub(crate) fn params(&self, job: &Job) -> Vec<Option<String>> {
+        job.params.iter().map(|p| Some(p.value.clone())).chain([Some(self.here.now.clone())]).collect()
+    }
+
+    async fn draft(&self, tx: &ReadTx<'_>, job: &Job, statement: Statement, options: &PlanOptions) -> Result<(Draft, Bound), Error> {
+        let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
+        let mut bound = bind::bind(tx, job, statement, &self.here.settings.search_path).await?;
+        let rewriter = bound.rewriter(&empty)?;
+        accepted_by_server(tx, &rewriter, &job.statement).await?;
+        let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter).await?;
+        let insert = bound.statement.kind() == Kind::Insert;
+        let budget = job.file.limits.count_budget_ms;
+        let counts = if insert {
+            count::count_proposed(tx, &bound, &rewriter, budget).await?
+        } else {
+            count::count(tx, &bound, &rewriter, budget).await?
+        };
+        drop(rewriter);
+        choose_mode(&mut bound, &counts, job.file.mode, several_matches, &empty)?;
+        let rewriter = bound.rewriter(&empty)?;
+        let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
+        self.describe(tx, job, options, &bound, &rewriter, &mut draft.plan).await?;
+        drop(rewriter);
+        Ok((draft, bound))
+    }
+
+    /// Everything that the run needs.
+    async fn assemble(&self, job: &Job, bound: &Bound, rewriter: &Rewriter<'_>, counts: Counts, several_matches: bool) -> Result<Draft, Error> {
+        let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
+        let keep = job.file.images.keep;
+        let insert = bound.statement.kind() == Kind::Insert;
+        let update = bound.statement.kind() == Kind::Update;
+        let exact = bound.before_triggers() || (update && !rewriter.computable_after());
+        let volatile = bound.class.findings.iter().any(|f| f.check == "volatile_value");
+        let skip = update && !bound.row_triggers() && !volatile && rewriter.computable_after() && !bound.class.key_written;
+        let freeze = bound.class.mode == Mode::Freeze;
+        let own_images = keep && (!freeze || (exact && update) || insert) && (bound.key.is_some() || !insert);
+        let mut filling = None;
+        let sql = if freeze {
+            let relation = freeze::relation(plan_id, &job.name, &self.here.now);
+            let layout =
+                if insert { statements::proposal_layout(bound, rewriter)? } else { statements::change_set_layout(bound, rewriter)? };
+            let fill = freeze::filling(bound, rewriter, &relation, &layout, several_matches, skip)?;
+            let sql = if insert {
+                statements::insert(bound, rewriter, &relation.sql(), &layout, own_images)?
+            } else {
+                statements::freeze(bound, rewriter, &relation.sql(), &layout, own_images)?
+            };
+            filling = Some((fill, relation, layout));
+            sql
+        } else {
+            let skip = skip && counts.already_right_rows.value > 0;
+            statements::stream(bound, rewriter, keep, exact, skip)?
+        };
+        let images = PlanImages {
+            keep,
+            reason: job.file.images.reason.clone(),
+            layout: own_images.then(|| bound.image_layout(rewriter)),
+            exact,
+        };
+        let plan = self.blank(job, bound, plan_id, sql, images, counts);
+        Ok(Draft { plan, filling })
+    }
+
+    fn blank(&self, job: &Job, bound: &Bound, plan_id: PlanId, sql: RunSql, images: PlanImages, counts: Counts) -> Plan {
+        let kind = match bound.statement.kind() {
+            Kind::Update => ChangeKind::Update,
+            Kind::Delete => ChangeKind::Delete,
+            Kind::Insert => ChangeKind::Insert,
+        };
+        let about = [("goal", &job.file.goal), ("owner", &job.file.owner), ("ticket", &job.file.ticket)];
+        let about: BTreeMap<String, String> =
+            about.into_iter().filter_map(|(k, v)| v.clone().map(|v| (k.to_owned(), v))).collect();
+        let key = bound.key.as_ref().map(|key| PlanKey {
+            index: key.index.clone(),
+            columns: bound.table.key_columns(key).map(|c| c.name.clone()).collect(),
+            types: bound.table.key_columns(key).map(|c| c.base_type.sql.clone()).collect(),
+        });
+        let canonical = bound.statement.canonical();
+        let signature = signature(&canonical, job, bound, &self.here);
+        Plan {
+            format: pgmend_core::plan::FORMAT,
+            plan_id,
+            job: job.name.clone(),
+            about,
+            kind,
+            statement: job.statement.trim().to_owned(),
+            canonical,
+            params: job.params.clone(),
+            undo_of: None,
+            mode: bound.class.mode,
+            mode_reason: bound.class.reason.clone(),
+            one_transaction: bound.class.one_transaction.is_some(),
+            target: bound.table.name.clone(),
+            target_oid: bound.table.oid,
+            fingerprint: bound.table.fingerprint.clone(),
+            key,
+            database: self.here.database.clone(),
+            settings: self.here.settings.clone(),
+            limits: job.file.limits.clone(),
+            reversible: around::reversible(bound, images.keep),
+            images,
+            change_set: None,
+            sql,
+            sweep_applies: false,
+            counts,
+            samples: Vec::new(),
+            transitions: Vec::new(),
+            groups: None,
+            surroundings: around::surroundings(bound),
+            explain: Vec::new(),
+            estimates: cost::unknown(),
+            rehearsal: None,
+            findings: around::findings(bound),
+            expect_rows: job.file.expect_rows,
+            signature,
+            planned_at: self.here.now.clone(),
+            expires_at: String::new(),
+            planned_by: self.here.session_user.clone(),
+        }
+    }
+
+    /// Everything that people read.
+    async fn describe(
+        &self,
+        tx: &ReadTx<'_>,
+        job: &Job,
+        options: &PlanOptions,
+        bound: &Bound,
+        rewriter: &Rewriter<'_>,
+        plan: &mut Plan,
+    ) -> Result<(), Error> {
+        let constants = pgmend_sql::constants(&job.statement);
+        let mask = sample::mask(bound, &job.file.plain, constants, options.show_values);
+        if bound.statement.kind() != Kind::Insert {
+            plan.samples = sample::samples(tx, bound, rewriter, &mask).await?;
+            plan.transitions = sample::transitions(tx, bound, rewriter, &mask).await?;
+            if let Some(by) = &options.by {
+                plan.groups = Some((by.clone(), count::groups(tx, bound, rewriter, by, &mask).await?));
+            }
+        }
+        let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql).await?;
+        plan.explain = explained;
+        plan.findings.extend(finding);
+        let images = plan.images.layout.clone();
+        plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
+        let age = tx.query("read the age of the database", "select age(datfrozenxid)::text from pg_database where datname = current_database()", vec![]);
+        plan.findings.extend(around::wraparound(age.await?.number()?, plan.estimates.batches.value));
+        let expiry = format!("select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
+        plan.expires_at = tx.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
+        if !plan.database.server_version.is_empty() && bound.row_triggers() && plan.counts.already_right_rows.value > 0 {
+            let message = "rows that are already right are written too, since triggers fire for them";
+            plan.findings.push(Finding::note("already_right_rows", message, ""));
+        }
+        Ok(())
+    }
+
+    /// Stores the plan; a frozen one together with its change set, in one transaction.
+    async fn store(&mut self, draft: &mut Draft, bound: &Bound, scene: &Scene, params: Vec<Option<String>>) -> Result<(), Error> {
+        let Some((sql, relation, layout)) = &draft.filling else {
+            return Ok(self.session.store_plan(&draft.plan).await?);
+        };
+        let tx = self.session.freeze(scene, params).await?;
+        let comment = format!("change set of plan {}, job {}", draft.plan.plan_id, draft.plan.job);
+        let change_set = match freeze::fill(&tx, scene, sql, relation, layout, &comment).await {
+            Ok(change_set) => change_set,
+            Err(error) => {
+                tx.rollback().await?;
+                return Err(error);
+            }
+        };
+        freeze::recount(&mut draft.plan.counts, &change_set);
+        draft.plan.change_set = Some(change_set);
+        let checked = self.check_frozen(&tx, draft, bound).await;
+        if let Err(error) = checked {
+            tx.rollback().await?;
+            return Err(error);
+        }
+        tx.as_self().await?;
+        tx.store_plan(&draft.plan).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// What only the rows of a change set can tell.
+    async fn check_frozen(&self, tx: &pgmend_pg::readtx::FreezeTx<'_>, draft: &mut Draft, bound: &Bound) -> Result<(), Error> {
+        freeze::refuse_duplicates(tx, bound, &draft.plan).await?;
+        freeze::count_present(tx, bound, &mut draft.plan).await?;
+        freeze::refuse_moved_keys(tx, bound, &draft.plan).await?;
+        let rows = draft.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        refuse_large_transaction(bound, rows)
+    }
+}
+
+/// A change that cannot be split must fit into one batch.
+fn refuse_large_transaction(bound: &Bound, rows: i64) -> Result<(), Error> {
+    let Some((code, reason)) = &bound.class.one_transaction else { return Ok(()) };
+    if rows <= i64::from(BATCH_ROWS_CEILING) {
+        return Ok(());
+    }
+    let message = format!("{reason}; all {rows} rows would have to change in one transaction, which may hold {BATCH_ROWS_CEILING}");
+    let help = "split the statement by a condition under which the rule holds, or drop the constraint or trigger for the time of the run";
+    Err(Refusal::new(*code, message, help).into())
+}
+
+fn choose_mode(bound: &mut Bound, counts: &Counts, wanted: Option<Mode>, several_matches: bool, empty: &Key) -> Result<(), Error> {
+    refuse_large_transaction(bound, counts.matched_rows.value)?;
+    let computable = bound.rewriter(empty)?.computable_after() || bound.statement.kind() != Kind::Update;
+    if several_matches {
+        bound.class.mode = Mode::Freeze;
+        bound.class.reason = "rows have several matches that agree: one of each is computed once".into();
+    }
+    if bound.class.mode == Mode::Freeze && !computable {
+        let message = format!("{}, but it assigns to elements or fields, whose new values cannot be computed apart from the update", bound.class.reason);
+        let help = "assign the whole column, for example with array functions, jsonb_set or row(…)";
+        return Err(Refusal::new(Code::CannotFreeze, message, help).into());
+    }
+    let (scanned, matched) = (counts.scanned_rows.value, counts.matched_rows.value);
+    let sparse = scanned > SPARSE_TABLE_ROWS && (matched as f64) < SPARSE_SHARE * scanned as f64;
+    if wanted.is_none() && bound.class.mode == Mode::Stream && sparse && computable {
+        bound.class.mode = Mode::Freeze;
+        bound.class.reason = format!("only {matched} of {scanned} rows match: one scan finds them all");
+    }
+    Ok(())
+}
+
+/// The server must accept the statement itself: names, types and rights.
+async fn accepted_by_server(tx: &ReadTx<'_>, rewriter: &Rewriter<'_>, typed: &str) -> Result<(), Error> {
+    let sql = format!("explain {}", rewriter.plain()?);
+    match tx.query_job("check the statement", &sql, vec![]).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_connection() => Err(error.into()),
+        Err(error) => Err(rejected(&error, typed).into()),
+    }
+}
+
+fn rejected(error: &PgError, typed: &str) -> Refusal {
+    let (code, help) = match error.sqlstate.as_str() {
+        "42501" => (Code::Privilege, "grant it, or connect as a role that has it (options=-c role=… in the URL)".to_owned()),
+        _ => (Code::ServerRejects, error.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned())),
+    };
+    let refusal = Refusal::new(code, error.message.clone(), help);
+    // The server's position is in our text; the name it complains about is usually in the user's too.
+    let quoted = error.message.split('"').nth(1).and_then(|name| typed.find(name));
+    match quoted {
+        Some(at) => refusal.at(at),
+        None => refusal,
+    }
+}
+
+fn refuse_replication_role(here: &Here) -> Result<(), Error> {
+    if here.replication_role == "origin" {
+        return Ok(());
+    }
+    let message = format!("session_replication_role is {}: triggers and foreign keys would not fire", here.replication_role);
+    Err(Refusal::new(Code::ReplicationRole, message, "alter role … reset session_replication_role").into())
+}
+
+/// Plans wait for locks no longer than batches do; their queries are bounded one by one.
+pub(crate) fn planning_scene(here: &Here) -> Scene {
+    Scene {
+        settings: here.settings.clone(),
+        lock_timeout_ms: pgmend_core::limits::LOCK_TIMEOUT_MS * 10,
+        statement_timeout_ms: 0,
+        idle_timeout_ms: 60_000,
+    }
+}
+
+/// What makes the same change the same: not the limits, not the name.
+pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) -> Digest {
+    let params: Vec<(&str, &str, &str)> =
+        job.params.iter().map(|p| (p.name.as_str(), p.type_sql.as_str(), p.value.as_str())).collect();
+    Digest::of(&(canonical, params, bound.table.oid, &here.settings, &here.database.system_identifier, here.database.database_oid))
+}
+
+/// A count for undo and others that know it.
+pub(crate) fn exact_counts(matched: i64, changed: i64, already: i64, conflicts: i64) -> Counts {
+    Counts {
+        scanned_rows: Figure::exact(matched),
+        matched_rows: Figure::exact(matched),
+        changed_rows: Figure::exact(changed),
+        already_right_rows: Figure::exact(already),
+        conflict_rows: Figure::exact(conflicts),
+    }
+}

@@ -1,0 +1,147 @@
+//! Samples: real rows before and after, and from → to counts, masked unless plain.
+
+use std::collections::BTreeSet;
+
+use pgmend_core::mask::{Mask, ValueKind};
+use pgmend_core::plan::{Sample, Transition};
+use pgmend_core::table::Column;
+use pgmend_pg::readtx::ReadTx;
+use pgmend_sql::{Join, Kind, Matched, Rewriter};
+
+use super::bind::Bound;
+use crate::error::Error;
+
+/// Rows shown that will change.
+const CHANGED_SAMPLES: u32 = 5;
+/// From → to pairs shown for one column; more of them mean that it has many values.
+const TRANSITIONS_MAX: usize = 20;
+/// Time for each of these queries: they are there to help, not to hold the plan up.
+const SAMPLE_BUDGET_MS: u64 = 10_000;
+
+/// Whether a column's values are plain by themselves: booleans, enums, integer and uuid keys.
+pub fn value_kind(column: &Column, key: bool) -> ValueKind {
+    let integer_or_uuid = matches!(column.base_type.sql.as_str(), "smallint" | "integer" | "bigint" | "uuid");
+    match column.base_type.category {
+        'B' | 'E' => ValueKind::Plain,
+        _ if key && integer_or_uuid => ValueKind::Plain,
+        _ => ValueKind::Sensitive,
+    }
+}
+
+/// What may be shown of this job's rows. Columns that refer to other tables are keys there.
+pub fn mask(bound: &Bound, plain: &[String], constants: BTreeSet<String>, show_all: bool) -> Mask {
+    let keys = bound.table.references.iter().flat_map(|fk| fk.from_columns.clone());
+    let keys = keys.filter(|name| bound.table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain));
+    Mask { show_all, plain: plain.iter().cloned().chain(keys).collect(), constants }
+}
+
+/// Rows that will change, and one that is already right.
+pub async fn samples(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, mask: &Mask) -> Result<Vec<Sample>, Error> {
+    let number = rewriter.first_param();
+    let update = bound.statement.kind() == Kind::Update;
+    let after = update && rewriter.computable_after();
+    let columns: Vec<String> = match (update, after) {
+        (true, true) => rewriter.after_columns(),
+        (true, false) => bound.statement.assigned(),
+        (false, _) => bound.table.columns.iter().map(|c| c.name.clone()).collect(),
+    };
+    let join = if after { Join::All } else { Join::Exists };
+    let spec = Matched {
+        before: &columns,
+        after,
+        join,
+        skip_unchanged: after,
+        order_by_key: true,
+        limit: Some(number),
+        ..Matched::default()
+    };
+    let mut samples = Vec::new();
+    let changed = text_of(bound, &rewriter.matched(&spec)?, columns.len(), after, "")?;
+    samples.extend(read(tx, bound, &changed, &columns, after, mask, CHANGED_SAMPLES).await?);
+    if after {
+        let spec = Matched { skip_unchanged: false, order_by_key: false, limit: None, ..spec };
+        let side = |kind: char| (1..=columns.len()).map(|i| format!("m.pgmend_{kind}{i}")).collect::<Vec<_>>().join(", ");
+        let same = format!(" where row({})::record *= row({})::record limit ${number}::text::bigint", side('b'), side('a'));
+        let right = text_of(bound, &rewriter.matched(&spec)?, columns.len(), true, &same)?;
+        let rows = read(tx, bound, &right, &columns, true, mask, 1).await?;
+        samples.extend(rows.into_iter().map(|s| Sample { already_right: true, ..s }));
+    }
+    Ok(samples)
+}
+
+fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str) -> Result<String, Error> {
+    let keys = bound.key()?.columns.len();
+    let side = |kind: char, n: usize| (1..=n).map(move |i| format!("m.pgmend_{kind}{i}::text"));
+    let list: Vec<String> = side('k', keys).chain(side('b', columns)).chain(side('a', if after { columns } else { 0 })).collect();
+    Ok(format!("select {} from ({matched}) as m{tail}", list.join(", ")))
+}
+
+async fn read(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    sql: &str,
+    columns: &[String],
+    after: bool,
+    mask: &Mask,
+    limit: u32,
+) -> Result<Vec<Sample>, Error> {
+    tx.limit_to(SAMPLE_BUDGET_MS).await?;
+    let answer = tx.attempt("read samples", sql, vec![limit.to_string()]).await;
+    tx.limit_to(0).await?;
+    let Ok(answer) = answer else { return Ok(Vec::new()) };
+    let key: Vec<&Column> = bound.table.key_columns(bound.key()?).collect();
+    let is_key = |name: &str| key.iter().any(|k| k.name == name);
+    let show = |name: &str, value: &Option<String>| {
+        let kind = bound.table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, is_key(name)));
+        mask.show(name, kind, value.as_deref())
+    };
+    let sample = |row: &Vec<Option<String>>| {
+        let (keys, values) = row.split_at(key.len());
+        let (before, after_values) = values.split_at(columns.len());
+        let cell = |i: usize| {
+            let later = after.then(|| after_values.get(i).cloned().flatten()).flatten();
+            (columns[i].clone(), show(&columns[i], &before[i]), show(&columns[i], &later))
+        };
+        let differs = |i: &usize| !after || after_values.get(*i) != before.get(*i);
+        Sample {
+            key: key.iter().zip(keys).map(|(c, v)| (c.name.clone(), show(&c.name, v))).collect(),
+            columns: (0..columns.len()).filter(differs).map(cell).collect(),
+            already_right: false,
+        }
+    };
+    Ok(answer.rows.iter().map(sample).collect())
+}
+
+/// From → to counts of the assigned columns that have few values.
+pub async fn transitions(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, mask: &Mask) -> Result<Vec<Transition>, Error> {
+    let mut transitions = Vec::new();
+    if bound.statement.kind() != Kind::Update || !rewriter.computable_after() {
+        return Ok(transitions);
+    }
+    let columns = rewriter.after_columns();
+    let spec = Matched { keys: false, before: &columns, after: true, join: Join::All, skip_unchanged: true, ..Matched::default() };
+    let matched = rewriter.matched(&spec)?;
+    for (i, name) in columns.iter().enumerate() {
+        let sql = format!(
+            "select m.pgmend_b{0}::text, m.pgmend_a{0}::text, count(*)::text from ({matched}) as m group by 1, 2 \
+             order by count(*) desc, 1, 2 limit {1}",
+            i + 1,
+            TRANSITIONS_MAX + 1
+        );
+        tx.limit_to(SAMPLE_BUDGET_MS).await?;
+        let answer = tx.attempt("count from → to", &sql, vec![]).await;
+        tx.limit_to(0).await?;
+        let Ok(answer) = answer else { continue };
+        if answer.rows.len() > TRANSITIONS_MAX {
+            continue;
+        }
+        let kind = bound.table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, false));
+        transitions.extend(answer.rows.iter().filter(|r| r.len() == 3).map(|row| Transition {
+            column: name.clone(),
+            from: mask.show(name, kind, row[0].as_deref()),
+            to: mask.show(name, kind, row[1].as_deref()),
+            rows: row[2].as_deref().and_then(|n| n.parse().ok()).unwrap_or(0),
+        }));
+    }
+    Ok(transitions)
+}

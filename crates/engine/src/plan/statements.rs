@@ -1,0 +1,181 @@
+//! Builds the SQL of a run from a bound statement.
+
+use pgmend_core::plan::{Apply, ImageLayout, Ranged, Residual, RunSql};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Key, ReferentialAction, Table, quote_ident};
+use pgmend_sql::{
+    Applied, Guard, ImageColumns, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_insert, apply_update,
+};
+
+use super::bind::{Bound, image_columns};
+
+/// A placeholder that the run replaces by the name of its own table of images, which is not known
+/// before the run starts. No identifier of PostgreSQL can be mistaken for it: it holds a line feed.
+pub const IMAGE_TABLE: &str = "\"pgmend\".\"\nimage table\n\"";
+
+/// The SQL of a streamed run.
+pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, keep: bool, exact: bool, skip_unchanged: bool) -> Result<RunSql, Refusal> {
+    let key = bound.key()?;
+    let number = rewriter.first_param();
+    let columns = image_columns(&bound.image_layout(rewriter));
+    let ranged = |f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
+        let (upper, lower) = (number + 1, number + 1 + key.columns.len());
+        Ok(Ranged {
+            from_start: f(Range { lower: None, upper: Some(upper) })?,
+            after: f(Range { lower: Some(lower), upper: Some(upper) })?,
+        })
+    };
+    let separate = keep && !exact;
+    let image = |range| rewriter.image_insert(IMAGE_TABLE, number, range, &columns, skip_unchanged, Lock::None);
+    let change = |range| {
+        if keep && exact {
+            rewriter.image_change(IMAGE_TABLE, number, range, &columns, skip_unchanged)
+        } else {
+            rewriter.change(range, skip_unchanged, Returning::None)
+        }
+    };
+    Ok(RunSql::Stream {
+        bound: ranged(&|range| rewriter.bound(range, number))?,
+        window: ranged(&|range| Ok(pgmend_sql::window(&bound.table, key, range, number)))?,
+        image: if separate { Some(ranged(&image)?) } else { None },
+        change: ranged(&change)?,
+        residual: residual(bound, rewriter, keep.then_some(IMAGE_TABLE), &columns.keys)?,
+        arrived_later: rewriter.count(Range { lower: Some(number + 1), upper: None })?,
+        greatest_key: pgmend_sql::greatest_key(&bound.table, key),
+    })
+}
+
+/// The layout of the change set of an UPDATE or DELETE.
+pub fn change_set_layout(bound: &Bound, rewriter: &Rewriter<'_>) -> Result<ImageLayout, Refusal> {
+    let key: Vec<_> = bound.table.key_columns(bound.key()?).collect();
+    let after = rewriter.after_columns();
+    let after: Vec<_> = after.iter().filter_map(|name| bound.table.column(name)).collect();
+    let (before, after) = match bound.statement.kind() {
+        Kind::Delete => (bound.table.columns.iter().filter(|c| !c.generated).collect(), Vec::new()),
+        Kind::Update | Kind::Insert => (bound.guarded(rewriter), after),
+    };
+    Ok(pgmend_pg::images::layout(&bound.table, &key, &before, &after))
+}
+
+/// The layout of the change set of an INSERT: the proposed values, one column each.
+pub fn proposal_layout(bound: &Bound, rewriter: &Rewriter<'_>) -> Result<ImageLayout, Refusal> {
+    let names = rewriter.insert_columns()?;
+    let columns: Vec<_> = names.iter().filter_map(|n| bound.table.column(n)).collect();
+    Ok(pgmend_pg::images::layout(&bound.table, &[], &[], &columns))
+}
+
+/// The SQL of a frozen UPDATE or DELETE.
+pub fn freeze(
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    change_set: &str,
+    layout: &ImageLayout,
+    own_images: bool,
+) -> Result<RunSql, Refusal> {
+    let key = bound.key()?;
+    let op = match bound.statement.kind() {
+        Kind::Update => 'U',
+        Kind::Delete => 'D',
+        Kind::Insert => return Err(Refusal::new(Code::CannotFreeze, "an insert has no change set of keys", "report this")),
+    };
+    let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
+    let number = rewriter.first_param();
+    let mut sql = apply(&bound.table, key, change_set, layout, &[op], number, images.as_ref(), false);
+    if let RunSql::Freeze { residual, .. } = &mut sql {
+        let keys = image_columns(layout).keys;
+        *residual = Some(self::residual(bound, rewriter, Some(change_set), &keys)?);
+    }
+    Ok(sql)
+}
+
+/// The statements that apply a change set: shared by frozen plans and undo. `undo` keeps rows that other
+/// rows refer to through CASCADE or SET: a forward delete takes them along, as the plain statement does.
+pub fn apply(
+    table: &Table,
+    key: &Key,
+    change_set: &str,
+    layout: &ImageLayout,
+    ops: &[char],
+    number: usize,
+    images: Option<&ImageColumns>,
+    undo: bool,
+) -> RunSql {
+    let columns = image_columns(layout);
+    let window = Window { lower: number + 1, upper: number + 2 };
+    let guard: Guard = columns.before.clone();
+    let block = if undo { references_block(table) } else { None };
+    let applied = Applied { table, key, change_set, columns: &columns, guard: &guard, window, block: block.as_deref() };
+    let statement = |op: char| match (op, images) {
+        ('U', None) => apply_update(table, key, change_set, &columns, &guard, window, false),
+        ('U', Some(images)) => applied.update_imaged(IMAGE_TABLE, number, images),
+        ('D', _) => apply_delete(table, key, change_set, &columns, &guard, window, block.as_deref(), false),
+        (_, _) => apply_insert(table, key, change_set, &columns.after, window, false),
+    };
+    let order = ['D', 'U', 'I'];
+    let apply = order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
+    RunSql::Freeze {
+        apply: apply.collect(),
+        conflicts: Some(applied.record_conflicts(number + 3, number)),
+        residual: None,
+    }
+}
+
+/// For a delete that no foreign key would reject but that would take other rows along: the rows that
+/// refer to it, as one more condition.
+pub fn references_block(table: &Table) -> Option<String> {
+    let conditions: Vec<String> = table
+        .referenced_by
+        .iter()
+        .filter(|fk| fk.on_delete != ReferentialAction::Reject)
+        .map(|fk| {
+            let pairs = fk.from_columns.iter().zip(&fk.to_columns);
+            let equal = pairs.map(|(from, to)| format!("r.{} = t.{}", quote_ident(from), quote_ident(to)));
+            format!("not exists (select from {} as r where {})", fk.from.sql(), equal.collect::<Vec<_>>().join(" and "))
+        })
+        .collect();
+    (!conditions.is_empty()).then(|| conditions.join(" and "))
+}
+
+/// The SQL of a frozen INSERT.
+pub fn insert(
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    change_set: &str,
+    layout: &ImageLayout,
+    own_images: bool,
+) -> Result<RunSql, Refusal> {
+    let number = rewriter.first_param();
+    let values: Vec<String> = layout.after.iter().map(|c| c.image_column.clone()).collect();
+    let window = Window { lower: number + 1, upper: number + 2 };
+    let conflict = bound.statement.on_conflict();
+    let sql = match (&bound.key, own_images) {
+        (Some(key), true) => {
+            let images = image_columns(&bound.image_layout(rewriter));
+            let after: Vec<String> = images.after.iter().map(|(column, _)| column.clone()).collect();
+            let insert = rewriter.insert_apply(change_set, &values, window, Returning::Rows(&after))?;
+            pgmend_sql::insert_imaged(&bound.table, key, &insert, IMAGE_TABLE, number, &images)
+        }
+        (Some(_), false) | (None, _) => rewriter.insert_apply(change_set, &values, window, Returning::None)?,
+    };
+    Ok(RunSql::Freeze { apply: vec![Apply { sql, op: 'I', every_row: conflict.is_none() && !bound.before_triggers() }], conflicts: None, residual: None })
+}
+
+/// How rows that the run did not change are found at its end.
+fn residual(bound: &Bound, rewriter: &Rewriter<'_>, images: Option<&str>, image_keys: &[String]) -> Result<Residual, Refusal> {
+    let key = bound.key()?;
+    let update = bound.statement.kind() == Kind::Update;
+    let computable = update && rewriter.computable_after();
+    let spec = Matched { skip_unchanged: computable, join: if computable { Join::All } else { Join::Exists }, ..Matched::default() };
+    let same: Vec<String> = (1..=key.columns.len())
+        .zip(image_keys)
+        .map(|(i, image)| format!("i.{} = m.pgmend_k{i}", quote_ident(image)))
+        .collect();
+    let not_imaged = |images: &str| -> Result<String, Refusal> {
+        Ok(format!(
+            "select count(*)::text from ({}) as m where not exists (select from {images} as i where {})",
+            rewriter.matched(&spec)?,
+            same.join(" and ")
+        ))
+    };
+    Ok(Residual { matching: rewriter.count(Range::default())?, not_imaged: images.map(not_imaged).transpose()? })
+}

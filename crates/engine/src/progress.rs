@@ -1,0 +1,118 @@
+//! Progress events: what a run tells while it goes. The run never waits for a listener.
+
+use serde::Serialize;
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins or goes on.
+    Started {
+        /// The run's id.
+        run_id: String,
+        /// The job.
+        job: String,
+        /// Rows that the plan expects to change.
+        planned_rows: i64,
+        /// Rows changed by earlier sessions.
+        changed_rows: i64,
+        /// Whether it goes on from a checkpoint.
+        resumed: bool,
+    },
+    /// A change set is being computed.
+    Freezing,
+    /// A batch is committed.
+    Batch {
+        /// The batch's number.
+        batch_no: i64,
+        /// Rows changed by it.
+        rows: i64,
+        /// Rows changed by the run so far.
+        changed_rows: i64,
+        /// Rows skipped so far (already right).
+        skipped_rows: i64,
+        /// Conflicts so far.
+        conflict_rows: i64,
+        /// Milliseconds that the batch took.
+        took_ms: f64,
+        /// Rows of the next batch.
+        next_batch_rows: u32,
+        /// Rows changed by the whole run, as planned.
+        planned_rows: i64,
+    },
+    /// An error that is being retried.
+    Retrying {
+        /// Which retry.
+        attempt: u32,
+        /// Seconds until it.
+        wait_s: f64,
+        /// The error, without row values.
+        error: String,
+    },
+    /// Another worker's lease has to run out first.
+    WaitingForLease {
+        /// Who holds it.
+        holder: String,
+        /// Seconds left.
+        left_s: f64,
+    },
+    /// Counting what is left.
+    Sweeping {
+        /// Which pass.
+        pass: u32,
+    },
+    /// A stop was asked for; the batch is being finished.
+    Stopping,
+}
+
+/// Takes the events of a run and carries the wish to stop.
+pub struct Observer {
+    sink: Box<dyn FnMut(&Event) + Send>,
+    stop: tokio::sync::watch::Receiver<Stop>,
+    /// Keeps the channel open for observers that never ask to stop.
+    _keep: Option<tokio::sync::watch::Sender<Stop>>,
+}
+
+/// A wish to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Go on.
+    None,
+    /// Finish the batch, then stop.
+    AfterBatch,
+    /// Cancel the statement now.
+    Now,
+}
+
+impl Observer {
+    /// Hears nothing, never asks to stop.
+    pub fn silent() -> Self {
+        Self::new(|_| ())
+    }
+
+    /// Calls `sink` for each event.
+    pub fn new(sink: impl FnMut(&Event) + Send + 'static) -> Self {
+        let (keep, stop) = tokio::sync::watch::channel(Stop::None);
+        Self { sink: Box::new(sink), stop, _keep: Some(keep) }
+    }
+
+    /// Also carries a wish to stop, from a signal handler for example.
+    pub fn with_stop(sink: impl FnMut(&Event) + Send + 'static, stop: tokio::sync::watch::Receiver<Stop>) -> Self {
+        Self { sink: Box::new(sink), stop, _keep: None }
+    }
+
+    /// Tells an event.
+    pub fn tell(&mut self, event: &Event) {
+        (self.sink)(event);
+    }
+
+    /// The wish to stop, now.
+    pub fn stop(&self) -> Stop {
+        *self.stop.borrow()
+    }
+
+    /// A receiver of the wish to stop, to wait on.
+    pub fn stop_receiver(&self) -> tokio::sync::watch::Receiver<Stop> {
+        self.stop.clone()
+    }
+}

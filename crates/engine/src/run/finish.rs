@@ -1,0 +1,141 @@
+//! The end of a run: what is left is counted, what was done is checked, and both are recorded.
+
+use pgmend_core::plan::{Residual, RunSql};
+use pgmend_core::run::RunState;
+use pgmend_core::table::RelationName;
+use pgmend_pg::PgError;
+use pgmend_pg::store::{End, StoredRun};
+
+use super::fault;
+use super::worker::Worker;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::Outcome;
+use crate::progress::Event;
+
+/// Time for each check at the end, in milliseconds; a check that takes longer says so instead.
+const CHECK_BUDGET_MS: u64 = 120_000;
+
+impl Worker<'_, '_> {
+    /// Counts, checks and records the end. `None` when the database says that more is to be done.
+    pub(super) async fn finish(&mut self) -> Result<Option<Outcome>, Error> {
+        fault::point("before_finish");
+        self.observer.tell(&Event::Sweeping { pass: 1 });
+        let end = match self.check().await {
+            Ok(end) => end,
+            Err(error) if error.is_connection() => {
+                return match self.recover(error).await? {
+                    None => Ok(None),
+                    Some(state) => Err(Error::Corrupt(format!("the end of the run could not be checked: {}", state.name()))),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.session().change_state(&self.lease, &["running"], &RunState::Succeeded, Some(&end)).await?;
+        let body = serde_json::json!({
+            "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "batches": self.at.batch_no,
+            "residual_rows": end.residual_rows,
+        });
+        self.session().append_ledger(self.run_id(), "run_succeeded", &body).await?;
+        fault::point("after_finish");
+        self.session().release(&self.lease).await?;
+        self.run = self.engine.one_run(&self.run_id().to_string()).await?;
+        Ok(Some(self.engine.outcome(&self.run, self.resumed).await?))
+    }
+
+    async fn check(&self) -> Result<End, PgError> {
+        let mut scene = self.scene.clone();
+        scene.statement_timeout_ms = CHECK_BUDGET_MS;
+        let tx = self.session().read(&scene, self.params.clone()).await?;
+        let end = self.check_within(&tx).await;
+        tx.end().await?;
+        end
+    }
+
+    async fn check_within(&self, tx: &pgmend_pg::readtx::ReadTx<'_>) -> Result<End, PgError> {
+        let mut end = End::default();
+        if let (Some(name), RunSql::Stream { .. }) = (&self.run.image_table, &self.plan.sql) {
+            let sql = format!("select count(*)::text from {}", RelationName::new("pgmend", name).sql());
+            let images = tx.query("count the images", &sql, vec![]).await?.number()?;
+            let verdict = if images == self.at.changed_rows { "equal" } else { "NOT EQUAL" };
+            let changed = self.at.changed_rows;
+            end.verification.push(format!("{images} images, {changed} rows changed by the checkpoints: {verdict}"));
+            if images != changed {
+                return Err(PgError::corrupt(format!("run {} has {images} images for {changed} changed rows", self.run_id())));
+            }
+        }
+        let (residual, later) = match &self.plan.sql {
+            RunSql::Stream { residual, arrived_later, .. } => (Some(residual), Some(arrived_later)),
+            RunSql::Freeze { residual, .. } => (residual.as_ref(), None),
+        };
+        if let (Some(later), Some(upper)) = (later, &self.run.upper_bound) {
+            let own = std::iter::once("0".to_owned()).chain(upper.iter().cloned()).collect();
+            end.arrived_later_rows = tx.query_job("count rows that arrived later", later, own).await?.number().ok();
+        }
+        if let Some(residual) = residual {
+            self.count_residual(tx, residual, &mut end).await?;
+        }
+        Ok(end)
+    }
+
+    async fn count_residual(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, residual: &Residual, end: &mut End) -> Result<(), PgError> {
+        let counted = match tx.attempt("count what is left", &residual.matching, vec![]).await {
+            Ok(counted) => counted,
+            Err(error) if error.is_connection() => return Err(error),
+            Err(error) => {
+                end.verification.push(format!("what is left could not be counted: {}", error.message));
+                return Ok(());
+            }
+        };
+        let row = counted.rows.first();
+        let number = |i: usize| row.and_then(|r| r.get(i).cloned().flatten()).and_then(|n| n.parse::<i64>().ok());
+        let matching = number(1).or(number(0)).unwrap_or(0);
+        if matching == 0 {
+            end.residual_rows = Some(0);
+            end.verification.push("0 rows are left to change".into());
+            return Ok(());
+        }
+        let Some(not_imaged) = residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some()) else {
+            end.residual_rows = Some(matching);
+            end.verification.push(format!("{matching} rows match the statement"));
+            return Ok(());
+        };
+        let left = tx.attempt("count rows left out", &self.with_images(not_imaged), vec![]).await;
+        match left.and_then(|answer| answer.number()) {
+            Ok(left) => {
+                end.residual_rows = Some(left);
+                let again = matching - left;
+                if again > 0 {
+                    end.verification.push(format!("{again} rows match the statement again: it does not falsify its own condition, and was applied to each once"));
+                }
+                end.verification.push(format!("{left} rows match the statement and were not changed by this run"));
+            }
+            Err(error) if error.is_connection() => return Err(error),
+            Err(error) => end.verification.push(format!("rows left out could not be counted: {}", error.message)),
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// The outcome of a run as the control schema has it.
+    pub(crate) async fn outcome(&self, run: &StoredRun, resumed: bool) -> Result<Outcome, Error> {
+        let at = self.session.last_checkpoint(run.run_id, 0).await?;
+        Ok(Outcome {
+            run_id: run.run_id,
+            plan_id: run.plan_id,
+            job: run.job.clone(),
+            kind: run.kind.clone(),
+            state: run.state.clone(),
+            changed_rows: at.changed_rows,
+            skipped_rows: at.skipped_rows,
+            conflict_rows: at.conflict_rows,
+            batches: at.batch_no,
+            residual_rows: run.residual_rows,
+            arrived_later_rows: run.arrived_later_rows,
+            duration_s: run.duration_s,
+            resumed,
+            verification: run.verification.clone(),
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! Batches over the ordinals of a change set, applied with compare-and-set.
+
+use std::time::Instant;
+
+use pgmend_core::plan::{Apply, RunSql};
+use pgmend_pg::batch::{BatchStart, Checkpoint, FencedTx};
+use pgmend_pg::{PgError, Statement};
+
+use super::fault;
+use super::worker::{Applied, Step, Worker, cancellable, millis};
+
+/// A row of the change set was not applied although it is no conflict that the catalog explains: halve
+/// down to it. Of class 23, so that it is handled as the constraint violation that it stands for.
+const NOT_APPLIED: &str = "23P99";
+
+impl Worker<'_, '_> {
+    /// Applies the next batch of a frozen run.
+    pub(super) async fn frozen_batch(&mut self) -> Result<Step, PgError> {
+        let RunSql::Freeze { apply, conflicts, .. } = self.sql() else {
+            return Err(PgError::corrupt("a streamed plan is not frozen"));
+        };
+        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let lower = self.ordinal()?;
+        if lower >= rows {
+            return Ok(Step::Exhausted);
+        }
+        let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
+        let upper = (lower + size).min(rows);
+        let began = Instant::now();
+        let tx = self.open(lower, upper, &apply, None).await?;
+        let changed = affected(tx.answers());
+        let every_row = apply.iter().all(|a| a.every_row);
+        if changed == upper - lower || !every_row {
+            return self.close(tx, upper, began, changed, 0, upper - lower - changed).await;
+        }
+        tx.rollback().await?;
+        let Some(conflicts) = conflicts else {
+            let message = format!("{changed} of {} rows of the change set were applied", upper - lower);
+            return Err(PgError::new("apply the change set", NOT_APPLIED, message));
+        };
+        self.apply_around_conflicts(lower, upper, &apply, &conflicts, began).await
+    }
+
+    /// The same batch again, with its conflicts recorded first, in the same snapshot.
+    async fn apply_around_conflicts(
+        &mut self,
+        lower: i64,
+        upper: i64,
+        apply: &[Apply],
+        conflicts: &str,
+        began: Instant,
+    ) -> Result<Step, PgError> {
+        let tx = self.open(lower, upper, apply, Some(conflicts)).await?;
+        let conflict_rows = tx.answers().first().map_or(0, |a| a.rows.len() as i64);
+        let changed = affected(tx.answers().get(1..).unwrap_or(&[]));
+        if changed + conflict_rows == upper - lower {
+            return self.close(tx, upper, began, changed, conflict_rows, 0).await;
+        }
+        tx.rollback().await?;
+        let message = format!("{changed} rows applied and {conflict_rows} conflicts of {} rows", upper - lower);
+        Err(PgError::new("apply the change set", NOT_APPLIED, message))
+    }
+
+    /// Passes over a single row that a constraint rejects: a conflict with that reason, and nothing else, in a
+    /// batch of its own.
+    pub(super) async fn record_rejected(&mut self, reason: &str) -> Result<Step, PgError> {
+        let lower = self.ordinal()?;
+        let Some(change_set) = &self.plan.change_set else { return Err(PgError::corrupt("no change set")) };
+        let keys: Vec<String> = change_set
+            .layout
+            .key
+            .iter()
+            .map(|k| format!("s.{}::text", pgmend_core::table::quote_ident(&k.image_column)))
+            .collect();
+        let number = self.params.len();
+        let sql = format!(
+            "select pgmend.record_conflict(${}::text::uuid, ${}::text::bigint, s.n, array[{}]::text[], ${}) from {} as s \
+             where s.n = ${}::text::bigint",
+            number + 1,
+            number + 2,
+            keys.join(", "),
+            number + 3,
+            change_set.relation.sql(),
+            number + 4,
+        );
+        let own = [self.run_id().to_string(), (self.at.batch_no + 1).to_string(), reason.to_owned(), (lower + 1).to_string()];
+        let statement = Statement { doing: "record a conflict", sql, params: self.params_with(own) };
+        let began = Instant::now();
+        let tx = self.begin(lower + 1, vec![statement]).await?;
+        self.close(tx, lower + 1, began, 0, 1, 0).await
+    }
+
+    /// The ordinal that the checkpoint stands at.
+    pub(super) fn ordinal(&self) -> Result<i64, PgError> {
+        let Some(cursor) = &self.at.cursor else { return Ok(0) };
+        let ordinal = cursor.first().and_then(|n| n.parse().ok());
+        ordinal.ok_or_else(|| PgError::corrupt("a frozen run's cursor is no number"))
+    }
+
+    async fn open(&self, lower: i64, upper: i64, apply: &[Apply], conflicts: Option<&str>) -> Result<FencedTx<'_>, PgError> {
+        let own = vec![
+            (self.at.batch_no + 1).to_string(),
+            lower.to_string(),
+            upper.to_string(),
+            self.run_id().to_string(),
+        ];
+        let statement = |doing: &'static str, sql: &str| Statement {
+            doing,
+            sql: self.with_images(sql),
+            params: self.params_with(own.clone()),
+        };
+        let conflicts = conflicts.map(|sql| statement("record conflicts", sql));
+        let changes = apply.iter().map(|a| statement("apply the change set", &a.sql));
+        self.begin(upper, conflicts.into_iter().chain(changes).collect()).await
+    }
+
+    async fn begin(&self, upper: i64, statements: Vec<Statement>) -> Result<FencedTx<'_>, PgError> {
+        let start = BatchStart {
+            batch_no: self.at.batch_no + 1,
+            cursor_to: &[upper.to_string()],
+            system_identifier: &self.plan.database.system_identifier,
+            statements,
+        };
+        let session = self.session();
+        cancellable(session, self.observer.stop_receiver(), self.lease.begin(session, &self.scene, start)).await
+    }
+
+    async fn close(
+        &self,
+        tx: FencedTx<'_>,
+        upper: i64,
+        began: Instant,
+        changed_rows: i64,
+        conflict_rows: i64,
+        skipped_rows: i64,
+    ) -> Result<Step, PgError> {
+        fault::point("batch_applied");
+        let took_ms = millis(began);
+        let checkpoint = Checkpoint { changed_rows, imaged_rows: None, skipped_rows, conflict_rows, took_ms };
+        tx.commit(checkpoint, None).await?;
+        let cursor = vec![upper.to_string()];
+        Ok(Step::Applied(Applied { changed_rows, skipped_rows, conflict_rows, took_ms: millis(began), cursor }))
+    }
+}
+
+fn affected(answers: &[pgmend_pg::Answer]) -> i64 {
+    answers.iter().map(|a| a.affected as i64).sum()
+}

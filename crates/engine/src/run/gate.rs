@@ -1,0 +1,139 @@
+//! The gate: nothing writes to a user's table before all of these have said yes.
+
+use pgmend_core::digest::Digest;
+use pgmend_core::job::Job;
+use pgmend_core::plan::{Certainty, Plan};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
+use pgmend_pg::Session;
+use pgmend_pg::store::StoredRun;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::RunOptions;
+use crate::plan::{bind, freeze, planning_scene, signature};
+
+impl Engine {
+    /// The signature of a job against this database.
+    pub(crate) async fn signature_of(&self, job: &Job) -> Result<Digest, Error> {
+        let statement = bind::parse(job)?;
+        let tx = self.session.read(&planning_scene(&self.here), self.params(job)).await?;
+        let bound = bind::bind(&tx, job, statement, &self.here.settings.search_path).await;
+        tx.end().await?;
+        let bound = bound?;
+        Ok(signature(&bound.statement.canonical(), job, &bound, &self.here))
+    }
+
+    /// A stored plan of this change that may start a run: fresh, unused, true to the database and to the
+    /// job's limits.
+    pub(crate) async fn usable_plan(&self, job: &Job, signature: &str) -> Result<Option<Plan>, Error> {
+        for stored in self.session.plans_of_signature(signature).await? {
+            let same_job = stored.plan.limits == job.file.limits
+                && stored.plan.images.keep == job.file.images.keep
+                && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
+                && stored.plan.expect_rows == job.file.expect_rows
+                && stored.plan.job == job.name;
+            if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
+                return Ok(Some(stored.plan));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses a plan that no longer describes the database, field by field.
+    pub(crate) async fn refuse_stale(&self, plan: &Plan, fresh: bool) -> Result<(), Error> {
+        self.refuse_other_server(plan)?;
+        let mut differences = Vec::new();
+        let mut differs = |field: &str, planned: &str, now: &str| {
+            if planned != now {
+                differences.push(format!("{field} was {planned} and is {now}"));
+            }
+        };
+        let (then, now) = (&plan.settings, &self.here.settings);
+        differs("role", &then.role, &now.role);
+        differs("search_path", &then.search_path, &now.search_path);
+        differs("TimeZone", &then.time_zone, &now.time_zone);
+        differs("DateStyle", &then.date_style, &now.date_style);
+        differs("IntervalStyle", &then.interval_style, &now.interval_style);
+        let tx = self.session.read(&planning_scene(&self.here), vec![]).await?;
+        let oid = tx.resolve(Some(&plan.target.schema), &plan.target.name).await;
+        let fingerprint = match &oid {
+            Ok(Some(oid)) => tx.table(*oid, &now.search_path).await.map(|t| Some(t.fingerprint)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.clone()),
+        };
+        tx.end().await?;
+        match fingerprint? {
+            None => differences.push(format!("table {} is gone", plan.target)),
+            Some(fingerprint) if fingerprint != plan.fingerprint => {
+                differences.push(format!("the definition of {} (columns, indexes, constraints, triggers) has changed", plan.target));
+            }
+            Some(_) => {}
+        }
+        if !fresh {
+            differences.push(format!("the plan expired at {}", plan.expires_at));
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let message = format!("plan {} is stale: {}", plan.plan_id, differences.join("; "));
+        Err(Refusal::new(Code::StalePlan, message, "plan again").into())
+    }
+
+    /// A plan belongs to one database of one cluster.
+    pub(crate) fn refuse_other_server(&self, plan: &Plan) -> Result<(), Error> {
+        let (then, now) = (&plan.database, &self.here.database);
+        if then.system_identifier == now.system_identifier && then.database_oid == now.database_oid {
+            return Ok(());
+        }
+        let message = format!(
+            "the plan is for database {} of cluster {}, this is {} of {}",
+            then.database, then.system_identifier, now.database, now.system_identifier
+        );
+        Err(Refusal::new(Code::WrongServer, message, "connect to the database that was planned for, or plan again").into())
+    }
+}
+
+/// Refuses a change that has been made, unless it is asked for again with a reason.
+pub fn refuse_done(runs: &[StoredRun], options: &RunOptions) -> Result<(), Error> {
+    let Some(done) = runs.iter().find(|r| r.state == RunState::Succeeded) else { return Ok(()) };
+    if options.again.as_deref().is_some_and(|reason| !reason.trim().is_empty()) {
+        return Ok(());
+    }
+    let undone = done.undone_by.map_or(String::new(), |run| format!(", and was undone by run {}", run.short()));
+    let message = format!(
+        "this change was made by run {} ({}) at {}{undone}",
+        done.run_id,
+        done.job,
+        done.ended_at.as_deref().unwrap_or("an unknown time")
+    );
+    Err(Refusal::new(Code::AlreadyDone, message, "to make it once more, add --again --reason \"…\"").into())
+}
+
+/// Refuses a plan whose rows are not as many as the job expects.
+pub fn refuse_unexpected(plan: &Plan) -> Result<(), Error> {
+    let Some(expected) = plan.expect_rows else { return Ok(()) };
+    let found = plan.counts.changed_rows;
+    if found.value == expected && found.certainty == Certainty::Exact {
+        return Ok(());
+    }
+    let message = format!("{} rows would change, {expected} are expected", found.value);
+    Err(Refusal::new(Code::Expectation, message, "look at the plan's samples; correct the statement or the number").into())
+}
+
+/// What was reviewed is what is applied: the change set must still have the content that the plan was
+/// stored with.
+pub async fn refuse_altered(session: &Session, plan: &Plan) -> Result<(), Error> {
+    let Some(change_set) = &plan.change_set else {
+        if plan.mode == pgmend_core::job::Mode::Freeze {
+            return Err(Refusal::new(Code::StalePlan, "the plan has no change set", "plan again").into());
+        }
+        return Ok(());
+    };
+    let (rows, hash) = session.change_set_content(&change_set.relation.name, freeze::hashable(&change_set.layout)).await?;
+    if rows == change_set.rows && hash == change_set.content_hash {
+        return Ok(());
+    }
+    let message = format!("the change set {} is not as it was planned", change_set.relation);
+    Err(Refusal::new(Code::StalePlan, message, "plan again").into())
+}

@@ -1,0 +1,148 @@
+//! Runs: one resumable execution of one plan. The same call starts, resumes or refuses.
+
+pub(crate) mod fault;
+mod finish;
+mod frozen;
+pub(crate) mod gate;
+mod ownership;
+mod recover;
+mod stream;
+mod worker;
+
+pub use fault::POINTS as FAULT_POINTS;
+
+use pgmend_core::id::RunId;
+use pgmend_core::job::Job;
+use pgmend_core::plan::{Plan, RunSql};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
+use pgmend_pg::gate::RunStart;
+use pgmend_pg::images::ImageTable;
+use pgmend_pg::scene::Scene;
+use pgmend_pg::store::StoredRun;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{Outcome, RunOptions};
+use crate::progress::Observer;
+
+impl Engine {
+    /// Runs a job to its end: resumes its unfinished run, else uses its fresh plan, else plans first.
+    pub async fn run(&mut self, job: &Job, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+        self.refuse_standby()?;
+        self.ensure_control_schema().await?;
+        let signature = self.signature_of(job).await?;
+        let runs = self.session.runs_of_signature(&signature.0).await?;
+        if let Some(unfinished) = runs.iter().find(|r| !r.state.ended()) {
+            return self.drive(unfinished.clone(), options, observer, true).await;
+        }
+        gate::refuse_done(&runs, options)?;
+        let plan = match self.usable_plan(job, &signature.0).await? {
+            Some(plan) => plan,
+            None => self.plan(job, &options.plan).await?.plan,
+        };
+        self.start(plan, options, observer).await
+    }
+
+    /// Runs a stored plan to its end, or resumes the run that uses it.
+    pub async fn run_plan(&mut self, plan_id: &str, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+        self.refuse_standby()?;
+        self.need_control_schema().await?;
+        let plan = self.load_plan(plan_id).await?.plan;
+        let stored = self.session.plan_of(plan.plan_id).await?;
+        if let Some(run) = stored.run {
+            let run = self.one_run(&run.to_string()).await?;
+            if run.state.ended() {
+                let message = format!("plan {} has been used by run {}, which has {}", plan.plan_id, run.run_id, run.state.name());
+                return Err(Refusal::new(Code::ConsumedPlan, message, "plan again").into());
+            }
+            return self.drive(run, options, observer, true).await;
+        }
+        gate::refuse_done(&self.session.runs_of_signature(&plan.signature.0).await?, options)?;
+        self.refuse_stale(&plan, stored.fresh).await?;
+        self.start(plan, options, observer).await
+    }
+
+    /// Goes on with an unfinished run.
+    pub async fn resume(&mut self, run: &str, observer: &mut Observer) -> Result<Outcome, Error> {
+        self.refuse_standby()?;
+        self.need_control_schema().await?;
+        let run = self.one_run(run).await?;
+        if run.state.ended() {
+            let message = format!("run {} has {}", run.run_id, run.state.name());
+            return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
+        }
+        self.drive(run, &RunOptions::default(), observer, true).await
+    }
+
+    /// Starts the run of a plan that passed the gate.
+    pub(crate) async fn start(&mut self, plan: Plan, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+        gate::refuse_unexpected(&plan)?;
+        gate::refuse_altered(&self.session, &plan).await?;
+        let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
+        let client = crate::engine::client();
+        let instant = self.session.surroundings().await?.now;
+        let upper_bound = self.greatest_key(&plan).await?;
+        let image_table = plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
+        self.session
+            .start_run(&RunStart {
+                run_id,
+                plan: &plan,
+                instant: &instant,
+                upper_bound: upper_bound.as_deref(),
+                image_table: image_table.as_deref(),
+                client: &client,
+                again: options.again.as_deref(),
+            })
+            .await?;
+        fault::point("run_started");
+        let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again });
+        self.session.append_ledger(run_id, "run_started", &body).await?;
+        let run = self.one_run(&run_id.to_string()).await?;
+        self.drive(run, options, observer, false).await
+    }
+
+    /// The upper bound of a streamed run, fixed when it starts: new rows beyond it are not chased.
+    async fn greatest_key(&self, plan: &Plan) -> Result<Option<Vec<String>>, Error> {
+        let RunSql::Stream { greatest_key, .. } = &plan.sql else { return Ok(None) };
+        let scene = Scene::of_batch(&plan.settings, &plan.limits);
+        let tx = self.session.read(&scene, vec![]).await?;
+        let answer = tx.query("read the greatest key", greatest_key, vec![]).await;
+        tx.end().await?;
+        Ok(answer?.rows.first().map(|row| row.iter().flatten().cloned().collect()))
+    }
+
+    /// Takes the lease and applies batch after batch.
+    async fn drive(&mut self, run: StoredRun, options: &RunOptions, observer: &mut Observer, resumed: bool) -> Result<Outcome, Error> {
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        self.refuse_other_server(&plan)?;
+        let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
+        fault::point("lease_taken");
+        let run = self.one_run(&run.run_id.to_string()).await?;
+        if run.state.ended() {
+            // Finished by whoever held the lease before us.
+            self.session.release(&lease).await?;
+            return self.outcome(&run, resumed).await;
+        }
+        if resumed && run.state != RunState::Running {
+            self.session.change_state(&lease, &["paused", "failed", "running"], &RunState::Running, None).await?;
+        }
+        if resumed {
+            self.session.append_ledger(run.run_id, "run_resumed", &serde_json::json!({ "client": crate::engine::client() })).await?;
+        }
+        if let (Some(name), Some(layout)) = (&run.image_table, &plan.images.layout) {
+            let comment = format!("images of run {}, job {}", run.run_id, run.job);
+            self.session.create_images(name, layout, &plan.settings.role, &comment).await?;
+        }
+        let run = self.one_run(&run.run_id.to_string()).await?;
+        worker::Worker::new(self, plan, run, lease, options, observer, resumed).await?.drive().await
+    }
+
+    /// The only run that an id or a job's name means.
+    pub(crate) async fn one_run(&self, name: &str) -> Result<StoredRun, Error> {
+        let found = self.session.find_runs(name).await?;
+        found.into_iter().next().ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("there is no run or job `{name}`"), "type: pgmend list").into()
+        })
+    }
+}

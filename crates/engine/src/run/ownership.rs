@@ -1,0 +1,115 @@
+//! Ownership of a run: the lease, waited for with a countdown, and the heartbeat that keeps it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pgmend_core::id::RunId;
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_pg::Session;
+use pgmend_pg::batch::Lease;
+use pgmend_pg::conninfo::Conninfo;
+use pgmend_pg::store::LeaseAnswer;
+
+use crate::error::Error;
+use crate::progress::{Event, Observer, Stop};
+
+/// Heartbeats within one lease.
+const HEARTBEATS_PER_LEASE: u64 = 6;
+/// How often the countdown is shown and the lease tried for.
+const COUNTDOWN: Duration = Duration::from_secs(1);
+
+/// Takes the lease. A live holder is told apart from a dead one by its heartbeat: while `left_s` is
+/// renewed someone lives, and is not waited for; once it only shrinks, it is waited out.
+pub async fn take(session: &Session, run: RunId, seconds: u64, observer: &mut Observer) -> Result<Lease, Error> {
+    let owner = uuid::Uuid::now_v7().to_string();
+    let holder = format!("process {} of {}", std::process::id(), crate::engine::client());
+    let mut least_left = f64::INFINITY;
+    loop {
+        match session.acquire_lease(run, &owner, &holder, seconds).await? {
+            LeaseAnswer::Acquired(lease) => return Ok(lease),
+            LeaseAnswer::Held { holder, left_s } => {
+                if left_s > least_left + 0.5 {
+                    let message = format!("run {run} is being driven by {holder}");
+                    let help = format!("watch it: pgmend status {}; when its lease runs out, the same command goes on", run.short());
+                    return Err(Refusal::new(Code::LeaseHeld, message, help).into());
+                }
+                least_left = least_left.min(left_s);
+                observer.tell(&Event::WaitingForLease { holder, left_s });
+                if observer.stop() != Stop::None {
+                    let help = "type the same command to wait again";
+                    return Err(Refusal::new(Code::LeaseHeld, "stopped while waiting for the lease", help).into());
+                }
+                tokio::time::sleep(COUNTDOWN.min(Duration::from_secs_f64(left_s.max(0.05)))).await;
+            }
+        }
+    }
+}
+
+/// Renews the lease from a connection of its own until it is dropped.
+pub struct Heartbeat {
+    task: tokio::task::JoinHandle<()>,
+    shared: Arc<Shared>,
+    trust: Duration,
+}
+
+struct Shared {
+    begun: Instant,
+    /// Milliseconds after `begun` at which the last successful heartbeat was sent.
+    sent_ms: AtomicU64,
+    lost: AtomicBool,
+}
+
+impl Heartbeat {
+    /// Starts the heartbeat of a lease just taken.
+    pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64) -> Self {
+        let shared = Arc::new(Shared { begun: Instant::now(), sent_ms: AtomicU64::new(0), lost: AtomicBool::new(false) });
+        let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared)));
+        Self { task, shared, trust: Duration::from_secs(seconds) * 2 / 3 }
+    }
+
+    /// Whether the lease may still be relied on: for two thirds of its length, counted from when the last
+    /// heartbeat was sent. The fence decides in the end; this only avoids work that it would stop.
+    pub fn trusted(&self) -> bool {
+        let sent = Duration::from_millis(self.shared.sent_ms.load(Ordering::Relaxed));
+        !self.lost() && self.shared.begun.elapsed().saturating_sub(sent) < self.trust
+    }
+
+    /// Whether another worker has taken over.
+    pub fn lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>) {
+    let every = Duration::from_millis(seconds * 1_000 / HEARTBEATS_PER_LEASE);
+    let mut session: Option<Session> = None;
+    loop {
+        tokio::time::sleep(every).await;
+        if session.as_ref().is_none_or(Session::is_closed) {
+            session = connect(&conninfo).await;
+        }
+        let Some(open) = &session else { continue };
+        let sent = shared.begun.elapsed();
+        match tokio::time::timeout(every, open.heartbeat(&lease, seconds)).await {
+            Ok(Ok(true)) => shared.sent_ms.store(sent.as_millis() as u64, Ordering::Relaxed),
+            Ok(Ok(false)) => {
+                shared.lost.store(true, Ordering::Relaxed);
+                return;
+            }
+            Ok(Err(_)) | Err(_) => session = None,
+        }
+    }
+}
+
+async fn connect(conninfo: &Conninfo) -> Option<Session> {
+    let session = Session::connect(conninfo).await.ok()?;
+    session.become_self().await.ok()?;
+    Some(session)
+}

@@ -1,0 +1,161 @@
+//! What a worker does after an error: in-memory progress is dropped, the checkpoint read again, and the
+//! error's meaning looked up in `core::retry`.
+
+use pgmend_core::job::Mode;
+use pgmend_core::limits::RETRIES_MAX;
+use pgmend_core::plan::ChangeKind;
+use pgmend_core::retry::{Disposition, backoff, disposition};
+use pgmend_core::run::RunState;
+use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST};
+use pgmend_pg::{PgError, Session};
+
+use super::worker::{Step, Worker};
+use crate::error::Error;
+use crate::progress::{Event, Stop};
+
+/// Attempts to get a connection again before the run is given up for now.
+const RECONNECTS_MAX: u32 = 12;
+/// `query_canceled`: by our timeout, or by a second Ctrl-C.
+const QUERY_CANCELED: &str = "57014";
+
+impl Worker<'_, '_> {
+    /// `None`: try again. `Some`: stop in that state.
+    pub(super) async fn recover(&mut self, error: PgError) -> Result<Option<RunState>, Error> {
+        if error.sqlstate == LEASE_LOST {
+            return Err(self.lease_lost());
+        }
+        if error.sqlstate == QUERY_CANCELED && self.observer.stop() == Stop::Now {
+            self.reload().await?;
+            return Ok(Some(RunState::Paused { reason: "stopped by a second signal".into() }));
+        }
+        let meaning = if error.is_ours() || error.sqlstate == CHECKPOINT_MISSING {
+            Disposition::RetryBatch
+        } else {
+            disposition(&error.sqlstate)
+        };
+        self.attempt += 1;
+        match meaning {
+            Disposition::PauseRun => {
+                self.reload().await?;
+                return Ok(Some(RunState::Paused { reason: format!("{} ({})", error, error.sqlstate) }));
+            }
+            Disposition::FailRun => {
+                self.reload().await?;
+                return Ok(Some(failed(&error, None)));
+            }
+            Disposition::IsolateRow => return self.corner(&error).await,
+            Disposition::ShrinkBatch => self.sizing.shrink(),
+            Disposition::RetryBatch => {}
+        }
+        if self.attempt > RETRIES_MAX {
+            if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction {
+                self.reload().await?;
+                return Ok(Some(failed(&error, None)));
+            }
+            self.attempt = 1;
+            self.sizing.shrink();
+        }
+        let wait = backoff(self.attempt, jitter());
+        self.observer.tell(&Event::Retrying { attempt: self.attempt, wait_s: wait.as_secs_f64(), error: error.to_string() });
+        tokio::time::sleep(wait).await;
+        self.reload().await?;
+        Ok(None)
+    }
+
+    /// Forgets what memory says and reads the checkpoint, over a new connection if need be. An old transaction
+    /// whose answer was lost has either committed, and then its row is there, or the next batch's guards wait for it.
+    async fn reload(&mut self) -> Result<(), Error> {
+        self.prefetched = None;
+        let mut reconnects = 0;
+        loop {
+            let read = match self.session().is_closed() {
+                true => self.reconnect().await,
+                false => Ok(()),
+            };
+            let read = match read {
+                Ok(()) => self.session().last_checkpoint(self.run_id(), self.lease.partition_no).await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(at) => {
+                    if at.batch_no < self.at.batch_no {
+                        // A failover lost the last batches: what was skipped ahead of them counts no more.
+                        self.skipped_to = None;
+                    }
+                    self.at = at;
+                    return Ok(());
+                }
+                Err(error) if error.is_connection() && reconnects < RECONNECTS_MAX => {
+                    reconnects += 1;
+                    let wait = backoff(reconnects, jitter());
+                    self.observer.tell(&Event::Retrying { attempt: reconnects, wait_s: wait.as_secs_f64(), error: error.to_string() });
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn reconnect(&mut self) -> Result<(), PgError> {
+        let session = Session::connect(&self.conninfo).await?;
+        session.become_self().await?;
+        self.engine.session = session;
+        Ok(())
+    }
+
+    /// A row that the change cannot take: halves the batch down to it. An undo then passes over the row as a
+    /// conflict; another run stops, and names the row's place.
+    async fn corner(&mut self, error: &PgError) -> Result<Option<RunState>, Error> {
+        self.reload().await?;
+        self.attempt = 0;
+        let size = self.batch_rows();
+        if size > 1 && !self.plan.one_transaction {
+            self.cornering = Some(size / 2);
+            return Ok(None);
+        }
+        if self.plan.kind == ChangeKind::Undo && self.plan.mode == Mode::Freeze && !self.plan.one_transaction {
+            let reason = rejection(error);
+            match self.record_rejected(&reason).await {
+                Ok(Step::Applied(batch)) => {
+                    self.cornering = None;
+                    self.at.batch_no += 1;
+                    self.at.cursor = Some(batch.cursor);
+                    self.at.conflict_rows += batch.conflict_rows;
+                    return Ok(None);
+                }
+                Ok(Step::Exhausted) => return Ok(None),
+                Err(error) => return Ok(Some(failed(&error, None))),
+            }
+        }
+        let place = match &self.at.cursor {
+            _ if self.plan.one_transaction => None,
+            Some(cursor) if self.plan.mode == Mode::Stream => Some(format!("the first matching row after key ({})", cursor.join(", "))),
+            None if self.plan.mode == Mode::Stream => Some("the first matching row".to_owned()),
+            Some(_) | None => self.plan.change_set.as_ref().map(|c| {
+                format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)
+            }),
+        };
+        Ok(Some(failed(error, place)))
+    }
+}
+
+fn failed(error: &PgError, place: Option<String>) -> RunState {
+    let place = place.map_or(String::new(), |p| format!(" at {p}"));
+    RunState::Failed { failure: format!("{error} ({}){place}", error.sqlstate) }
+}
+
+/// Why a constraint rejects a row that an undo would restore.
+fn rejection(error: &PgError) -> String {
+    let named = error.constraint.as_ref().map_or(String::new(), |c| format!(" ({c})"));
+    match error.sqlstate.as_str() {
+        "23505" | "23P01" | "23P99" => format!("a unique value is taken{named}"),
+        "23503" => format!("other rows refer to it, or a row that it refers to is gone{named}"),
+        _ => format!("rejected: {}{named}", error.message),
+    }
+}
+
+/// A number in 0..1 that differs between processes and moments; nothing depends on its quality.
+fn jitter() -> f64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    f64::from(now.wrapping_mul(2_654_435_761) % 1_000) / 1_000.0
+}

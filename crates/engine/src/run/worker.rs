@@ -1,0 +1,267 @@
+//! The worker: drives one run to its end, one batch and one transaction at a time.
+
+use std::time::Instant;
+
+use pgmend_core::id::RunId;
+use pgmend_core::plan::{Plan, RunSql};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
+use pgmend_core::sizing::Sizing;
+use pgmend_core::table::RelationName;
+use pgmend_pg::batch::Lease;
+use pgmend_pg::conninfo::Conninfo;
+use pgmend_pg::scene::Scene;
+use pgmend_pg::store::{LastCheckpoint, StoredRun};
+use pgmend_pg::{PgError, Session};
+
+use super::fault;
+use super::ownership::Heartbeat;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{Outcome, RunOptions};
+use crate::plan::statements::IMAGE_TABLE;
+use crate::progress::{Event, Observer, Stop};
+
+/// A batch that was committed.
+pub(super) struct Applied {
+    pub changed_rows: i64,
+    pub skipped_rows: i64,
+    pub conflict_rows: i64,
+    pub took_ms: f64,
+    /// Where the cursor stands now.
+    pub cursor: Vec<String>,
+}
+
+/// What one step came to.
+pub(super) enum Step {
+    Applied(Applied),
+    /// The range is exhausted.
+    Exhausted,
+}
+
+/// Drives a run. Consumed by its end: after an error there is no worker left with a stale cursor.
+pub(super) struct Worker<'e, 'o> {
+    pub engine: &'e mut Engine,
+    pub observer: &'o mut Observer,
+    pub conninfo: Conninfo,
+    pub plan: Plan,
+    pub run: StoredRun,
+    pub lease: Lease,
+    pub heartbeat: Heartbeat,
+    pub scene: Scene,
+    pub sizing: Sizing,
+    pub at: LastCheckpoint,
+    /// `$1..$p` and the instant.
+    pub params: Vec<Option<String>>,
+    /// The bound of the next batch, asked for together with the last commit.
+    pub prefetched: Option<Option<Vec<String>>>,
+    /// Where windows without a match have been skipped to, ahead of the checkpoint.
+    pub skipped_to: Option<Vec<String>>,
+    /// Rows of the next batch while a row that fails is being cornered.
+    pub cornering: Option<u32>,
+    pub attempt: u32,
+    pub resumed: bool,
+    stop_after: Option<u64>,
+    batches_here: u64,
+}
+
+impl<'e, 'o> Worker<'e, 'o> {
+    pub async fn new(
+        engine: &'e mut Engine,
+        plan: Plan,
+        run: StoredRun,
+        lease: Lease,
+        options: &RunOptions,
+        observer: &'o mut Observer,
+        resumed: bool,
+    ) -> Result<Self, Error> {
+        let conninfo = engine.conninfo.clone();
+        let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
+        let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
+        Ok(Self {
+            heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds),
+            scene: Scene::of_batch(&plan.settings, &plan.limits),
+            sizing: Sizing::new(&plan.limits),
+            engine,
+            observer,
+            conninfo,
+            plan,
+            run,
+            lease,
+            at,
+            params,
+            prefetched: None,
+            skipped_to: None,
+            cornering: None,
+            attempt: 0,
+            resumed,
+            stop_after: options.stop_after_batches,
+            batches_here: 0,
+        })
+    }
+
+    /// Drives the run to its end, or to where it stops.
+    pub async fn drive(mut self) -> Result<Outcome, Error> {
+        self.observer.tell(&Event::Started {
+            run_id: self.run.run_id.to_string(),
+            job: self.run.job.clone(),
+            planned_rows: self.run.planned_rows,
+            changed_rows: self.at.changed_rows,
+            resumed: self.resumed,
+        });
+        loop {
+            if let Some(reason) = self.stop_wish() {
+                return self.stop(RunState::Paused { reason }).await;
+            }
+            if !self.heartbeat.trusted() {
+                if self.heartbeat.lost() {
+                    return Err(self.lease_lost());
+                }
+                self.regain_trust().await?;
+            }
+            let step = match self.sql() {
+                RunSql::Stream { .. } => self.stream_batch().await,
+                RunSql::Freeze { .. } => self.frozen_batch().await,
+            };
+            match step {
+                Ok(Step::Applied(batch)) => self.advance(batch),
+                Ok(Step::Exhausted) => {
+                    if let Some(outcome) = self.finish().await? {
+                        return Ok(outcome);
+                    }
+                }
+                Err(error) => {
+                    if let Some(state) = self.recover(error).await? {
+                        return self.stop(state).await;
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn sql(&self) -> RunSql {
+        self.plan.sql.clone()
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.engine.session
+    }
+
+    pub fn run_id(&self) -> RunId {
+        self.run.run_id
+    }
+
+    /// The statement over the run's own table of images.
+    pub fn with_images(&self, sql: &str) -> String {
+        match &self.run.image_table {
+            Some(name) => sql.replace(IMAGE_TABLE, &RelationName::new("pgmend", name).sql()),
+            None => sql.to_owned(),
+        }
+    }
+
+    /// The job's parameters followed by a statement's own.
+    pub fn params_with(&self, own: impl IntoIterator<Item = String>) -> Vec<Option<String>> {
+        self.params.iter().cloned().chain(own.into_iter().map(Some)).collect()
+    }
+
+    /// Rows for the next batch.
+    pub fn batch_rows(&self) -> u32 {
+        self.cornering.unwrap_or_else(|| self.sizing.rows()).min(self.sizing.rows())
+    }
+
+    fn stop_wish(&mut self) -> Option<String> {
+        if self.stop_after.is_some_and(|most| self.batches_here >= most) {
+            return Some(format!("stopped after {} batches, as asked", self.batches_here));
+        }
+        match self.observer.stop() {
+            Stop::None => None,
+            Stop::AfterBatch | Stop::Now => {
+                self.observer.tell(&Event::Stopping);
+                Some("stopped by a signal".into())
+            }
+        }
+    }
+
+    /// Takes note of a committed batch.
+    fn advance(&mut self, batch: Applied) {
+        fault::point("batch_committed");
+        self.at.batch_no += 1;
+        self.at.cursor = Some(batch.cursor);
+        self.at.changed_rows += batch.changed_rows;
+        self.at.skipped_rows += batch.skipped_rows;
+        self.at.conflict_rows += batch.conflict_rows;
+        self.batches_here += 1;
+        self.attempt = 0;
+        self.skipped_to = None;
+        if self.cornering.is_none() {
+            self.sizing.record((batch.changed_rows + batch.skipped_rows).max(0) as u64, batch.took_ms);
+        }
+        self.observer.tell(&Event::Batch {
+            batch_no: self.at.batch_no,
+            rows: batch.changed_rows,
+            changed_rows: self.at.changed_rows,
+            skipped_rows: self.at.skipped_rows,
+            conflict_rows: self.at.conflict_rows,
+            took_ms: batch.took_ms,
+            next_batch_rows: self.batch_rows(),
+            planned_rows: self.run.planned_rows,
+        });
+    }
+
+    /// Stops at a batch boundary and says so in the database.
+    pub async fn stop(mut self, state: RunState) -> Result<Outcome, Error> {
+        self.session().change_state(&self.lease, &["running"], &state, None).await?;
+        let (fact, why) = match &state {
+            RunState::Failed { failure } => ("run_failed", failure.clone()),
+            RunState::Paused { reason } => ("run_paused", reason.clone()),
+            RunState::Running | RunState::Succeeded | RunState::Cancelled => ("run_stopped", String::new()),
+        };
+        let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows });
+        self.session().append_ledger(self.run_id(), fact, &body).await?;
+        self.session().release(&self.lease).await?;
+        self.run = self.engine.one_run(&self.run_id().to_string()).await?;
+        self.engine.outcome(&self.run, self.resumed).await
+    }
+
+    /// The lease was not renewed in time: renew it from here, or find out that it is gone.
+    async fn regain_trust(&mut self) -> Result<(), Error> {
+        if self.session().heartbeat(&self.lease, self.plan.limits.lease_seconds).await? {
+            self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, self.plan.limits.lease_seconds);
+            return Ok(());
+        }
+        Err(self.lease_lost())
+    }
+
+    pub fn lease_lost(&self) -> Error {
+        let message = format!("another process has taken over run {}", self.run_id());
+        Refusal::new(Code::LeaseHeld, message, format!("watch it: pgmend status {}", self.run_id().short())).into()
+    }
+}
+
+/// Runs a future, cancelling the session's statement if a second stop is asked for.
+pub(super) async fn cancellable<T>(
+    session: &Session,
+    mut stop: tokio::sync::watch::Receiver<Stop>,
+    work: impl Future<Output = Result<T, PgError>>,
+) -> Result<T, PgError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            result = &mut work => return result,
+            changed = stop.changed() => {
+                if changed.is_err() {
+                    return work.await;
+                }
+                if *stop.borrow() == Stop::Now {
+                    // Best effort: if the request does not arrive, the statement's own timeout ends it.
+                    let _ = session.canceller().cancel().await;
+                }
+            }
+        }
+    }
+}
+
+/// Milliseconds since.
+pub(super) fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1_000.0
+}

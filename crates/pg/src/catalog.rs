@@ -1,0 +1,163 @@
+//! Reads the catalog for the planner: the target, and what a statement reads and calls.
+
+use pgmend_core::plan::{DatabaseIdentity, Settings};
+use pgmend_core::table::Table;
+
+use crate::error::PgError;
+use crate::readtx::ReadTx;
+use crate::session::{Session, Statement};
+use crate::store::{from_json, text};
+
+const TABLE: &str = include_str!("../sql/catalog/table.sql");
+const RELATION: &str = include_str!("../sql/catalog/relation.sql");
+const FUNCTION: &str = include_str!("../sql/catalog/function.sql");
+
+/// A relation that the statement reads, as seen from the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRelation {
+    /// It is the target, a partition or a parent of it, or a view over one of them.
+    pub reads_target: bool,
+    /// A view that calls a user's function that is not IMMUTABLE.
+    pub calls_unknown: bool,
+    /// `pg_class.relkind`.
+    pub relkind: String,
+}
+
+/// How predictable a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Volatility {
+    /// Depends on its arguments alone.
+    Immutable,
+    /// The same within one statement.
+    Stable,
+    /// Anything.
+    Volatile,
+}
+
+/// A function that the statement calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalledFunction {
+    /// The worst among the functions of that name.
+    pub volatility: Volatility,
+    /// Whether a user defined one of them.
+    pub user_defined: bool,
+    /// Whether one of them is an aggregate or window function.
+    pub aggregate: bool,
+}
+
+/// Who and where a session is.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The database.
+    pub database: DatabaseIdentity,
+    /// The settings to freeze.
+    pub settings: Settings,
+    /// `session_user`.
+    pub session_user: String,
+    /// `server_version_num`.
+    pub version_num: i32,
+    /// Whether the server is a standby.
+    pub standby: bool,
+    /// `session_replication_role`.
+    pub replication_role: String,
+    /// `pg_control_checkpoint().timeline_id`.
+    pub timeline: String,
+    /// The server's time as ISO 8601, and that plus a day.
+    pub now: String,
+}
+
+impl Session {
+    /// Who and where this session is, and the settings that a plan freezes.
+    pub async fn surroundings(&self) -> Result<Surroundings, PgError> {
+        let sql = "select (select system_identifier::text from pg_control_system()), current_database(), \
+                   (select oid::bigint::text from pg_database where datname = current_database()), \
+                   current_setting('server_version'), current_user, current_setting('search_path'), \
+                   current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'), \
+                   session_user, current_setting('server_version_num'), pg_is_in_recovery()::text, \
+                   current_setting('session_replication_role'), \
+                   (select timeline_id::text from pg_control_checkpoint()), \
+                   to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+        let answer = self.run(&Statement::new("read who and where this session is", sql, vec![])).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        Ok(Surroundings {
+            database: DatabaseIdentity {
+                system_identifier: text(row, 0)?,
+                database: text(row, 1)?,
+                database_oid: text(row, 2)?.parse().map_err(|_| PgError::corrupt("an oid that does not read"))?,
+                server_version: text(row, 3)?,
+            },
+            settings: Settings {
+                role: text(row, 4)?,
+                search_path: text(row, 5)?,
+                time_zone: text(row, 6)?,
+                date_style: text(row, 7)?,
+                interval_style: text(row, 8)?,
+            },
+            session_user: text(row, 9)?,
+            version_num: text(row, 10)?.parse().unwrap_or(0),
+            standby: text(row, 11)? == "true",
+            replication_role: text(row, 12)?,
+            timeline: text(row, 13)?,
+            now: text(row, 14)?,
+        })
+    }
+}
+
+impl ReadTx<'_> {
+    /// The oid of a relation by the names of a statement, under the frozen search_path.
+    pub async fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<u32>, PgError> {
+        let sql = "select to_regclass(case when $1 = '' then quote_ident($2) else quote_ident($1) || '.' || quote_ident($2) end)::oid::bigint::text";
+        let answer = self.query("look up a relation", sql, vec![schema.unwrap_or("").into(), name.into()]).await?;
+        Ok(answer.scalar().and_then(|oid| oid.parse().ok()))
+    }
+
+    /// Everything about a table. Types and expressions come qualified, as under an empty search_path.
+    pub async fn table(&self, oid: u32, search_path: &str) -> Result<Table, PgError> {
+        let set = "select set_config('search_path', $1, true)";
+        self.query("read the catalog", set, vec![String::new()]).await?;
+        let answer = self.query("read the target's definition", TABLE, vec![oid.to_string()]).await?;
+        self.query("read the catalog", set, vec![search_path.to_owned()]).await?;
+        let row = answer.rows.first().ok_or_else(|| PgError::corrupt("the target is gone from the catalog"))?;
+        from_json(row, 0)
+    }
+
+    /// How a relation relates to the target.
+    pub async fn read_relation(&self, oid: u32, target: u32) -> Result<ReadRelation, PgError> {
+        let params = vec![oid.to_string(), target.to_string()];
+        let answer = self.query("look up what the statement reads", RELATION, params).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        let relation = ReadRelation {
+            reads_target: text(row, 0)? == "true",
+            calls_unknown: text(row, 1)? == "true",
+            relkind: text(row, 2)?,
+        };
+        Ok(relation)
+    }
+
+    /// What a function name may mean; `None` when there is none such.
+    pub async fn called_function(&self, schema: Option<&str>, name: &str) -> Result<Option<CalledFunction>, PgError> {
+        let params = vec![name.to_owned(), schema.unwrap_or("").to_owned()];
+        let answer = self.query("look up a function", FUNCTION, params).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        if row.get(1).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(CalledFunction {
+            volatility: match row.first().cloned().flatten().as_deref() {
+                Some("i") => Volatility::Immutable,
+                Some("s") => Volatility::Stable,
+                Some(_) | None => Volatility::Volatile,
+            },
+            user_defined: text(row, 1)? == "true",
+            aggregate: text(row, 2)? == "true",
+        }))
+    }
+
+    /// Whether a user defined an operator of that name over a function that is not IMMUTABLE.
+    pub async fn unknown_operator(&self, name: &str) -> Result<bool, PgError> {
+        let sql = "select exists (select from pg_catalog.pg_operator o join pg_catalog.pg_proc p on p.oid = o.oprcode \
+                   join pg_catalog.pg_namespace n on n.oid = o.oprnamespace \
+                   where o.oprname = $1 and n.nspname <> 'pg_catalog' and p.provolatile <> 'i')::text";
+        Ok(self.query("look up an operator", sql, vec![name.to_owned()]).await?.scalar() == Some("true"))
+    }
+}

@@ -1,0 +1,103 @@
+//! What can go wrong between pgmend and the server.
+
+/// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is
+/// the quoted input of data exceptions.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{doing}: {message}")]
+pub struct PgError {
+    /// What was being done, to what.
+    pub doing: String,
+    /// The server's message.
+    pub message: String,
+    /// SQLSTATE; `08006` for a connection that broke without one.
+    pub sqlstate: String,
+    /// The schema that the server named, if any.
+    pub schema: Option<String>,
+    /// The constraint that the server named, if any.
+    pub constraint: Option<String>,
+    /// The object that the server named.
+    pub table: Option<String>,
+    /// Character position in the statement, from 1.
+    pub position: Option<u32>,
+    /// The server's hint.
+    pub hint: Option<String>,
+}
+
+/// SQLSTATE for a connection that broke (`connection_failure`).
+pub const CONNECTION_FAILURE: &str = "08006";
+/// A guard of ours: the lease has been taken over.
+pub const LEASE_LOST: &str = "PM505";
+/// A guard of ours: the checkpoint that the batch builds on is not there.
+pub const CHECKPOINT_MISSING: &str = "PM520";
+
+impl PgError {
+    /// An error from the driver.
+    pub fn from_driver(doing: &str, error: &tokio_postgres::Error) -> Self {
+        let Some(server) = error.as_db_error() else {
+            let message = std::error::Error::source(error).map_or_else(|| error.to_string(), |s| format!("{error}: {s}"));
+            return Self::new(doing, CONNECTION_FAILURE, message);
+        };
+        let sqlstate = server.code().code().to_owned();
+        let position = match server.position() {
+            Some(tokio_postgres::error::ErrorPosition::Original(at)) => Some(*at),
+            Some(tokio_postgres::error::ErrorPosition::Internal { .. }) | None => None,
+        };
+        Self {
+            message: without_values(&sqlstate, server.message()),
+            schema: server.schema().map(str::to_owned),
+            constraint: server.constraint().map(str::to_owned),
+            table: server.table().map(str::to_owned),
+            hint: server.hint().map(str::to_owned),
+            position,
+            ..Self::new(doing, &sqlstate, String::new())
+        }
+    }
+
+    /// An error with a SQLSTATE and a message of our own.
+    pub fn new(doing: &str, sqlstate: &str, message: impl Into<String>) -> Self {
+        Self {
+            doing: doing.to_owned(),
+            message: message.into(),
+            sqlstate: sqlstate.to_owned(),
+            schema: None,
+            constraint: None,
+            table: None,
+            position: None,
+            hint: None,
+        }
+    }
+
+    /// A stored value that pgmend did not write.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self::new("read the control schema", "XX001", what)
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_connection(&self) -> bool {
+        self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
+    }
+
+    /// Whether it was raised by pgmend's own tables rather than by the user's change.
+    pub fn is_ours(&self) -> bool {
+        self.schema.as_deref() == Some("pgmend") || self.sqlstate.starts_with("PM")
+    }
+}
+
+/// Data exceptions quote the offending input after a colon: that part is a value.
+fn without_values(sqlstate: &str, message: &str) -> String {
+    match message.find(": \"") {
+        Some(at) if sqlstate.starts_with("22") => message[..at].to_owned(),
+        Some(_) | None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_values;
+
+    #[test]
+    fn a_data_exception_loses_its_quoted_value() {
+        let message = "invalid input syntax for type integer: \"4000 0000 0000 0002\"";
+        assert_eq!(without_values("22P02", message), "invalid input syntax for type integer");
+    }
+}

@@ -1,0 +1,22 @@
+//! The only crate of pgmend with a database driver: sessions, catalog, read transactions, leases,
+//! batch transactions, the control schema. Decides no policy.
+
+pub mod batch;
+pub mod catalog;
+pub mod conninfo;
+pub mod connect;
+pub mod error;
+pub mod gate;
+pub mod images;
+pub mod readtx;
+pub mod scene;
+pub mod schema;
+pub mod session;
+pub mod store;
+
+mod passfile;
+mod service;
+mod tls;
+
+pub use error::PgError;
+pub use session::{Answer, Session, Statement};

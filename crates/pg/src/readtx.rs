@@ -1,0 +1,121 @@
+//! Transactions that plan: one snapshot, read-only at the server. The planner gets nothing else, so a
+//! dry run cannot write: two locks on the door, the type and the server.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::PgError;
+use crate::scene::Scene;
+use crate::session::{Answer, Session, Statement};
+
+/// A transaction with one snapshot.
+pub struct ReadTx<'s> {
+    session: &'s Session,
+    params: Vec<Option<String>>,
+}
+
+impl Session {
+    /// Opens a `repeatable read, read only` transaction as the job's role. `params` are the job's
+    /// parameters and the instant: `$1..$p+1` of every statement built from the job.
+    pub async fn read(&self, scene: &Scene, params: Vec<Option<String>>) -> Result<ReadTx<'_>, PgError> {
+        self.open(scene, "begin isolation level repeatable read read only").await?;
+        Ok(ReadTx { session: self, params })
+    }
+
+    async fn open(&self, scene: &Scene, begin: &str) -> Result<(), PgError> {
+        self.run(&Statement::new("begin a transaction", begin, vec![])).await?;
+        self.dirty.store(true, Ordering::Relaxed);
+        for statement in [scene.enter(), scene.as_job()] {
+            self.pipeline(&[statement]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        }
+        Ok(())
+    }
+
+    /// Opens a `repeatable read` transaction whose only write is a change set (the freeze), or which a
+    /// rehearsal will roll back.
+    pub async fn freeze(&self, scene: &Scene, params: Vec<Option<String>>) -> Result<FreezeTx<'_>, PgError> {
+        self.open(scene, "begin isolation level repeatable read").await?;
+        Ok(FreezeTx { read: ReadTx { session: self, params } })
+    }
+}
+
+impl ReadTx<'_> {
+    /// Runs a statement that has no parameters of the job.
+    pub async fn query(&self, doing: &'static str, sql: &str, params: Vec<String>) -> Result<Answer, PgError> {
+        self.send(Statement::new(doing, sql, params)).await
+    }
+
+    /// Runs a statement built from the job: its parameters come first, `own` after them.
+    pub async fn query_job(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Result<Answer, PgError> {
+        let params = self.params.iter().cloned().chain(own.into_iter().map(Some)).collect();
+        self.send(Statement { doing, sql: sql.to_owned(), params }).await
+    }
+
+    /// Runs a statement that may fail, and goes on in the same transaction if it does.
+    pub async fn attempt(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Result<Answer, PgError> {
+        self.query("set a savepoint", "savepoint pgmend", vec![]).await?;
+        let answer = self.query_job(doing, sql, own).await;
+        if answer.is_err() {
+            self.query("roll back to a savepoint", "rollback to savepoint pgmend", vec![]).await?;
+        }
+        self.query("release a savepoint", "release savepoint pgmend", vec![]).await?;
+        answer
+    }
+
+    /// Changes `statement_timeout` for the rest of the transaction; 0 is none.
+    pub async fn limit_to(&self, timeout_ms: u64) -> Result<(), PgError> {
+        let sql = "select set_config('statement_timeout', $1, true)";
+        self.query("set the statement timeout", sql, vec![timeout_ms.to_string()]).await?;
+        Ok(())
+    }
+
+    /// Ends the transaction.
+    pub async fn end(self) -> Result<(), PgError> {
+        self.session.dirty.store(false, Ordering::Relaxed);
+        self.send(Statement::new("end a transaction", "rollback", vec![])).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn send_statement(&self, statement: Statement) -> Result<(), PgError> {
+        self.send(statement).await.map(|_| ())
+    }
+
+    async fn send(&self, statement: Statement) -> Result<Answer, PgError> {
+        let mut answers = self.session.pipeline(&[statement]).await;
+        answers.pop().unwrap_or_else(|| Err(PgError::corrupt("a statement gave no answer")))
+    }
+}
+
+/// A transaction that computes a change set, or that rehearses.
+pub struct FreezeTx<'s> {
+    /// The same snapshot, to read from.
+    pub read: ReadTx<'s>,
+}
+
+impl FreezeTx<'_> {
+    /// Becomes the session's user, for the functions of the control schema.
+    pub async fn as_self(&self) -> Result<(), PgError> {
+        self.read.query("become the session's user", "select set_config('role', 'none', true)", vec![]).await?;
+        Ok(())
+    }
+
+    /// Takes on the job's role.
+    pub async fn as_job(&self, scene: &Scene) -> Result<(), PgError> {
+        let statement = scene.as_job();
+        self.read.send(statement).await?;
+        Ok(())
+    }
+
+    /// Commits the change set together with whatever was stored beside it.
+    pub async fn commit(self) -> Result<(), PgError> {
+        // An aborted transaction answers COMMIT with Ok: ask whether it is alive before.
+        self.read.query("commit a change set", "select 1", vec![]).await?;
+        self.read.session.dirty.store(false, Ordering::Relaxed);
+        self.read.query("commit a change set", "commit", vec![]).await?;
+        Ok(())
+    }
+
+    /// Gives it up.
+    pub async fn rollback(self) -> Result<(), PgError> {
+        self.read.end().await
+    }
+}

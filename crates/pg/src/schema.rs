@@ -1,0 +1,99 @@
+//! Installs and upgrades the control schema and its group roles.
+
+use crate::error::PgError;
+use crate::session::{Session, Statement};
+
+/// Migrations in order; the version is the position, from 1.
+const MIGRATIONS: &[&str] = &[include_str!("../sql/schema/001_control_schema.sql")];
+const GRANTS: &str = include_str!("../sql/schema/roles.sql");
+
+/// The version that this pgmend needs.
+pub const VERSION: i32 = MIGRATIONS.len() as i32;
+
+/// Group roles: who may run, approve, observe.
+pub const ROLES: [&str; 3] = ["pgmend_runner", "pgmend_approver", "pgmend_observer"];
+
+/// What installing did.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Version before.
+    pub from_version: Option<i32>,
+    /// Roles that exist now.
+    pub roles: Vec<String>,
+    /// What could not be done, with the SQL that a DBA can type.
+    pub notes: Vec<String>,
+}
+
+impl Session {
+    /// Brings the control schema to this version. Safe to repeat; two at once wait for each other.
+    pub async fn install(&self) -> Result<Installed, PgError> {
+        let from_version = self.control_version().await?;
+        if from_version.is_none_or(|v| v < VERSION) {
+            self.migrate(from_version.unwrap_or(0)).await?;
+        }
+        let (roles, notes) = self.install_roles().await?;
+        Ok(Installed { from_version, roles, notes })
+    }
+
+    async fn migrate(&self, _seen: i32) -> Result<(), PgError> {
+        let run = |sql: &'static str| Statement::new("install the control schema", sql, vec![]);
+        self.run(&run("begin")).await?;
+        self.dirty.store(true, std::sync::atomic::Ordering::Relaxed);
+        let result = self.migrate_within().await;
+        self.dirty.store(false, std::sync::atomic::Ordering::Relaxed);
+        let end = if result.is_ok() { "commit" } else { "rollback" };
+        self.run(&run(end)).await?;
+        result
+    }
+
+    async fn migrate_within(&self) -> Result<(), PgError> {
+        let lock = "select pg_advisory_xact_lock(hashtextextended('pgmend.schema', 0))";
+        self.in_transaction(lock).await?;
+        // Asked again under the lock: another process may have been faster.
+        let there = self.in_transaction("select count(*)::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n \
+                                  on n.oid = c.relnamespace where n.nspname = 'pgmend' and c.relname = 'schema_version'");
+        let mut version = 0;
+        if there.await? == Some("1".to_owned()) {
+            let sql = "select coalesce(max(version), 0)::text from pgmend.schema_version";
+            version = self.in_transaction(sql).await?.and_then(|v| v.parse().ok()).unwrap_or(0);
+        }
+        for migration in MIGRATIONS.iter().skip(version) {
+            self.script(migration).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_transaction(&self, sql: &'static str) -> Result<Option<String>, PgError> {
+        let statement = Statement::new("install the control schema", sql, vec![]);
+        let answers = self.pipeline(&[statement]).await;
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(answers.first().and_then(|a| a.scalar().map(str::to_owned)))
+    }
+
+    async fn install_roles(&self) -> Result<(Vec<String>, Vec<String>), PgError> {
+        let mut notes = Vec::new();
+        for role in ROLES {
+            let exists = "select count(*)::text from pg_catalog.pg_roles where rolname = $1";
+            let found = self.run(&Statement::new("look for a role", exists, vec![role.to_owned()])).await?;
+            if found.scalar() == Some("1") {
+                continue;
+            }
+            let create = Statement::new("create a group role", format!("create role {role} nologin"), vec![]);
+            if let Err(error) = self.run(&create).await {
+                notes.push(format!("role {role} is missing ({}); a DBA can type: create role {role} nologin;", error.message));
+            }
+        }
+        let sql = "select coalesce(string_agg(rolname, ','), '') from pg_catalog.pg_roles where rolname like 'pgmend\\_%'";
+        let answer = self.run(&Statement::new("look for roles", sql, vec![])).await?;
+        let roles: Vec<String> =
+            answer.scalar().unwrap_or("").split(',').filter(|r| !r.is_empty()).map(str::to_owned).collect();
+        if ROLES.iter().all(|r| roles.iter().any(|have| have == r)) {
+            if let Err(error) = self.script(GRANTS).await {
+                notes.push(format!("could not grant to the group roles ({}); the owner of schema pgmend can repeat `pgmend init`", error.message));
+            }
+        } else {
+            notes.push("without the group roles only the role that ran `pgmend init` can run jobs".to_owned());
+        }
+        Ok((roles, notes))
+    }
+}

@@ -1,0 +1,411 @@
+//! The control schema's rows: plans, runs, leases, checkpoints. Raw rows become valid values here.
+
+use pgmend_core::id::{PlanId, RunId};
+use pgmend_core::plan::Plan;
+use pgmend_core::run::RunState;
+use serde::Deserialize;
+
+use crate::batch::Lease;
+use crate::error::PgError;
+use crate::session::{Answer, Session, Statement, array_literal};
+
+/// A stored plan.
+#[derive(Debug, Clone)]
+pub struct StoredPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Its digest as stored.
+    pub digest: String,
+    /// Whether it may still start a run.
+    pub fresh: bool,
+    /// The run that consumed it.
+    pub run: Option<RunId>,
+}
+
+/// A stored run.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// The run.
+    pub run_id: RunId,
+    /// Its plan.
+    pub plan_id: PlanId,
+    /// The job's name.
+    pub job: String,
+    /// update, delete, insert or undo.
+    pub kind: String,
+    /// Target for people.
+    pub target: String,
+    /// The target's oid.
+    pub target_oid: u32,
+    /// The run it undoes.
+    pub undo_of: Option<RunId>,
+    /// The run that undid it, if one has succeeded.
+    pub undone_by: Option<RunId>,
+    /// State.
+    pub state: RunState,
+    /// The instant that stands for `now()`.
+    pub instant: String,
+    /// Upper bound of the keys; `None` for a frozen run or an empty table.
+    pub upper_bound: Option<Vec<String>>,
+    /// Rows that the plan expects to change.
+    pub planned_rows: i64,
+    /// Table of images.
+    pub image_table: Option<String>,
+    /// `session_user` that started it.
+    pub started_by: String,
+    /// The role that it acts as.
+    pub effective_role: String,
+    /// Operating-system user, host and version of pgmend.
+    pub client: String,
+    /// When it started.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// Seconds from start to end or now.
+    pub duration_s: f64,
+    /// Rows that still match.
+    pub residual_rows: Option<i64>,
+    /// Of those, beyond the upper bound.
+    pub arrived_later_rows: Option<i64>,
+    /// Checks at the end.
+    pub verification: Vec<String>,
+    /// Whether images are gone.
+    pub pruned: bool,
+    /// Why it was made again.
+    pub again_reason: Option<String>,
+    /// Seconds since it ended.
+    pub ended_s_ago: Option<f64>,
+}
+
+/// The last checkpoint of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LastCheckpoint {
+    /// Number of the last batch; 0 when there is none.
+    pub batch_no: i64,
+    /// Where the cursor stands.
+    pub cursor: Option<Vec<String>>,
+    /// Rows changed so far.
+    pub changed_rows: i64,
+    /// Rows skipped so far.
+    pub skipped_rows: i64,
+    /// Conflicts so far.
+    pub conflict_rows: i64,
+}
+
+/// What `acquire_lease` answered.
+#[derive(Debug, Clone)]
+pub enum LeaseAnswer {
+    /// It is ours.
+    Acquired(Lease),
+    /// Someone holds it.
+    Held {
+        /// Who.
+        holder: String,
+        /// Seconds that it has left.
+        left_s: f64,
+    },
+}
+
+const RUN_COLUMNS: &str = include_str!("../sql/store/run.sql");
+
+impl Session {
+    /// The version of the control schema, `None` when it is not there or not readable.
+    pub async fn control_version(&self) -> Result<Option<i32>, PgError> {
+        let there = "select (to_regclass('pgmend.schema_version') is not null \
+                     and has_schema_privilege('pgmend', 'usage'))::text";
+        // has_schema_privilege raises when there is no such schema: ask the catalog first.
+        let exists = "select count(*)::text from pg_catalog.pg_namespace where nspname = 'pgmend'";
+        let found = self.run(&Statement::new("look for the control schema", exists, vec![])).await?;
+        if found.scalar() != Some("1") {
+            return Ok(None);
+        }
+        if self.run(&Statement::new("look for the control schema", there, vec![])).await?.scalar() != Some("true") {
+            return Ok(None);
+        }
+        let sql = "select max(version)::text from pgmend.schema_version";
+        let version = self.run(&Statement::new("read the control schema's version", sql, vec![])).await?;
+        Ok(version.scalar().and_then(|v| v.parse().ok()))
+    }
+
+    /// The plan whose id starts with `prefix`.
+    pub async fn find_plans(&self, prefix: &str) -> Result<Vec<StoredPlan>, PgError> {
+        self.plans("p.plan_id::text like $1 || '%'", prefix, 2).await
+    }
+
+    /// Plans of the job, newest first.
+    pub async fn plans_of_signature(&self, signature: &str) -> Result<Vec<StoredPlan>, PgError> {
+        self.plans("p.signature = $1", signature, 5).await
+    }
+
+    async fn plans(&self, predicate: &str, value: &str, limit: u32) -> Result<Vec<StoredPlan>, PgError> {
+        let sql = format!(
+            "select p.body, p.digest, (p.expires_at > clock_timestamp())::text, r.run_id::text \
+               from pgmend.plan p left join pgmend.run r on r.plan_id = p.plan_id \
+              where {predicate} order by p.planned_at desc limit {limit}"
+        );
+        let answer = self.run(&Statement::new("read a plan", sql, vec![value.to_owned()])).await?;
+        answer.rows.into_iter().map(stored_plan).collect()
+    }
+
+    /// Runs that a name means: an id or its beginning or end, else the job of that name, newest first.
+    pub async fn find_runs(&self, name: &str) -> Result<Vec<StoredRun>, PgError> {
+        let by_id = "r.run_id::text = $1 or (length($1) >= 8 and (r.run_id::text like $1 || '%' or r.run_id::text like '%' || $1))";
+        let found = self.runs(&format!("where {by_id}"), Some(name)).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        self.runs("where r.job = $1", Some(name)).await
+    }
+
+    /// All runs, newest first, 200 at most.
+    pub async fn all_runs(&self) -> Result<Vec<StoredRun>, PgError> {
+        self.runs("", None).await
+    }
+
+    /// Runs of a signature, newest first.
+    pub async fn runs_of_signature(&self, signature: &str) -> Result<Vec<StoredRun>, PgError> {
+        self.runs("where r.signature = $1", Some(signature)).await
+    }
+
+    /// Runs that undo this one, newest first.
+    pub async fn runs_undoing(&self, run: RunId) -> Result<Vec<StoredRun>, PgError> {
+        self.runs("where r.undo_of = $1::uuid", Some(&run.to_string())).await
+    }
+
+    /// Runs on a table, newest first.
+    pub async fn runs_on(&self, target_oid: u32) -> Result<Vec<StoredRun>, PgError> {
+        self.runs("where r.target_oid = $1::oid", Some(&target_oid.to_string())).await
+    }
+
+    async fn runs(&self, clause: &str, param: Option<&str>) -> Result<Vec<StoredRun>, PgError> {
+        let sql = format!("{RUN_COLUMNS} {clause} order by r.started_at desc limit 200");
+        let params = param.map(str::to_owned).into_iter().collect();
+        let answer = self.run(&Statement::new("read runs", sql, params)).await?;
+        answer.rows.iter().map(|row| stored_run(row)).collect()
+    }
+
+    /// The plan of a run.
+    pub async fn plan_of(&self, plan: PlanId) -> Result<StoredPlan, PgError> {
+        let mut plans = self.plans("p.plan_id = $1::uuid", &plan.to_string(), 1).await?;
+        plans.pop().ok_or_else(|| PgError::corrupt(format!("run without its plan {plan}")))
+    }
+
+    /// The last checkpoint. Reads the primary key backwards.
+    pub async fn last_checkpoint(&self, run: RunId, partition_no: i32) -> Result<LastCheckpoint, PgError> {
+        let sql = "select batch_no::text, to_json(cursor_to)::text, changed_total::text, skipped_total::text, \
+                   conflict_total::text from pgmend.batch where run_id = $1::uuid and partition_no = $2::int \
+                   order by batch_no desc limit 1";
+        let params = vec![run.to_string(), partition_no.to_string()];
+        let answer = self.run(&Statement::new("read the checkpoint", sql, params)).await?;
+        let Some(row) = answer.rows.first() else { return Ok(LastCheckpoint::default()) };
+        Ok(LastCheckpoint {
+            batch_no: number(row, 0)?,
+            cursor: Some(from_json(row, 1)?),
+            changed_rows: number(row, 2)?,
+            skipped_rows: number(row, 3)?,
+            conflict_rows: number(row, 4)?,
+        })
+    }
+
+    /// Takes the lease, or tells who holds it.
+    pub async fn acquire_lease(&self, run: RunId, owner: &str, holder: &str, seconds: u64) -> Result<LeaseAnswer, PgError> {
+        let sql = "select acquired::text, fence::text, held_by, left_s::text \
+                   from pgmend.acquire_lease($1::uuid, 0, $2, $3, $4::double precision)";
+        let params = vec![run.to_string(), owner.to_owned(), holder.to_owned(), seconds.to_string()];
+        let answer = self.run(&Statement::new("take the lease", sql, params)).await?;
+        let row = answer.rows.first().ok_or_else(|| PgError::corrupt("no answer about the lease"))?;
+        if text(row, 0)? == "true" {
+            return Ok(LeaseAnswer::Acquired(Lease { run, partition_no: 0, fence: number(row, 1)? }));
+        }
+        Ok(LeaseAnswer::Held {
+            holder: row.get(2).cloned().flatten().unwrap_or_else(|| "someone".into()),
+            left_s: row.get(3).cloned().flatten().and_then(|s| s.parse().ok()).unwrap_or(1.0),
+        })
+    }
+
+    /// Who holds the lease of a run, and for how many seconds yet.
+    pub async fn lease_holder(&self, run: RunId) -> Result<Option<(String, f64)>, PgError> {
+        let sql = "select holder, extract(epoch from expires_at - clock_timestamp())::text from pgmend.lease \
+                   where run_id = $1::uuid and expires_at > '-infinity' order by partition_no limit 1";
+        let answer = self.run(&Statement::new("read the lease", sql, vec![run.to_string()])).await?;
+        let Some(row) = answer.rows.first() else { return Ok(None) };
+        Ok(Some((text(row, 0)?, text(row, 1)?.parse().unwrap_or(0.0))))
+    }
+
+    /// Renews the lease; false when it has been taken over.
+    pub async fn heartbeat(&self, lease: &Lease, seconds: u64) -> Result<bool, PgError> {
+        let sql = "select pgmend.heartbeat($1::uuid, $2::int, $3::bigint, $4::double precision)::text";
+        let params =
+            vec![lease.run.to_string(), lease.partition_no.to_string(), lease.fence.to_string(), seconds.to_string()];
+        Ok(self.run(&Statement::new("renew the lease", sql, params)).await?.scalar() == Some("true"))
+    }
+
+    /// Gives the lease back.
+    pub async fn release(&self, lease: &Lease) -> Result<(), PgError> {
+        let sql = "select pgmend.release_lease($1::uuid, $2::int, $3::bigint)";
+        let params = vec![lease.run.to_string(), lease.partition_no.to_string(), lease.fence.to_string()];
+        self.run(&Statement::new("release the lease", sql, params)).await?;
+        Ok(())
+    }
+
+    /// Moves a run to another state, while the lease is held.
+    pub async fn change_state(&self, lease: &Lease, from: &[&str], to: &RunState, end: Option<&End>) -> Result<(), PgError> {
+        let reason = match to {
+            RunState::Paused { reason } => Some(reason.clone()),
+            RunState::Failed { failure } => Some(failure.clone()),
+            RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
+        };
+        let from: Vec<String> = from.iter().map(|&s| s.to_owned()).collect();
+        let params = vec![
+            Some(lease.run.to_string()),
+            Some(lease.fence.to_string()),
+            Some(array_literal(&from)),
+            Some(to.name().to_owned()),
+            reason,
+            end.and_then(|e| e.residual_rows).map(|n| n.to_string()),
+            end.and_then(|e| e.arrived_later_rows).map(|n| n.to_string()),
+            end.map(|e| array_literal(&e.verification)),
+        ];
+        let sql = "select pgmend.change_state($1::uuid, $2::bigint, $3::text[], $4, $5, $6::bigint, $7::bigint, $8::text[])";
+        self.run(&Statement { doing: "change the run's state", sql: sql.into(), params }).await?;
+        Ok(())
+    }
+
+    /// Appends to a run's ledger.
+    pub async fn append_ledger(&self, run: RunId, fact: &str, body: &serde_json::Value) -> Result<(), PgError> {
+        let sql = "select pgmend.append_ledger($1::uuid, $2, $3)::text";
+        let params = vec![run.to_string(), fact.to_owned(), body.to_string()];
+        self.run(&Statement::new("append to the ledger", sql, params)).await?;
+        Ok(())
+    }
+
+    /// A run's ledger, in order.
+    pub async fn ledger(&self, run: RunId) -> Result<Vec<pgmend_core::ledger::Entry>, PgError> {
+        let sql = "select json_build_object('entry_no', entry_no, 'recorded_at', to_char(recorded_at at time zone 'UTC', \
+                   'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), 'fact', fact, 'actor', actor, 'body', body, 'hash', hash)::text \
+                   from pgmend.ledger where run_id = $1::uuid order by entry_no";
+        let answer = self.run(&Statement::new("read the ledger", sql, vec![run.to_string()])).await?;
+        answer.rows.iter().map(|row| from_json(row, 0)).collect()
+    }
+
+    /// Conflicts of a run: key as JSON array of texts, and reason.
+    pub async fn conflicts(&self, run: RunId, limit: i64) -> Result<Vec<(Vec<String>, String)>, PgError> {
+        let sql = "select to_json(key)::text, reason from pgmend.conflict where run_id = $1::uuid order by n limit $2::bigint";
+        let answer = self.run(&Statement::new("read conflicts", sql, vec![run.to_string(), limit.to_string()])).await?;
+        answer.rows.iter().map(|row| Ok((from_json(row, 0)?, text(row, 1)?))).collect()
+    }
+}
+
+/// What a run found at its end.
+#[derive(Debug, Clone, Default)]
+pub struct End {
+    /// Rows that still match.
+    pub residual_rows: Option<i64>,
+    /// Of those, beyond the upper bound.
+    pub arrived_later_rows: Option<i64>,
+    /// Checks made.
+    pub verification: Vec<String>,
+}
+
+fn stored_plan(row: Vec<Option<String>>) -> Result<StoredPlan, PgError> {
+    let plan: Plan = serde_json::from_str(&text(&row, 0)?)
+        .map_err(|e| PgError::corrupt(format!("a stored plan does not read: {e}")))?;
+    if plan.format != pgmend_core::plan::FORMAT {
+        return Err(PgError::corrupt(format!("plan {} has format {}, this pgmend knows {}", plan.plan_id, plan.format, pgmend_core::plan::FORMAT)));
+    }
+    let digest = text(&row, 1)?;
+    if plan.digest().0 != digest {
+        return Err(PgError::corrupt(format!("plan {} does not have the digest it was stored with", plan.plan_id)));
+    }
+    let run = row.get(3).cloned().flatten().map(|id| id.parse()).transpose();
+    let run = run.map_err(|_| PgError::corrupt("a run's id is no uuid"))?;
+    Ok(StoredPlan { plan, digest, fresh: text(&row, 2)? == "true", run })
+}
+
+#[derive(Deserialize)]
+struct RunRow {
+    run_id: RunId,
+    plan_id: PlanId,
+    job: String,
+    kind: String,
+    target: String,
+    target_oid: u32,
+    undo_of: Option<RunId>,
+    undone_by: Option<RunId>,
+    state: String,
+    reason: Option<String>,
+    instant: String,
+    upper_bound: Option<Vec<String>>,
+    planned_rows: i64,
+    image_table: Option<String>,
+    started_by: String,
+    effective_role: String,
+    client: String,
+    started_at: String,
+    ended_at: Option<String>,
+    duration_s: f64,
+    residual_rows: Option<i64>,
+    arrived_later_rows: Option<i64>,
+    verification: Vec<String>,
+    pruned: bool,
+    again_reason: Option<String>,
+    ended_s_ago: Option<f64>,
+}
+
+fn stored_run(row: &[Option<String>]) -> Result<StoredRun, PgError> {
+    let row: RunRow = from_json(row, 0)?;
+    let state = match (row.state.as_str(), row.reason) {
+        ("running", None) => RunState::Running,
+        ("paused", Some(reason)) => RunState::Paused { reason },
+        ("failed", Some(failure)) => RunState::Failed { failure },
+        ("succeeded", None) => RunState::Succeeded,
+        ("cancelled", _) => RunState::Cancelled,
+        (state, _) => return Err(PgError::corrupt(format!("run {} is {state} with columns that do not belong to it", row.run_id))),
+    };
+    Ok(StoredRun {
+        run_id: row.run_id,
+        plan_id: row.plan_id,
+        job: row.job,
+        kind: row.kind,
+        target: row.target,
+        target_oid: row.target_oid,
+        undo_of: row.undo_of,
+        undone_by: row.undone_by,
+        state,
+        instant: row.instant,
+        upper_bound: row.upper_bound,
+        planned_rows: row.planned_rows,
+        image_table: row.image_table,
+        started_by: row.started_by,
+        effective_role: row.effective_role,
+        client: row.client,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+        duration_s: row.duration_s,
+        residual_rows: row.residual_rows,
+        arrived_later_rows: row.arrived_later_rows,
+        verification: row.verification,
+        pruned: row.pruned,
+        again_reason: row.again_reason,
+        ended_s_ago: row.ended_s_ago,
+    })
+}
+
+pub(crate) fn text(row: &[Option<String>], at: usize) -> Result<String, PgError> {
+    row.get(at).cloned().flatten().ok_or_else(|| PgError::corrupt("a NULL where a value must be"))
+}
+
+pub(crate) fn number(row: &[Option<String>], at: usize) -> Result<i64, PgError> {
+    text(row, at)?.parse().map_err(|_| PgError::corrupt("a number that does not read"))
+}
+
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(row: &[Option<String>], at: usize) -> Result<T, PgError> {
+    serde_json::from_str(&text(row, at)?).map_err(|e| PgError::corrupt(format!("a stored value does not read: {e}")))
+}
+
+impl Answer {
+    /// The number in the first column of the first row.
+    pub fn number(&self) -> Result<i64, PgError> {
+        number(self.rows.first().map_or(&[], Vec::as_slice), 0)
+    }
+}

@@ -1,0 +1,135 @@
+//! Applies a change set, or restores from images, without the user's statement. A row that is not as
+//! the change set found it is left alone; the caller finds it by what was not returned.
+
+use pgmend_core::table::{Column, Key, Table, quote_ident};
+
+use crate::assign;
+use crate::rewriter::ImageColumns;
+
+/// A window of a change set's ordinals, `n > $lower and n <= $upper`, by parameter number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The number of the parameter to start after.
+    pub lower: usize,
+    /// The number of the last ordinal's parameter.
+    pub upper: usize,
+}
+
+impl Window {
+    /// The condition over the rows called `alias`.
+    pub fn condition(self, alias: &str) -> String {
+        format!("{alias}.n > ${}::text::bigint and {alias}.n <= ${}::text::bigint", self.lower, self.upper)
+    }
+}
+
+/// Pairs of a table column and a column of the change set or image.
+pub type Guard = Vec<(String, String)>;
+
+/// `update target as t set c = s.after_c … from change_set as s`. Rows match by key and only if every
+/// guard column still equals, byte for byte, what the change set says. Returning yields `s.n`.
+pub fn apply_update(
+    table: &Table,
+    key: &Key,
+    change_set: &str,
+    columns: &ImageColumns,
+    guard: &Guard,
+    window: Window,
+    returning: bool,
+) -> String {
+    let set: Vec<String> = columns
+        .after
+        .iter()
+        .map(|(column, image)| format!("{} = s.{}", quote_ident(column), quote_ident(image)))
+        .collect();
+    format!(
+        "update {} as t set {} from {change_set} as s where {} and s.op = 'U' and {}{}{}",
+        table.name.sql(),
+        set.join(", "),
+        window.condition("s"),
+        same_key(table, key, &columns.keys),
+        unchanged(table, guard),
+        returned(returning)
+    )
+}
+
+/// `delete from target as t using change_set as s`, guarded as [`apply_update`]. `block` is one more
+/// condition over `t` and `s`.
+#[expect(clippy::too_many_arguments, reason = "each is one part of the statement's text")]
+pub fn apply_delete(
+    table: &Table,
+    key: &Key,
+    change_set: &str,
+    columns: &ImageColumns,
+    guard: &Guard,
+    window: Window,
+    block: Option<&str>,
+    returning: bool,
+) -> String {
+    let block = block.map_or_else(String::new, |block| format!(" and ({block})"));
+    format!(
+        "delete from {} as t using {change_set} as s where {} and s.op = 'D' and {}{}{block}{}",
+        table.name.sql(),
+        window.condition("s"),
+        same_key(table, key, &columns.keys),
+        unchanged(table, guard),
+        returned(returning)
+    )
+}
+
+/// `insert into target … select from change_set … on conflict do nothing`, in order. `values` pairs
+/// table columns with the columns that hold their values; generated columns are not among them.
+/// Returning yields the key as `pgmend_k1..`.
+pub fn apply_insert(
+    table: &Table,
+    key: &Key,
+    change_set: &str,
+    values: &Guard,
+    window: Window,
+    returning: bool,
+) -> String {
+    let columns: Vec<String> = values.iter().map(|(column, _)| quote_ident(column)).collect();
+    let sources: Vec<String> = values.iter().map(|(_, image)| format!("s.{}", quote_ident(image))).collect();
+    let keys: Vec<String> = table
+        .key_columns(key)
+        .enumerate()
+        .map(|(i, column)| format!("t.{} as pgmend_k{}", quote_ident(&column.name), i + 1))
+        .collect();
+    let returned = if returning { format!(" returning {}", keys.join(", ")) } else { String::new() };
+    format!(
+        "insert into {} as t ({}) overriding system value select {} from {change_set} as s where {} and s.op = 'I' \
+         order by s.n on conflict do nothing{returned}",
+        table.name.sql(),
+        columns.join(", "),
+        sources.join(", "),
+        window.condition("s")
+    )
+}
+
+/// `t.k = s.key_k and …`: the column's own operator and collation.
+pub(crate) fn same_key(table: &Table, key: &Key, images: &[String]) -> String {
+    let pairs: Vec<String> = table
+        .key_columns(key)
+        .zip(images)
+        .map(|(column, image)| format!("t.{} = s.{}", quote_ident(&column.name), quote_ident(image)))
+        .collect();
+    pairs.join(" and ")
+}
+
+/// ` and row(t.c)::record *= row(s.before_c)::record`, which works for every type and for NULL.
+pub(crate) fn unchanged(table: &Table, guard: &Guard) -> String {
+    if guard.is_empty() {
+        return String::new();
+    }
+    let cast = |name: &str| {
+        let column: Option<&Column> = table.column(name).filter(|column| column.domain.is_some());
+        // Records compare only if their types are the same; images have the base type.
+        column.map_or_else(String::new, |column| format!("::{}", assign::lossless(&column.base_type)))
+    };
+    let current: Vec<String> = guard.iter().map(|(c, _)| format!("t.{}{}", quote_ident(c), cast(c))).collect();
+    let expected: Vec<String> = guard.iter().map(|(c, image)| format!("s.{}{}", quote_ident(image), cast(c))).collect();
+    format!(" and row({})::record *= row({})::record", current.join(", "), expected.join(", "))
+}
+
+fn returned(returning: bool) -> &'static str {
+    if returning { " returning s.n" } else { "" }
+}

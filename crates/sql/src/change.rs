@@ -1,0 +1,163 @@
+//! The user's own change over a range of keys, its images, and its change set.
+
+use pg_query::Node;
+use pg_query::protobuf as p;
+use pgmend_core::refusal::Refusal;
+use pgmend_core::table::quote_ident;
+
+use crate::deparse;
+use crate::fragment;
+use crate::keyset::{self, Range};
+use crate::matched::{Lock, names, qualify};
+use crate::rewriter::{ImageColumns, Rewriter};
+use crate::statement::{Kind, Tree};
+
+/// What a change gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returning<'s> {
+    /// Nothing.
+    None,
+    /// The key as `pgmend_k1..` and these columns as `pgmend_a1..`.
+    Rows(&'s [String]),
+}
+
+impl Rewriter<'_> {
+    /// The user's own UPDATE or DELETE over a range of keys.
+    pub fn change(&self, range: Range, skip_unchanged: bool, returning: Returning<'_>) -> Result<String, Refusal> {
+        if skip_unchanged && !self.computable_after() {
+            return Err(self.no_after());
+        }
+        let mut extra = keyset::conditions(range, self.called(), &self.key_columns())?;
+        extra.extend(self.differs(skip_unchanged)?);
+        let mut tree = self.tree.clone();
+        let (condition, returns) = match &mut tree {
+            Tree::Update(update) => (&mut update.where_clause, &mut update.returning_clause),
+            Tree::Delete(delete) => (&mut delete.where_clause, &mut delete.returning_clause),
+            Tree::Insert(_) => return Err(self.no_after()),
+        };
+        for conjunct in extra {
+            *condition = Some(Box::new(fragment::and(condition.take().map(|node| *node), conjunct)));
+        }
+        *returns = self.returning(returning);
+        deparse::text(&tree.node())
+    }
+
+    /// RETURNING with the target's name before every column: joined tables may have the same ones.
+    pub(crate) fn returning(&self, returning: Returning<'_>) -> Option<p::ReturningClause> {
+        let Returning::Rows(columns) = returning else { return None };
+        let mut exprs: Vec<Node> = Vec::new();
+        for (i, column) in self.key_columns().iter().enumerate() {
+            exprs.push(fragment::output(fragment::column(self.called(), &column.name), format!("pgmend_k{}", i + 1)));
+        }
+        for (i, column) in columns.iter().enumerate() {
+            exprs.push(fragment::output(fragment::column(self.called(), column), format!("pgmend_a{}", i + 1)));
+        }
+        Some(p::ReturningClause { options: Vec::new(), exprs })
+    }
+
+    /// Saves the images of the range before the change. `batch` is a parameter's number. `columns.after`
+    /// holds all of [`Self::after_columns`], in order, or nothing.
+    pub fn image_insert(
+        &self,
+        image: &str,
+        batch: usize,
+        range: Range,
+        columns: &ImageColumns,
+        skip_unchanged: bool,
+        lock: Lock,
+    ) -> Result<String, Refusal> {
+        let rows = self.rows(&before(columns), !columns.after.is_empty(), range, skip_unchanged, lock)?;
+        Ok(format!(
+            "insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, '{}', {} from ({rows}) as m",
+            list(columns),
+            self.op(),
+            qualify("m", &outputs(columns))
+        ))
+    }
+
+    /// Changes the range and saves its images in one statement, one snapshot for both: before-images
+    /// as the SELECT sees them, after-images (any columns) as RETURNING gives them.
+    pub fn image_change(
+        &self,
+        image: &str,
+        batch: usize,
+        range: Range,
+        columns: &ImageColumns,
+        skip_unchanged: bool,
+    ) -> Result<String, Refusal> {
+        let rows = self.rows(&before(columns), false, range, skip_unchanged, Lock::None)?;
+        let after: Vec<String> = columns.after.iter().map(|(column, _)| column.clone()).collect();
+        let change = self.change(range, skip_unchanged, Returning::Rows(&after))?;
+        let keys = names('k', columns.keys.len());
+        let same: Vec<String> = keys.iter().map(|key| format!("m.{key} = c.{key}")).collect();
+        let mut values: Vec<String> = keys.iter().map(|key| format!("m.{key}")).collect();
+        values.extend(names('b', columns.before.len()).iter().map(|name| format!("m.{name}")));
+        values.extend(names('a', columns.after.len()).iter().map(|name| format!("c.{name}")));
+        Ok(format!(
+            "with pgmend_changed as ({change}) insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, \
+             '{}', {} from ({rows}) as m join pgmend_changed as c on {}",
+            list(columns),
+            self.op(),
+            values.join(", "),
+            same.join(" and ")
+        ))
+    }
+
+    /// UPDATE or DELETE: computes the change set in key order: `op`, keys, before, after. `n` is left to
+    /// its default. `distinct` keeps one row for each key (a joining UPDATE whose matches agree).
+    /// `skip_unchanged` leaves out rows that are already right.
+    pub fn freeze_insert(
+        &self,
+        change_set: &str,
+        columns: &ImageColumns,
+        distinct: bool,
+        skip_unchanged: bool,
+    ) -> Result<String, Refusal> {
+        let after = !columns.after.is_empty();
+        let keys = qualify("m", &names('k', columns.keys.len()));
+        let rows = if distinct || !after {
+            self.rows(&before(columns), after, Range::default(), skip_unchanged && after, Lock::None)?
+        } else {
+            self.matched(&crate::matched::Matched {
+                before: &before(columns),
+                after,
+                join: crate::matched::Join::All,
+                skip_unchanged,
+                ..crate::matched::Matched::default()
+            })?
+        };
+        Ok(format!(
+            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {keys}",
+            list(columns),
+            self.op(),
+            qualify("m", &outputs(columns))
+        ))
+    }
+
+    fn op(&self) -> char {
+        match self.statement.kind() {
+            Kind::Update => 'U',
+            Kind::Delete => 'D',
+            Kind::Insert => 'I',
+        }
+    }
+}
+
+fn before(columns: &ImageColumns) -> Vec<String> {
+    columns.before.iter().map(|(column, _)| column.clone()).collect()
+}
+
+/// The image's columns, quoted.
+fn list(columns: &ImageColumns) -> String {
+    let sides = columns.before.iter().chain(&columns.after).map(|(_, image)| image);
+    let quoted: Vec<String> = columns.keys.iter().chain(sides).map(|name| quote_ident(name)).collect();
+    quoted.join(", ")
+}
+
+/// The outputs of `matched` that go into [`list`].
+fn outputs(columns: &ImageColumns) -> Vec<String> {
+    let mut outputs = names('k', columns.keys.len());
+    outputs.extend(names('b', columns.before.len()));
+    outputs.extend(names('a', columns.after.len()));
+    outputs
+}

@@ -1,0 +1,67 @@
+//! Conditions, orders and limits over the key. The server alone compares keys: with the column's own
+//! operators and collation, against parameters of the column's exact type.
+
+use pg_query::Node;
+use pg_query::NodeEnum;
+use pg_query::protobuf as p;
+use pgmend_core::refusal::Refusal;
+use pgmend_core::table::Column;
+
+use crate::fragment;
+
+/// A range of keys `(lower, upper]`. Each bound is the number of its first parameter, one for each
+/// key column, or absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Range {
+    /// The key to start after.
+    pub lower: Option<usize>,
+    /// The last key.
+    pub upper: Option<usize>,
+}
+
+/// The conditions of a range over the columns of `qualifier`.
+pub(crate) fn conditions(range: Range, qualifier: &str, key: &[&Column]) -> Result<Vec<Node>, Refusal> {
+    let bounds = [(">", range.lower), ("<=", range.upper)];
+    let bounds = bounds.into_iter().filter_map(|(operator, first)| first.map(|first| (operator, first)));
+    bounds.map(|(operator, first)| fragment::expression(&compare(operator, first, qualifier, key))).collect()
+}
+
+/// `a > x` for one column, `(a, b) > (x, y)` for several: never column by column.
+pub(crate) fn compare(operator: &str, first: usize, qualifier: &str, key: &[&Column]) -> String {
+    let columns: Vec<String> = key.iter().map(|c| fragment::column_sql(qualifier, &c.name)).collect();
+    let values: Vec<String> =
+        key.iter().enumerate().map(|(i, c)| format!("${}::text::{}", first + i, c.base_type.sql)).collect();
+    match columns.as_slice() {
+        [column] => format!("{column} {operator} {}", values.join("")),
+        [..] => format!("({}) {operator} ({})", columns.join(", "), values.join(", ")),
+    }
+}
+
+/// Adds order, limit and lock to a SELECT. The order names the table's columns, never an output:
+/// an output cast to text would sort as text.
+pub(crate) fn arrange(
+    select: &mut p::SelectStmt,
+    qualifier: &str,
+    order: Option<&[&Column]>,
+    limit: Option<usize>,
+    lock: Option<&str>,
+) -> Result<(), Refusal> {
+    let mut sql = "select from x".to_owned();
+    if let Some(key) = order {
+        let columns: Vec<String> = key.iter().map(|c| fragment::column_sql(qualifier, &c.name)).collect();
+        sql.push_str(&format!(" order by {}", columns.join(", ")));
+    }
+    if let Some(limit) = limit {
+        sql.push_str(&format!(" limit ${limit}::text::bigint"));
+    }
+    if let Some(lock) = lock {
+        sql.push_str(&format!(" {lock} of {}", pgmend_core::table::quote_ident(qualifier)));
+    }
+    if let NodeEnum::SelectStmt(model) = fragment::statement(&sql)? {
+        select.sort_clause = model.sort_clause;
+        select.limit_count = model.limit_count;
+        select.limit_option = model.limit_option;
+        select.locking_clause = model.locking_clause;
+    }
+    Ok(())
+}

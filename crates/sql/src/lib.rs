@@ -1,0 +1,39 @@
+//! Reads the user's statement with PostgreSQL's own grammar, says what it does, and builds every
+//! statement that touches a user's table. Pure: nothing here connects anywhere.
+//!
+//! The tree is edited and deparsed, never the text; the deparsed text is parsed again and compared.
+//! Parameters of every built statement, all declared `text` by the driver: `$1..$p` the user's,
+//! `$p+1` the run's instant, from `$p+2` the statement's own.
+
+mod apply;
+mod assign;
+mod change;
+mod clock;
+mod conflict;
+mod constants;
+mod deparse;
+mod depth;
+mod fragment;
+mod insert;
+mod keyset;
+mod matched;
+mod params;
+mod reads;
+mod rewriter;
+mod scan;
+mod statement;
+mod text;
+mod upsert;
+mod walk;
+
+pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update};
+pub use change::Returning;
+pub use conflict::Applied;
+pub use constants::constants;
+pub use keyset::Range;
+pub use matched::{Join, Lock, Matched};
+pub use reads::{ColumnsRead, FunctionUse, Place};
+pub use rewriter::{ImageColumns, Options, Rewriter, Target};
+pub use scan::{greatest_key, row_count, window};
+pub use statement::{Kind, OnConflict, ParamDecl, Statement};
+pub use upsert::insert_imaged;

@@ -1,0 +1,109 @@
+//! A database of its own for one test.
+
+use std::process;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::KitError;
+use crate::server::Server;
+use crate::sql::{PgErrorText, Sql};
+
+/// PostgreSQL cuts names at 63 bytes; the rest of the name takes up to 24.
+const LONGEST_HINT: usize = 32;
+
+/// An empty database; dropped, with the roles made for it, when the test is over.
+#[derive(Debug)]
+pub struct Database {
+    name: String,
+    address: String,
+    admin_url: String,
+    roles: Mutex<Vec<String>>,
+}
+
+impl Database {
+    /// Creates a database whose name starts with `hint`, so that a log tells whose it is.
+    pub fn create(server: &Server, hint: &str) -> Result<Self, KitError> {
+        let name = unique(hint);
+        let admin_url = server.url("postgres", "postgres");
+        let doing = "create a database for the test";
+        let mut admin = Sql::connect(&admin_url).map_err(KitError::while_doing(doing))?;
+        // template0 has no sessions that could be in the way.
+        let sql = format!("create database {name} template template0");
+        admin.run(&sql).map_err(KitError::while_doing(doing))?;
+        let address = format!("{}:{}", server.host(), server.port());
+        Ok(Self { name, address, admin_url, roles: Mutex::new(Vec::new()) })
+    }
+
+    /// The database's name; it needs no quotes.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The URL for the superuser.
+    pub fn url(&self) -> String {
+        self.url_for("postgres")
+    }
+
+    /// The URL for another role, which needs no password.
+    pub fn url_for(&self, role: &str) -> String {
+        format!("postgresql://{role}@{}/{}", self.address, self.name)
+    }
+
+    /// Opens a session of the superuser.
+    pub fn sql(&self) -> Result<Sql, PgErrorText> {
+        Sql::connect(&self.url())
+    }
+
+    /// Creates a role that may log in, and returns its name, which no other test uses.
+    ///
+    /// Roles belong to the whole server, so tests that share one must not choose names.
+    /// `options` follow LOGIN, for example `"in role reporting"`; it may be empty.
+    pub fn create_role(&self, hint: &str, options: &str) -> Result<String, PgErrorText> {
+        let role = unique(hint);
+        self.sql()?.run(&format!("create role {role} login {options}"))?;
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner).push(role.clone());
+        Ok(role)
+    }
+
+    fn drop_all(&self) -> Result<(), PgErrorText> {
+        let mut own = self.sql()?;
+        // Both keep a database from being dropped, even with (force).
+        let prepared = "select gid from pg_prepared_xacts where database = current_database()";
+        for gid in own.run(prepared)?.into_iter().flatten().flatten() {
+            own.run(&format!("rollback prepared '{}'", gid.replace('\'', "''")))?;
+        }
+        own.run(
+            "select pg_drop_replication_slot(slot_name)
+               from pg_replication_slots
+              where database = current_database()
+                and not active",
+        )?;
+        drop(own);
+        let mut admin = Sql::connect(&self.admin_url)?;
+        admin.run(&format!("drop database if exists {} with (force)", self.name))?;
+        for role in self.roles.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            admin.run(&format!("drop role if exists {role}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // Whatever stays behind goes with the server. A stopped server is no reason to fail.
+        let _left_behind = self.drop_all();
+    }
+}
+
+/// A name that no other test of this or another process gets.
+fn unique(hint: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let hint: String = hint
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+        .take(LONGEST_HINT)
+        .collect();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("t_{hint}_{}_{count}", process::id())
+}
