@@ -381,6 +381,8 @@ pub struct Plan {
     pub params: Vec<BoundParam>,
     /// The run that this plan undoes.
     pub undo_of: Option<RunId>,
+    /// The predicate that limits an undo to some of the rows.
+    pub undo_where: Option<String>,
     /// Stream or freeze.
     pub mode: Mode,
     /// Why this mode, in a sentence.

@@ -1,1 +1,264 @@
-//! undo
+//! Undo: a plan whose change set is the before-images of a run, applied with compare-and-set like any
+//! frozen plan. Restores a row only where its values are still the after-image; the rest are conflicts.
+
+mod columns;
+mod source;
+
+use pgmend_core::digest::Digest;
+use pgmend_core::finding::Finding;
+use pgmend_core::id::PlanId;
+use pgmend_core::job::Mode;
+use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
+use pgmend_core::plan::{ChangeKind, Counts, Figure, Plan, PlanImages, PlanKey, RunSql, Surroundings};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
+use pgmend_core::table::Table;
+use pgmend_pg::readtx::FreezeTx;
+use pgmend_pg::store::StoredRun;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
+use crate::plan::{cost, freeze, planning_scene};
+use crate::progress::Observer;
+use columns::UndoColumns;
+use source::Source;
+
+impl Engine {
+    /// Plans the undo of a run; a job's name means its latest forward run. Computes and stores the change
+    /// set of what would be restored.
+    pub async fn plan_undo(&mut self, name: &str, options: &UndoOptions) -> Result<Planned, Error> {
+        self.refuse_standby()?;
+        self.need_control_schema().await?;
+        let run = self.run_to_undo(name).await?;
+        self.refuse_undone(&run, options)?;
+        self.refuse_driven(&run).await?;
+        let forward = self.session.plan_of(run.plan_id).await?.plan;
+        self.refuse_other_server(&forward)?;
+        let predicate = options.predicate.as_deref().map(pgmend_sql::predicate).transpose()?;
+        let plan = self.compute(&run, &forward, predicate, false, options.plan.show_values).await?;
+        let digest = plan.digest().0;
+        Ok(Planned { plan, digest, stored: true })
+    }
+
+    /// Undoes a run: resumes an unfinished undo of it, else plans and runs.
+    pub async fn undo(&mut self, name: &str, options: &UndoOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+        self.refuse_standby()?;
+        self.need_control_schema().await?;
+        let run = self.run_to_undo(name).await?;
+        let undoing = self.session.runs_undoing(run.run_id).await?;
+        if let Some(unfinished) = undoing.iter().find(|u| !u.state.ended()) {
+            return self.resume(&unfinished.run_id.to_string(), observer).await;
+        }
+        let planned = self.plan_undo(name, options).await?;
+        self.start_undo(planned.plan, observer).await
+    }
+
+    /// Starts the run of an undo's plan; a run that was paused or failed is given up first.
+    pub(crate) async fn start_undo(&mut self, plan: Plan, observer: &mut Observer) -> Result<Outcome, Error> {
+        if let Some(undone) = plan.undo_of {
+            let undone = self.one_run(&undone.to_string()).await?;
+            if !undone.state.ended() {
+                self.cancel(&undone, observer).await?;
+            }
+        }
+        self.start(plan, &RunOptions::default(), observer).await
+    }
+
+    async fn cancel(&mut self, run: &StoredRun, observer: &mut Observer) -> Result<(), Error> {
+        let lease = crate::run::take_lease(&self.session, run.run_id, pgmend_core::limits::LEASE_SECONDS, observer).await?;
+        self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None).await?;
+        self.session.append_ledger(run.run_id, "run_cancelled", &serde_json::json!({ "why": "undo" })).await?;
+        self.session.release(&lease).await?;
+        Ok(())
+    }
+
+    /// A run's id means that run; a job's name its latest forward run.
+    async fn run_to_undo(&self, name: &str) -> Result<StoredRun, Error> {
+        let found = self.session.find_runs(name).await?;
+        let by_job = found.first().is_some_and(|r| r.job == name);
+        let wanted = found.into_iter().find(|r| !by_job || r.kind != "undo");
+        wanted.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no run or job `{name}`"), "type: pgmend list").into())
+    }
+
+    fn refuse_undone(&self, run: &StoredRun, options: &UndoOptions) -> Result<(), Error> {
+        let Some(by) = run.undone_by.filter(|_| options.predicate.is_none()) else { return Ok(()) };
+        let message = format!("run {} is already undone, by run {by}", run.run_id);
+        let help = format!("to make the change again, undo the undo: pgmend undo {by}");
+        Err(Refusal::new(Code::AlreadyUndone, message, help).into())
+    }
+
+    /// A run that somebody drives must stop first.
+    async fn refuse_driven(&self, run: &StoredRun) -> Result<(), Error> {
+        if run.state.ended() {
+            return Ok(());
+        }
+        match self.session.lease_holder(run.run_id).await? {
+            Some((holder, left)) if left > 0.0 => {
+                let message = format!("run {} has not ended: {holder} drives it", run.run_id);
+                let help = "stop that process with Ctrl-C (or wait until its lease runs out), then undo";
+                Err(Refusal::new(Code::NotFinished, message, help).into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Computes the undo's change set and plan in one transaction. Rows that are already as before are
+    /// left out; the common case has none, so only a second pass filters them.
+    async fn compute(&mut self, run: &StoredRun, forward: &Plan, predicate: Option<String>, filter: bool, show: bool) -> Result<Plan, Error> {
+        let source = Source::of(run, forward, &self.session).await?;
+        // Undone, redone, undone again: each is another change.
+        let prior = self.session.runs_undoing(run.run_id).await?.iter().filter(|u| u.state == RunState::Succeeded).count();
+        let scene = planning_scene(&self.here);
+        let tx = self.session.freeze(&scene, vec![Some(self.here.now.clone())]).await?;
+        let computed = self.compute_within(&tx, &scene, run, forward, &source, predicate.as_deref(), filter, show, prior).await;
+        match computed {
+            Ok(Some(plan)) => {
+                tx.as_self().await?;
+                tx.store_plan(&plan).await?;
+                tx.commit().await?;
+                Ok(plan)
+            }
+            Ok(None) => {
+                tx.rollback().await?;
+                Box::pin(self.compute(run, forward, predicate, true, show)).await
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the pieces of one computation, all of different types")]
+    async fn compute_within(
+        &self,
+        tx: &FreezeTx<'_>,
+        scene: &pgmend_pg::scene::Scene,
+        run: &StoredRun,
+        forward: &Plan,
+        source: &Source,
+        predicate: Option<&str>,
+        filter: bool,
+        show: bool,
+        prior: usize,
+    ) -> Result<Option<Plan>, Error> {
+        let table = current_table(&tx.read, forward, &self.here.settings.search_path).await?;
+        let columns = UndoColumns::of(&tx.read, &table, forward, source).await?;
+        let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
+        let relation = freeze::relation(plan_id, &format!("undo {}", run.job), &self.here.now);
+        let fill = source.filling(&relation, &table, &columns, predicate, filter);
+        let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
+        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, &comment).await?;
+        let number = 2;
+        let built = columns.statements(&table, &relation.sql(), source.ops(), number);
+        let classes = tx.read.query("look for conflicts", &built.classify, vec![]).await?;
+        let classes: Vec<(String, i64)> = classes
+            .rows
+            .iter()
+            .map(|r| (r.get(1).cloned().flatten().unwrap_or_default(), r.get(2).cloned().flatten().and_then(|n| n.parse().ok()).unwrap_or(0)))
+            .collect();
+        let of = |reason: &str| classes.iter().filter(|(r, _)| r == reason).map(|(_, n)| n).sum::<i64>();
+        if of("already") > 0 && !filter {
+            return Ok(None);
+        }
+        let conflicts: Vec<&(String, i64)> = classes.iter().filter(|(r, _)| !r.is_empty()).collect();
+        let imaged = self.session_count(&tx.read, source).await?;
+        let restorable = of("");
+        let counts = Counts {
+            scanned_rows: Figure::exact(imaged),
+            matched_rows: Figure::exact(imaged),
+            changed_rows: Figure::exact(restorable),
+            already_right_rows: Figure::exact(if predicate.is_some() { 0 } else { imaged - change_set.rows }),
+            conflict_rows: Figure::exact(conflicts.iter().map(|(_, n)| n).sum()),
+        };
+        let mut findings: Vec<Finding> = conflicts
+            .iter()
+            .map(|(reason, n)| Finding::warning("conflict", format!("{n} rows will not be restored: {reason}"), "they are left as they are and listed"))
+            .collect();
+        let triggers: Vec<&str> = table.triggers.iter().filter(|t| t.enabled && t.row).map(|t| t.name.as_str()).collect();
+        if !triggers.is_empty() {
+            findings.push(Finding::note("triggers", format!("triggers fire for the restored rows too: {}", triggers.join(", ")), ""));
+        }
+        if !forward.reversible.0 {
+            findings.push(Finding::warning("not_fully_undoable", forward.reversible.1.clone(), ""));
+        }
+        let expiry = format!("select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
+        let expires_at = tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
+        let samples = source.samples(&tx.read, &table, &columns, &relation, show).await?;
+        let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
+        let signature = Digest::of(&("undo", run.run_id, predicate, prior, &self.here.settings));
+        let statement = match predicate {
+            Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),
+            None => format!("undo of run {}", run.run_id),
+        };
+        let estimates = cost::of_rows(counts.changed_rows.value, &forward.limits, table.index_count, one_transaction);
+        Ok(Some(Plan {
+            format: pgmend_core::plan::FORMAT,
+            plan_id,
+            job: run.job.clone(),
+            about: forward.about.clone(),
+            kind: ChangeKind::Undo,
+            statement: statement.clone(),
+            canonical: statement,
+            params: Vec::new(),
+            undo_of: Some(run.run_id),
+            undo_where: predicate.map(str::to_owned),
+            mode: Mode::Freeze,
+            mode_reason: "the images of the run are the change set".into(),
+            one_transaction,
+            target: table.name.clone(),
+            target_oid: table.oid,
+            fingerprint: table.fingerprint.clone(),
+            key: Some(PlanKey {
+                index: columns.key.index.clone(),
+                columns: table.key_columns(&columns.key).map(|c| c.name.clone()).collect(),
+                types: table.key_columns(&columns.key).map(|c| c.base_type.sql.clone()).collect(),
+            }),
+            database: self.here.database.clone(),
+            settings: self.here.settings.clone(),
+            limits: forward.limits.clone(),
+            images: PlanImages { keep: true, reason: None, layout: built.images, exact: false },
+            change_set: Some(change_set),
+            sql: built.sql,
+            sweep_applies: false,
+            counts,
+            samples,
+            transitions: Vec::new(),
+            groups: None,
+            surroundings: Surroundings { partitions: table.partitions.iter().map(ToString::to_string).collect(), ..Surroundings::default() },
+            explain: Vec::new(),
+            estimates,
+            rehearsal: None,
+            reversible: (true, "the undo's change set holds every row before and after".into()),
+            findings,
+            expect_rows: None,
+            signature,
+            planned_at: self.here.now.clone(),
+            expires_at,
+            planned_by: self.here.session_user.clone(),
+        }))
+    }
+
+    async fn session_count(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, source: &Source) -> Result<i64, Error> {
+        Ok(tx.query("count the images", &source.count(), vec![]).await?.number()?)
+    }
+}
+
+/// The target as it is now, found by its oid.
+async fn current_table(tx: &pgmend_pg::readtx::ReadTx<'_>, forward: &Plan, search_path: &str) -> Result<Table, Error> {
+    let sql = "select count(*)::text from pg_catalog.pg_class where oid = $1::oid";
+    if tx.query("look for the target", sql, vec![forward.target_oid.to_string()]).await?.number()? == 0 {
+        let message = format!("table {} is gone", forward.target);
+        return Err(Refusal::new(Code::TableChanged, message, "its images remain in the run's image table").into());
+    }
+    Ok(tx.table(forward.target_oid, search_path).await?)
+}
+
+/// What the columns build.
+pub(crate) struct Built {
+    pub sql: RunSql,
+    pub classify: String,
+    /// The layout of the undo's own images, where a trigger decides what is stored.
+    pub images: Option<pgmend_core::plan::ImageLayout>,
+}

@@ -29,7 +29,8 @@ pub struct RunStart<'a> {
 /// Lock:  one new row. Index: `plan_pkey`.
 fn store(plan: &Plan) -> Statement {
     let body = serde_json::to_string(plan).unwrap_or_default();
-    let sql = "select pgmend.store_plan($1::uuid, $2, $3, $4, $5, $6::oid, $7::uuid, $8, $9::name, $10::name, $11::timestamptz)";
+    let sql = "select pgmend.store_plan($1::uuid, $2, $3, $4, $5, $6::oid, $7::uuid, $8, $9, $10::name, \
+               $11::name, $12::timestamptz)";
     let params = vec![
         Some(plan.plan_id.to_string()),
         Some(plan.job.clone()),
@@ -38,6 +39,7 @@ fn store(plan: &Plan) -> Statement {
         Some(plan.digest().0),
         Some(plan.target_oid.to_string()),
         plan.undo_of.map(|run| run.to_string()),
+        plan.undo_where.clone(),
         Some(body),
         plan.change_set.as_ref().map(|c| c.relation.name.clone()),
         Some(plan.settings.role.clone()),

@@ -1,6 +1,7 @@
 //! The only crate of pgmend with a database driver: sessions, catalog, read transactions, leases,
 //! batch transactions, the control schema. Decides no policy.
 
+pub mod archive;
 pub mod batch;
 pub mod catalog;
 pub mod conninfo;

@@ -190,11 +190,12 @@ impl Session {
         plans.pop().ok_or_else(|| PgError::corrupt(format!("run without its plan {plan}")))
     }
 
-    /// The last checkpoint. Reads the primary key backwards.
+    /// The last checkpoint. Reads the primary key backwards. The order names the table's column: a bare
+    /// `batch_no` would mean the output, which is text, and put batch 9 after batch 13.
     pub async fn last_checkpoint(&self, run: RunId, partition_no: i32) -> Result<LastCheckpoint, PgError> {
-        let sql = "select batch_no::text, to_json(cursor_to)::text, changed_total::text, skipped_total::text, \
-                   conflict_total::text from pgmend.batch where run_id = $1::uuid and partition_no = $2::int \
-                   order by batch_no desc limit 1";
+        let sql = "select b.batch_no::text, to_json(b.cursor_to)::text, b.changed_total::text, b.skipped_total::text, \
+                   b.conflict_total::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
+                   order by b.batch_no desc limit 1";
         let params = vec![run.to_string(), partition_no.to_string()];
         let answer = self.run(&Statement::new("read the checkpoint", sql, params)).await?;
         let Some(row) = answer.rows.first() else { return Ok(LastCheckpoint::default()) };

@@ -29,11 +29,20 @@ fn select(sql: &str, what: &str, whole: &str) -> Result<p::SelectStmt, Refusal> 
     }
 }
 
+/// A SELECT of nothing: what must be left when the one wanted part is taken out.
+fn bare() -> p::SelectStmt {
+    p::SelectStmt {
+        limit_option: p::LimitOption::Default as i32,
+        op: p::SetOperation::SetopNone as i32,
+        ..p::SelectStmt::default()
+    }
+}
+
 /// An expression, for example a column's default. Parentheses keep `a), (b` from being two.
 pub(crate) fn expression(sql: &str) -> Result<Node, Refusal> {
     let mut select = select(sql, "the expression", &format!("select ({sql}\n)"))?;
     let target = select.target_list.pop().and_then(|node| node.node);
-    match (target, select.target_list.is_empty()) {
+    match (target, select == bare()) {
         (Some(NodeEnum::ResTarget(target)), true) => {
             target.val.map(|node| *node).ok_or_else(|| broken("the expression", sql))
         }
@@ -52,7 +61,7 @@ pub(crate) fn type_name(sql: &str) -> Result<p::TypeName, Refusal> {
 /// A relation, for example `"pgmend"."image_1"`.
 pub(crate) fn relation(sql: &str) -> Result<p::RangeVar, Refusal> {
     let mut select = select(sql, "the relation", &format!("select from {sql}"))?;
-    match (select.from_clause.pop().and_then(|node| node.node), select.from_clause.is_empty()) {
+    match (select.from_clause.pop().and_then(|node| node.node), select == bare()) {
         (Some(NodeEnum::RangeVar(relation)), true) => Ok(relation),
         (_, _) => Err(broken("the relation", sql)),
     }

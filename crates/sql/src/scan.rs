@@ -1,6 +1,7 @@
 //! Statements over the target alone, without the user's statement: windows of keys, the greatest key,
 //! the number of rows.
 
+use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Column, Key, Table, quote_ident};
 
 use crate::keyset::{Range, compare};
@@ -48,4 +49,20 @@ pub fn greatest_key(table: &Table, key: &Key) -> String {
 /// The number of rows. Lock: none. Index: any, or the heap.
 pub fn row_count(table: &Table) -> String {
     format!("select count(*)::text from {}", from(table))
+}
+
+/// A predicate as PostgreSQL's grammar reads it, deparsed: one expression, nothing after it.
+pub fn predicate(text: &str) -> Result<String, Refusal> {
+    let wrapped = format!("select from t where ({text}\n)");
+    let parsed = pg_query::parse(&wrapped, 0).map_err(|error| {
+        Refusal::new(Code::Syntax, format!("the predicate does not parse: {error}"), "write what would follow WHERE")
+    })?;
+    let alone = parsed.protobuf.stmts.len() == 1;
+    let deparsed = parsed.deparse(pg_query::DeparseOptions::default()).unwrap_or_default();
+    match deparsed.split_once(" WHERE ") {
+        Some(("SELECT FROM t", predicate)) if alone => Ok(predicate.to_owned()),
+        Some(_) | None => {
+            Err(Refusal::new(Code::Syntax, "the predicate is more than one condition", "write what would follow WHERE"))
+        }
+    }
 }

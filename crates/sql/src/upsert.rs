@@ -8,12 +8,21 @@ use crate::rewriter::ImageColumns;
 /// The outer SELECT has the statement's own snapshot, so the target joined by key shows the row as it was
 /// before: found for a row that ON CONFLICT updated, absent for a new one.
 /// Lock: as the insert. Index: the target's key.
-pub fn insert_imaged(table: &Table, key: &Key, insert: &str, image_table: &str, batch: usize, images: &ImageColumns) -> String {
+pub fn insert_imaged(
+    table: &Table,
+    key: &Key,
+    insert: &str,
+    image_table: &str,
+    batch: usize,
+    images: &ImageColumns,
+) -> String {
     let keys: Vec<String> = table.key_columns(key).map(|c| quote_ident(&c.name)).collect();
     let first = keys.first().map_or("true", String::as_str);
     let mut into = vec!["batch_no".to_owned(), "op".to_owned()];
-    let mut select =
-        vec![format!("${batch}::text::bigint"), format!("(case when t.{first} is null then 'I' else 'U' end)::\"char\"")];
+    let mut select = vec![
+        format!("${batch}::text::bigint"),
+        format!("(case when t.{first} is null then 'I' else 'U' end)::\"char\""),
+    ];
     for (i, image) in images.keys.iter().enumerate() {
         into.push(quote_ident(image));
         select.push(format!("d.pgmend_k{}", i + 1));

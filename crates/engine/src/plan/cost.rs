@@ -111,3 +111,16 @@ pub fn unknown() -> Estimates {
     let none = Figure::estimated(0);
     Estimates { batches: none, duration_s: (0.0, 0.0), duration_basis: String::new(), wal_bytes: none, image_bytes: none }
 }
+
+/// Estimates for applying a change set of so many rows.
+pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool) -> Estimates {
+    let row_ms = ROW_MS + INDEX_MS * f64::from(indexes);
+    let batches = batches(rows, limits, row_ms, one_transaction);
+    let seconds = (rows as f64 * row_ms + batches as f64 * BATCH_MS) / 1_000.0;
+    Estimates {
+        batches: Figure::estimated(batches),
+        duration_s: (seconds / UNMEASURED_SPREAD, seconds * UNMEASURED_SPREAD),
+        duration_basis: "from the table's indexes, not measured".into(),
+        ..unknown()
+    }
+}

@@ -4,7 +4,7 @@
 pub(crate) mod around;
 pub(crate) mod bind;
 mod class;
-mod cost;
+pub(crate) mod cost;
 pub(crate) mod count;
 mod explain;
 mod facts;
@@ -172,6 +172,7 @@ impl Engine {
             canonical,
             params: job.params.clone(),
             undo_of: None,
+            undo_where: None,
             mode: bound.class.mode,
             mode_reason: bound.class.reason.clone(),
             one_transaction: bound.class.one_transaction.is_some(),

@@ -10,6 +10,7 @@ mod stream;
 mod worker;
 
 pub use fault::POINTS as FAULT_POINTS;
+pub(crate) use ownership::take as take_lease;
 
 use pgmend_core::id::RunId;
 use pgmend_core::job::Job;
@@ -60,6 +61,9 @@ impl Engine {
         }
         gate::refuse_done(&self.session.runs_of_signature(&plan.signature.0).await?, options)?;
         self.refuse_stale(&plan, stored.fresh).await?;
+        if plan.undo_of.is_some() {
+            return self.start_undo(plan, observer).await;
+        }
         self.start(plan, options, observer).await
     }
 

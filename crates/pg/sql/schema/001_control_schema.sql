@@ -20,6 +20,7 @@ create table pgmend.plan (
     digest         text not null,
     target_oid     oid not null,
     undo_of        uuid,
+    undo_where     text,
     body           text not null,
     change_set     name,
     planned_by     name not null,
@@ -160,11 +161,11 @@ end $$;
 
 create function pgmend.store_plan(
     p_plan uuid, p_job text, p_kind text, p_signature text, p_digest text, p_target oid, p_undo_of uuid,
-    p_body text, p_change_set name, p_role name, p_expires_at timestamptz) returns void
+    p_undo_where text, p_body text, p_change_set name, p_role name, p_expires_at timestamptz) returns void
 language sql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
-    insert into pgmend.plan (plan_id, job, kind, signature, digest, target_oid, undo_of, body, change_set,
+    insert into pgmend.plan (plan_id, job, kind, signature, digest, target_oid, undo_of, undo_where, body, change_set,
                              planned_by, effective_role, expires_at)
-    values (p_plan, p_job, p_kind, p_signature, p_digest, p_target, p_undo_of, p_body, p_change_set,
+    values (p_plan, p_job, p_kind, p_signature, p_digest, p_target, p_undo_of, p_undo_where, p_body, p_change_set,
             session_user, p_role, p_expires_at);
 $$;
 
@@ -346,6 +347,8 @@ begin
     execute format('grant usage on schema pgmend to %I', session_user);
     if p_role <> session_user then
         execute format('grant usage on schema pgmend to %I', p_role);
+        execute format('grant select on pgmend.conflict to %I', p_role);
+        execute format('grant execute on function pgmend.record_conflict(uuid, bigint, bigint, text[], text) to %I', p_role);
         execute format('grant select, insert on pgmend.%I to %I', p_name, p_role);
     end if;
 end $$;

@@ -4,8 +4,16 @@
 select json_build_object(
            'run_id', r.run_id, 'plan_id', r.plan_id, 'job', r.job, 'kind', r.kind, 'target', r.target,
            'target_oid', r.target_oid::bigint, 'undo_of', r.undo_of,
-           'undone_by', (select u.run_id from pgmend.run u
-                          where u.undo_of = r.run_id and u.state = 'succeeded' order by u.started_at desc limit 1),
+           'undone_by', (select u.run_id
+                           from pgmend.run u
+                           join pgmend.plan p on p.plan_id = u.plan_id
+                          where u.undo_of = r.run_id
+                            and u.state = 'succeeded'
+                            and p.undo_where is null
+                            and not exists (select from pgmend.run uu
+                                             where uu.undo_of = u.run_id and uu.state = 'succeeded')
+                          order by u.started_at desc
+                          limit 1),
            'state', r.state, 'reason', case when r.state = 'cancelled' then null else r.reason end,
            'instant', to_char(r.instant at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00'),
            'upper_bound', r.upper_bound, 'planned_rows', r.planned_rows, 'image_table', r.image_table,

@@ -1,0 +1,194 @@
+//! The columns of an undo: images matched to the table as it is now, by attribute number. Added columns
+//! keep what they hold, renamed and widened ones are followed, the rest is refused by name.
+
+use pgmend_core::plan::{Apply, ImageColumn, ImageLayout, Plan, RunSql};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Column, Identity, Key, Table};
+use pgmend_pg::readtx::ReadTx;
+use pgmend_sql::{Applied, Guard, ImageColumns, Window, apply_delete, apply_insert, apply_update};
+
+use super::Built;
+use super::source::Source;
+use crate::error::Error;
+use crate::plan::bind::image_columns;
+use crate::plan::statements::{IMAGE_TABLE, references_block};
+
+/// How the columns of an undo's change set come from the images.
+pub struct UndoColumns {
+    /// The key, as the table has it now.
+    pub key: Key,
+    /// The layout of the undo's change set.
+    pub layout: ImageLayout,
+    /// Whether rows are restored in reverse order.
+    pub reversed: bool,
+    key_sources: Vec<String>,
+    before_sources: Vec<String>,
+    after_sources: Vec<String>,
+    /// Columns whose new value differs from their key's position: a written key is set, another is not.
+    key_written: bool,
+}
+
+impl UndoColumns {
+    /// Matches the images to the table.
+    pub async fn of(tx: &ReadTx<'_>, table: &Table, forward: &Plan, source: &Source) -> Result<Self, Error> {
+        let old = &source.layout;
+        let update_only = source.ops() == ['U'];
+        let restored: Vec<&ImageColumn> = old
+            .before
+            .iter()
+            .filter(|b| !update_only || old.after.iter().any(|a| a.attnum == b.attnum))
+            .collect();
+        let before = current(tx, table, forward, &old.after.iter().collect::<Vec<_>>()).await?;
+        let after = current(tx, table, forward, &restored).await?;
+        let key_columns = current(tx, table, forward, &old.key.iter().collect::<Vec<_>>()).await?;
+        let key = key_of(table, forward, &key_columns)?;
+        let written = |k: &ImageColumn| old.after.iter().find(|a| a.attnum == k.attnum && source.change_set && update_only);
+        let key_sources: Vec<String> =
+            old.key.iter().map(|k| written(k).unwrap_or(k).image_column.clone()).collect();
+        let unique: Vec<i16> = table
+            .unique_indexes
+            .iter()
+            .filter(|u| u.exclusion || u.name != key.index)
+            .flat_map(|u| u.attnums.clone())
+            .collect();
+        Ok(Self {
+            reversed: after.iter().any(|c| unique.contains(&c.attnum)) || old.key.iter().any(|k| written(k).is_some()),
+            key_written: old.key.iter().any(|k| written(k).is_some()),
+            layout: pgmend_pg::images::layout(table, &key_columns, &before, &after),
+            key,
+            key_sources,
+            before_sources: old.after.iter().map(|c| c.image_column.clone()).collect(),
+            after_sources: restored.iter().map(|c| c.image_column.clone()).collect(),
+        })
+    }
+
+    /// Key columns of the change set and of the images.
+    pub fn key_sources(&self) -> Vec<(&str, &str)> {
+        self.layout.key.iter().zip(&self.key_sources).map(|(c, s)| (c.image_column.as_str(), s.as_str())).collect()
+    }
+
+    /// What must still be there, and where the images have it.
+    pub fn before_sources(&self) -> Vec<(&str, Option<&str>)> {
+        self.layout.before.iter().zip(&self.before_sources).map(|(c, s)| (c.image_column.as_str(), Some(s.as_str()))).collect()
+    }
+
+    /// What comes back, and where the images have it.
+    pub fn after_sources(&self) -> Vec<(&str, Option<&str>)> {
+        self.layout.after.iter().zip(&self.after_sources).map(|(c, s)| (c.image_column.as_str(), Some(s.as_str()))).collect()
+    }
+
+    /// Columns of the table and the image columns that they are restored from.
+    pub fn restored_pairs(&self) -> Vec<(&str, &str)> {
+        self.layout.after.iter().zip(&self.after_sources).map(|(c, s)| (c.column.as_str(), s.as_str())).collect()
+    }
+
+    /// Columns by their names now, and the image columns that hold them before the change.
+    pub fn before_image_columns(&self) -> Vec<(&str, &str)> {
+        self.restored_pairs()
+    }
+
+    /// The statements that apply the change set.
+    pub fn statements(&self, table: &Table, change_set: &str, ops: &[char], number: usize) -> Built {
+        let columns = image_columns(&self.layout);
+        let set = self.assignable(table, &columns);
+        let guard: Guard = columns.before.clone();
+        let block = references_block(table);
+        let window = Window { lower: number + 1, upper: number + 2 };
+        let applied = |columns| Applied { table, key: &self.key, change_set, columns, guard: &guard, window, block: block.as_deref() };
+        let exact = ops.contains(&'U') && table.triggers.iter().any(|t| t.enabled && t.row && t.before && t.on_update);
+        let images = exact.then(|| ImageLayout { before: self.layout.before.clone(), after: self.layout.before.iter().map(after_named).collect(), key: self.layout.key.clone() });
+        let statement = |op: char| match (op, &images) {
+            ('U', None) => apply_update(table, &self.key, change_set, &set, &guard, window, false),
+            ('U', Some(images)) => applied(&set).update_imaged(IMAGE_TABLE, number, &image_columns(images)),
+            ('D', _) => apply_delete(table, &self.key, change_set, &columns, &guard, window, block.as_deref(), false),
+            (_, _) => apply_insert(table, &self.key, change_set, &columns.after, window, false),
+        };
+        let order = ['D', 'U', 'I'];
+        let apply = order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
+        let already = applied(&set).already();
+        Built {
+            sql: RunSql::Freeze {
+                apply: apply.collect(),
+                conflicts: Some(applied(&columns).record_conflicts(number + 3, number)),
+                residual: None,
+            },
+            classify: applied(&columns).classify(already.as_deref()),
+            images,
+        }
+    }
+
+    /// Columns that an UPDATE may set: not an identity that is always generated, and the key only where
+    /// the run had written it.
+    fn assignable(&self, table: &Table, columns: &ImageColumns) -> ImageColumns {
+        let fixed = |name: &str| {
+            let identity = table.column(name).is_some_and(|c| c.identity == Some(Identity::Always));
+            let key = self.layout.key.iter().any(|k| k.column == name);
+            identity || (key && !self.key_written)
+        };
+        let after = columns.after.iter().filter(|(column, _)| !fixed(column)).cloned().collect();
+        ImageColumns { keys: columns.keys.clone(), before: columns.before.clone(), after }
+    }
+}
+
+/// The same column under the name of an after-image.
+fn after_named(column: &ImageColumn) -> ImageColumn {
+    let image_column = match column.image_column.strip_prefix("before_") {
+        Some(rest) => format!("after_{rest}"),
+        None => format!("after_{}", column.attnum),
+    };
+    ImageColumn { image_column, ..column.clone() }
+}
+
+/// The columns as the table has them now.
+async fn current<'t>(tx: &ReadTx<'_>, table: &'t Table, forward: &Plan, columns: &[&ImageColumn]) -> Result<Vec<&'t Column>, Error> {
+    let mut found = Vec::new();
+    for old in columns {
+        let Some(now) = table.columns.iter().find(|c| c.attnum == old.attnum) else {
+            return Err(changed(forward, format!("column `{}` has been dropped", old.column)));
+        };
+        if now.generated {
+            return Err(changed(forward, format!("column `{}` is generated now", now.name)));
+        }
+        if !holds(tx, old, now).await? {
+            return Err(changed(forward, format!("column `{}` was {} and is {}, which may not hold the old values", now.name, old.type_sql, now.base_type.sql)));
+        }
+        found.push(now);
+    }
+    Ok(found)
+}
+
+/// Whether the column's type now holds every value of the type then: the same type at least as wide, or one
+/// that PostgreSQL casts to implicitly.
+async fn holds(tx: &ReadTx<'_>, old: &ImageColumn, now: &Column) -> Result<bool, Error> {
+    let then = (old.type_oid, old.typmod);
+    if then == (now.base_type.oid, now.base_type.typmod) {
+        return Ok(true);
+    }
+    if old.type_oid == now.base_type.oid {
+        let numeric = old.type_sql.starts_with("numeric");
+        // numeric's modifier packs precision and scale: wider in both is wider; length types compare plainly.
+        let (p, s) = |m: i32| -> (i32, i32) { (((m - 4) >> 16) & 0xffff, (m - 4) & 0x7ff) }(now.base_type.typmod);
+        let (p0, s0) = |m: i32| -> (i32, i32) { (((m - 4) >> 16) & 0xffff, (m - 4) & 0x7ff) }(old.typmod);
+        let wider = if numeric { s >= s0 && p - s >= p0 - s0 } else { now.base_type.typmod >= old.typmod && old.typmod != -1 };
+        return Ok(now.base_type.typmod == -1 || wider);
+    }
+    let sql = "select exists (select from pg_catalog.pg_cast where castsource = $1::oid and casttarget = $2::oid and castcontext = 'i')::text";
+    let answer = tx.query("compare types", sql, vec![old.type_oid.to_string(), now.base_type.oid.to_string()]).await?;
+    Ok(answer.scalar() == Some("true") && now.base_type.typmod == -1)
+}
+
+fn key_of(table: &Table, forward: &Plan, columns: &[&Column]) -> Result<Key, Error> {
+    let attnums: Vec<i16> = columns.iter().map(|c| c.attnum).collect();
+    let same = |key: &&Key| table.key_columns(key).map(|c| c.attnum).collect::<Vec<_>>() == attnums;
+    let key = table.keys.iter().find(same).cloned();
+    key.ok_or_else(|| {
+        let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        changed(forward, format!("there is no usable key on ({}) any more", names.join(", ")))
+    })
+}
+
+fn changed(forward: &Plan, what: String) -> Error {
+    let message = format!("{} has changed since: {what}", forward.target);
+    let help = "the images remain readable with plain SQL; restore by hand what you need";
+    Refusal::new(Code::TableChanged, message, help).into()
+}

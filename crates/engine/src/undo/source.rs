@@ -1,0 +1,198 @@
+//! Where a run's images are: in its own table, or in the change set that it applied.
+
+use pgmend_core::plan::{ImageLayout, Plan, Sample};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{RelationName, Table, quote_ident};
+use pgmend_pg::Session;
+use pgmend_pg::readtx::ReadTx;
+use pgmend_pg::store::StoredRun;
+
+use super::columns::UndoColumns;
+use crate::error::Error;
+use crate::plan::sample::value_kind;
+
+/// Rows shown of an undo.
+const SAMPLES: u32 = 5;
+
+/// The images of a run.
+pub struct Source {
+    relation: RelationName,
+    /// Their layout.
+    pub layout: ImageLayout,
+    /// Which of its rows were applied.
+    filter: String,
+    /// Column that orders the rows as they were applied, and the condition of images.
+    order: &'static str,
+    ops: Vec<char>,
+    /// Whether it is a change set, whose key is the one before the change.
+    pub change_set: bool,
+}
+
+impl Source {
+    /// Finds the images of a run, or says why there are none.
+    pub async fn of(run: &StoredRun, forward: &Plan, session: &Session) -> Result<Self, Error> {
+        let none = |why: String| -> Error {
+            Refusal::new(Code::Irreversible, format!("run {} cannot be undone: {why}", run.run_id), "restore the rows from a backup").into()
+        };
+        if run.pruned {
+            return Err(none("its images have been pruned".into()));
+        }
+        if !forward.images.keep {
+            return Err(none("images were switched off".into()));
+        }
+        if let (Some(name), Some(layout)) = (&run.image_table, &forward.images.layout) {
+            let relation = RelationName::new("pgmend", name);
+            let ops = ops_of(forward);
+            return Ok(Self { relation, layout: layout.clone(), filter: "true".into(), order: "batch_no", ops, change_set: false });
+        }
+        let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
+            return Err(none(forward.reversible.1.clone()));
+        };
+        let at = session.last_checkpoint(run.run_id, 0).await?;
+        let applied = at.cursor.and_then(|c| c.first().and_then(|n| n.parse::<i64>().ok())).unwrap_or(0);
+        let filter = format!(
+            "pgmend_i.n <= {applied} and not exists (select from pgmend.conflict as c where c.run_id = '{}' and c.n = pgmend_i.n)",
+            run.run_id
+        );
+        let relation = change_set.relation.clone();
+        Ok(Self { relation, layout: change_set.layout.clone(), filter, order: "n", ops: ops_of(forward), change_set: true })
+    }
+
+    /// Operations of the undo: the inverse of what the run did.
+    pub fn ops(&self) -> &[char] {
+        &self.ops
+    }
+
+    /// Counts the images.
+    pub fn count(&self) -> String {
+        format!("select count(*)::text from {} as pgmend_i where {}", self.relation.sql(), self.filter)
+    }
+
+    /// The statement that turns images into the undo's change set: before is what must still be there,
+    /// after is what comes back.
+    pub fn filling(&self, into: &RelationName, table: &Table, columns: &UndoColumns, predicate: Option<&str>, filter: bool) -> String {
+        let inverse = "(case pgmend_i.op when 'D' then 'I' when 'I' then 'D' else 'U' end)::\"char\"".to_owned();
+        let mut names = vec!["op".to_owned()];
+        let mut values = vec![inverse];
+        for (target, source) in columns.key_sources() {
+            names.push(quote_ident(target));
+            values.push(format!("pgmend_i.{}", quote_ident(source)));
+        }
+        for (target, source) in columns.before_sources().into_iter().chain(columns.after_sources()) {
+            names.push(quote_ident(target));
+            values.push(source.map_or("null".to_owned(), |s| format!("pgmend_i.{}", quote_ident(s))));
+        }
+        let same: Vec<String> = table
+            .key_columns(&columns.key)
+            .zip(columns.key_sources())
+            .map(|(c, (_, source))| format!("t.{} = pgmend_i.{}", quote_ident(&c.name), quote_ident(source)))
+            .collect();
+        let same = same.join(" and ");
+        let mut conditions = vec![self.filter.clone()];
+        if filter {
+            let pairs = columns.restored_pairs();
+            let now: Vec<String> = pairs.iter().map(|(c, _)| format!("t.{}::text", quote_ident(c))).collect();
+            let old: Vec<String> = pairs.iter().map(|(_, i)| format!("pgmend_i.{}::text", quote_ident(i))).collect();
+            conditions.push(format!(
+                "not (pgmend_i.op = 'U' and exists (select from {} as t where {same} and row({}) is not distinct from row({})))",
+                table.name.sql(),
+                now.join(", "),
+                old.join(", ")
+            ));
+        }
+        if let Some(predicate) = predicate {
+            let name = quote_ident(&table.name.name);
+            let same = same.replace("t.", &format!("{name}."));
+            let gone: Vec<String> = columns
+                .before_image_columns()
+                .iter()
+                .map(|(c, i)| format!("pgmend_i.{} as {}", quote_ident(i), quote_ident(c)))
+                .collect();
+            conditions.push(format!(
+                "case when pgmend_i.op = 'D' then exists (select from (select {}) as {name} where {predicate}) \
+                 else exists (select from {} as {name} where {same} and ({predicate})) end",
+                if gone.is_empty() { "1".to_owned() } else { gone.join(", ") },
+                table.name.sql(),
+            ));
+        }
+        let order = self.order_clause(columns);
+        format!(
+            "insert into {} ({}) select {} from {} as pgmend_i where {} order by {order}",
+            into.sql(),
+            names.join(", "),
+            values.join(", "),
+            self.relation.sql(),
+            conditions.join(" and "),
+        )
+    }
+
+    /// Reverse commit order where a restored column is unique, else the order of the key, which is the
+    /// order on disk more often than not.
+    fn order_clause(&self, columns: &UndoColumns) -> String {
+        let keys: Vec<String> = columns.key_sources().iter().map(|(_, s)| format!("pgmend_i.{}", quote_ident(s))).collect();
+        if columns.reversed {
+            let keys: Vec<String> = keys.iter().map(|k| format!("{k} desc")).collect();
+            return format!("pgmend_i.{} desc, {}", self.order, keys.join(", "));
+        }
+        keys.join(", ")
+    }
+
+    /// Rows of the change set, as they are and as they will be.
+    pub async fn samples(
+        &self,
+        tx: &ReadTx<'_>,
+        table: &Table,
+        columns: &UndoColumns,
+        change_set: &RelationName,
+        show: bool,
+    ) -> Result<Vec<Sample>, Error> {
+        let layout = &columns.layout;
+        let all = layout.key.iter().chain(&layout.before).chain(&layout.after);
+        let list: Vec<String> = all.map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
+        let sql = format!("select {} from {} as s where s.n <= {SAMPLES} order by s.n", list.join(", "), change_set.sql());
+        let answer = tx.query("read samples", &sql, vec![]).await?;
+        let mask = pgmend_core::mask::Mask { show_all: show, ..pgmend_core::mask::Mask::default() };
+        let cell = |name: &str, key: bool, value: &Option<String>| {
+            let kind = table.column(name).map_or(pgmend_core::mask::ValueKind::Sensitive, |c| value_kind(c, key));
+            mask.show(name, kind, value.as_deref())
+        };
+        let (keys, before) = (layout.key.len(), layout.before.len());
+        let sample = |row: &Vec<Option<String>>| Sample {
+            key: layout.key.iter().zip(row).map(|(c, v)| (c.column.clone(), cell(&c.column, true, v))).collect(),
+            columns: layout
+                .after
+                .iter()
+                .enumerate()
+                .map(|(i, c)| {
+                    let old = layout.before.iter().position(|b| b.column == c.column).and_then(|b| row.get(keys + b).cloned().flatten());
+                    let new = row.get(keys + before + i).cloned().flatten();
+                    (c.column.clone(), cell(&c.column, false, &old), cell(&c.column, false, &new))
+                })
+                .filter(|(_, old, new)| old != new || old.as_deref() == Some(pgmend_core::mask::MASKED))
+                .collect(),
+            already_right: false,
+        };
+        Ok(answer.rows.iter().map(sample).collect())
+    }
+}
+
+/// The operations that undo what a plan did.
+fn ops_of(forward: &Plan) -> Vec<char> {
+    use pgmend_core::plan::{ChangeKind as K, RunSql};
+    match forward.kind {
+        K::Update => vec!['U'],
+        K::Delete => vec!['I'],
+        K::Insert => vec!['D', 'U'],
+        K::Undo => match &forward.sql {
+            RunSql::Freeze { apply, .. } => apply
+                .iter()
+                .map(|a| match a.op {
+                    'D' => 'I',
+                    'I' => 'D',
+                    other => other,
+                })
+                .collect(),
+            RunSql::Stream { .. } => vec!['U'],
+        },
+    }
+}

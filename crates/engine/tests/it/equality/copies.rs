@@ -1,0 +1,116 @@
+//! The databases that a theme's cases run in, one after the other: one for the plain statement and one for each
+//! batch size.
+
+use pgmend::Engine;
+use pgmend_testkit::{Database, Server, Sql};
+
+use super::case::Case;
+
+/// Batch sizes: every row alone, pairs and triples with a rest, and all rows at once.
+pub const BATCH_ROWS: [u32; 4] = [1, 2, 3, 1000];
+
+/// Every user table, one row each, and partitions rather than their parents.
+const TABLES: &str = "select format('%I.%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'r' and n.nspname <> 'pgmend' and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+    order by 1";
+
+/// Everything that a case may have left behind.
+const CLEAN: &str = "select format('drop schema %I cascade', nspname) from pg_namespace
+    where nspname not in ('pgmend', 'information_schema') and nspname !~ '^pg_'";
+
+/// The databases of one theme.
+pub struct Copies {
+    pub plain: Copy,
+    pub batched: Vec<(u32, Copy)>,
+}
+
+/// One database.
+pub struct Copy {
+    database: Database,
+}
+
+/// Contents: rows as text, each behind its table's name.
+pub type Contents = Vec<String>;
+
+impl Copies {
+    /// Creates the databases; the batched ones with a control schema.
+    pub async fn create(theme: &str) -> Result<Self, String> {
+        let plain = Copy::create(&format!("{theme}_plain"))?;
+        let mut batched = Vec::new();
+        for rows in BATCH_ROWS {
+            let copy = Copy::create(&format!("{theme}_{rows}"))?;
+            copy.engine("").await?.init().await.map_err(text)?;
+            batched.push((rows, copy));
+        }
+        Ok(Self { plain, batched })
+    }
+}
+
+impl Copy {
+    fn create(hint: &str) -> Result<Self, String> {
+        Ok(Self { database: Database::create(Server::shared(), hint).map_err(text)? })
+    }
+
+    /// An engine with these connection options.
+    pub async fn engine(&self, options: &str) -> Result<Engine, String> {
+        let encoded: String = options
+            .bytes()
+            .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
+            .collect();
+        let url = match options {
+            "" => self.database.url(),
+            _ => format!("{}?options={encoded}", self.database.url()),
+        };
+        Engine::connect(Some(&url)).await.map_err(text)
+    }
+
+    /// A session of the superuser.
+    pub fn sql(&self) -> Result<Sql, String> {
+        self.database.sql().map_err(text)
+    }
+
+    /// Empties the database and sets up a case.
+    pub fn prepare(&self, case: &Case) -> Result<(), String> {
+        let mut sql = self.sql()?;
+        for drop in sql.run(CLEAN).map_err(text)?.into_iter().flatten().flatten() {
+            sql.run(&drop).map_err(text)?;
+        }
+        sql.run("create schema public").map_err(text)?;
+        sql.run(case.setup).map_err(|e| format!("setup: {e}"))?;
+        sql.run("analyze").map_err(text)?;
+        Ok(())
+    }
+
+    /// The URL, for loading a sample.
+    pub fn url(&self) -> String {
+        self.database.url()
+    }
+
+    /// Everything in the user's tables, or in these alone, or what these queries give.
+    pub fn contents(&self, tables: &[&str], queries: &[&str]) -> Result<Contents, String> {
+        let mut sql = self.sql()?;
+        let mut contents = Contents::new();
+        let mut all: Vec<(String, String)> = Vec::new();
+        if queries.is_empty() {
+            for table in sql.run(TABLES).map_err(text)?.into_iter().flatten().flatten() {
+                let wanted = tables.is_empty() || tables.iter().any(|t| table == *t || table == format!("public.{t}"));
+                if wanted {
+                    all.push((table.clone(), format!("select t::text from only {table} as t order by 1 collate \"C\"")));
+                }
+            }
+        } else {
+            all.extend(queries.iter().map(|q| (String::new(), format!("select q::text from ({q}) as q"))));
+        }
+        for (table, query) in all {
+            let rows = sql.run(&query).map_err(text)?;
+            contents.extend(rows.into_iter().flatten().map(|row| format!("{table} {}", row.unwrap_or_default())));
+        }
+        Ok(contents)
+    }
+}
+
+/// Any error as text.
+pub fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

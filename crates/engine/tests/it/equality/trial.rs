@@ -1,0 +1,32 @@
+//! Runs the cases of a theme and tells all that failed.
+
+use std::time::Instant;
+
+use super::case::Case;
+use super::check::check;
+use super::copies::Copies;
+
+/// Runs every case; panics with a list of those that failed.
+pub fn try_all(theme: &str, cases: &[Case]) {
+    let wanted = std::env::var("EQUALITY").unwrap_or_default();
+    let cases: Vec<&Case> = cases.iter().filter(|c| c.name.contains(&wanted)).collect();
+    if cases.is_empty() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let failures = runtime.block_on(async {
+        let copies = Copies::create(theme).await.expect("the databases of a theme are created");
+        let mut failures = Vec::new();
+        for case in &cases {
+            let began = Instant::now();
+            if let Err(failure) = Box::pin(check(&copies, case)).await {
+                failures.push(format!("{}: {}\n  {failure}\n", case.name, case.statement));
+            }
+            eprintln!("{theme}: {} took {} ms", case.name, began.elapsed().as_millis());
+        }
+        failures
+    });
+    if !failures.is_empty() {
+        panic!("{} of {} cases of {theme} failed:\n\n{}", failures.len(), cases.len(), failures.join("\n"));
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the engine against a real PostgreSQL, in one binary: linking is slower than running.
+
+#![expect(clippy::panic, reason = "a failed expectation is a panic")]
+
+mod equality;
