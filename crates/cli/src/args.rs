@@ -106,6 +106,12 @@ Examples:
     /// Explain an error code
     #[command(after_help = "Examples:\n  pgmend explain              all codes\n  pgmend explain PM204")]
     Explain(Explain),
+    /// Watch it work: a shop in need of repair on a PostgreSQL of its own, gone afterwards
+    #[command(after_help = "\
+Examples:
+  pgmend demo                   about a minute; needs PostgreSQL's server programs, touches no database of yours
+  pgmend demo --keep            leaves the server running, to look around")]
+    Demo(Demo),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  pgmend completions bash > ~/.local/share/bash-completion/completions/pgmend")]
     Completions(Completions),
@@ -235,6 +241,17 @@ pub struct Prune {
 pub struct Explain {
     /// Such as PM204; all codes when absent
     pub code: Option<String>,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Leave the server running, and say how to reach and how to stop it
+    #[arg(long)]
+    pub keep: bool,
+    /// Orders of the shop; it gets as many users and authorizations
+    #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(6_000..=10_000_000))]
+    pub orders: u32,
 }
 
 /// `completions`.

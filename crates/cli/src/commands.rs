@@ -32,6 +32,7 @@ pub async fn dispatch(shell: &Shell, command: Command) -> Done {
         Command::Trace(args) => trace::main(shell, &args).await,
         Command::Prune(args) => prune::main(shell, &args).await,
         Command::Explain(args) => explain::main(shell, &args),
+        Command::Demo(args) => crate::demo::main(&args),
         Command::Completions(args) => completions::main(&args),
     }
 }

@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod demo;
 mod failure;
 mod job_file;
 mod progress;

@@ -99,6 +99,11 @@ impl Progress {
 
 impl State {
     fn hear(&mut self, event: &Event, now: Instant) {
+        if !matches!(event, Event::Batch { .. })
+            && let Some(batch) = self.held_back.take()
+        {
+            self.print(&batch);
+        }
         match event {
             Event::Batch { rows, .. } => {
                 self.pace.record(*rows, (now - self.last_batch_at).as_secs_f64());

@@ -409,8 +409,9 @@ pub struct Plan {
     pub change_set: Option<ChangeSet>,
     /// The SQL that will run.
     pub sql: RunSql,
-    /// Whether the sweep may apply the statement again to rows that still match.
-    pub sweep_applies: bool,
+    /// The SQL by which the sweep applies the statement again to rows that still match and have no image;
+    /// only where the assignments provably falsify the predicate.
+    pub sweep: Option<RunSql>,
     /// Counts.
     pub counts: Counts,
     /// Before and after.

@@ -1,1 +1,224 @@
-//! control
+//! What runs do now: the list, one run's status and what to type next, its conflicts, and the images that
+//! nobody needs any more.
+
+pub(crate) mod doing;
+
+use std::time::Duration;
+
+use pgmend_core::id::RunId;
+use pgmend_core::limits::UNDO_RETENTION_DAYS;
+use pgmend_core::mask::{MASKED, Mask};
+use pgmend_core::plan::{Plan, PlanKey};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
+use pgmend_pg::archive::{Blocker, OldTable, Tenure};
+use pgmend_pg::store::{LastCheckpoint, StoredRun};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{Conflict, Prunable, RunSummary, Status};
+use doing::Glance;
+
+/// Conflicts that a caller gets; all of them are in `pgmend.conflict`.
+const CONFLICTS_READ_MAX: i64 = 10_000;
+/// A run whose last batch began longer ago than this may be waiting for a lock.
+const QUIET_S: f64 = 1.5;
+/// Looks for a blocker: a worker waits for a lock in short turns, with pauses in between.
+const BLOCKER_LOOKS: u32 = 8;
+/// Time between two of them.
+const BLOCKER_PAUSE: Duration = Duration::from_millis(250);
+
+impl Engine {
+    /// All runs, newest first, 200 at most.
+    pub async fn list(&mut self) -> Result<Vec<RunSummary>, Error> {
+        self.need_control_schema().await?;
+        let runs = self.session.all_runs().await?;
+        let at = self.checkpoints(&runs).await?;
+        Ok(runs.iter().zip(at).map(|(run, at)| summary(run, &at)).collect())
+    }
+
+    /// What runs do and why they wait: the unfinished ones, or those that a name means. A job's name means its
+    /// latest run and every unfinished one.
+    pub async fn status(&mut self, name: Option<&str>) -> Result<Vec<Status>, Error> {
+        self.need_control_schema().await?;
+        let runs = match name {
+            None => self.session.all_runs().await?.into_iter().filter(|r| !r.state.ended()).collect(),
+            Some(name) => {
+                let meant = self.meant_run(name).await?;
+                let found = self.session.find_runs(name).await?;
+                let by_job = meant.job == name;
+                found.into_iter().filter(|r| r.run_id == meant.run_id || (by_job && !r.state.ended())).collect::<Vec<_>>()
+            }
+        };
+        let at = self.checkpoints(&runs).await?;
+        let mut all = Vec::with_capacity(runs.len());
+        for (run, at) in runs.iter().zip(at) {
+            all.push(self.status_of(run, &at).await?);
+        }
+        Ok(all)
+    }
+
+    /// The conflicts of a run, in order.
+    pub async fn conflicts(&mut self, run: &str) -> Result<Vec<Conflict>, Error> {
+        self.need_control_schema().await?;
+        let run = self.meant_run(run).await?;
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        self.conflicts_of(&run, &plan, CONFLICTS_READ_MAX).await
+    }
+
+    /// Images and change sets past their retention; with `execute` drops them, after saving digests of their
+    /// keys, so that `trace` still tells which runs touched a row.
+    pub async fn prune(&mut self, older_than_days: Option<u32>, execute: bool) -> Result<Vec<Prunable>, Error> {
+        self.need_control_schema().await?;
+        if execute {
+            self.refuse_standby()?;
+        }
+        let days = older_than_days.unwrap_or(UNDO_RETENTION_DAYS);
+        let mut all = Vec::new();
+        for old in self.session.old_tables(days).await? {
+            let dropped = execute && self.drop_old(&old, days).await?;
+            all.push(Prunable {
+                table: format!("pgmend.{}", old.name),
+                job: old.job,
+                belongs_to: old.belongs_to,
+                size_bytes: old.size_bytes,
+                since: old.since,
+                dropped,
+            });
+        }
+        Ok(all)
+    }
+
+    async fn drop_old(&self, old: &OldTable, days: u32) -> Result<bool, Error> {
+        let dropped = self.session.drop_old_table(&old.name, days).await.map_err(|error| match error.sqlstate.as_str() {
+            "42501" => Error::from(Refusal::new(Code::Privilege, "this role may not drop images", "let a member of pgmend_runner prune, or the owner of schema pgmend")),
+            _ => error.into(),
+        })?;
+        let Some(keys) = dropped else { return Ok(false) };
+        if let Some(run) = old.run_id {
+            let body = serde_json::json!({ "table": old.name, "keys_saved": keys, "retention_days": days });
+            self.session.append_ledger(run, "images_pruned", &body).await?;
+        }
+        Ok(true)
+    }
+
+    /// The run that a name means: an id or a unique beginning or end of one; a job's latest forward run.
+    pub(crate) async fn meant_run(&self, name: &str) -> Result<StoredRun, Error> {
+        let found = self.session.find_runs(name).await?;
+        let by_job = found.first().is_some_and(|run| run.job == name);
+        if !by_job && found.len() > 1 {
+            let message = format!("{} runs have an id like `{name}`", found.len());
+            return Err(Refusal::new(Code::NotFound, message, "give the whole id, or its last digits; `pgmend list` shows them").into());
+        }
+        let newest = found.first().cloned();
+        found.into_iter().find(|run| !by_job || run.kind != "undo").or(newest).ok_or_else(|| {
+            Refusal::new(Code::NotFound, format!("there is no run or job `{name}`"), "type: pgmend list").into()
+        })
+    }
+
+    pub(crate) async fn conflicts_of(&self, run: &StoredRun, plan: &Plan, limit: i64) -> Result<Vec<Conflict>, Error> {
+        let found = self.session.conflicts(run.run_id, limit).await?;
+        Ok(found.into_iter().map(|(key, reason)| Conflict { key: key_text(plan.key.as_ref(), &key, &Mask::default()), reason }).collect())
+    }
+
+    async fn checkpoints(&self, runs: &[StoredRun]) -> Result<Vec<LastCheckpoint>, Error> {
+        let ids: Vec<RunId> = runs.iter().map(|r| r.run_id).collect();
+        let found = self.session.last_checkpoints(&ids).await?;
+        let of = |run: &RunId| found.iter().find(|(id, _)| id == run).map(|(_, at)| at.clone()).unwrap_or_default();
+        Ok(ids.iter().map(of).collect())
+    }
+
+    async fn status_of(&self, run: &StoredRun, at: &LastCheckpoint) -> Result<Status, Error> {
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        let tenure = if run.state.ended() { None } else { self.session.tenure(run.run_id).await? };
+        let driven = run.state == RunState::Running && tenure.as_ref().is_some_and(|t| t.left_s > 0.0);
+        let pace = if driven { self.session.recent_pace(run.run_id).await? } else { None };
+        let quiet = driven && pace.is_none_or(|(_, since_s)| since_s > QUIET_S);
+        let blockers = if quiet { self.wait_for_blockers(run.target_oid).await? } else { Vec::new() };
+        let moving = blockers.is_empty() && !tenure.as_ref().is_some_and(silent);
+        let rows_per_s = pace.map(|(rate, _)| rate).filter(|_| moving);
+        let latest = self.latest_of_its_job(run).await?;
+        let glance = Glance { run, at, plan: &plan, tenure: tenure.as_ref(), rows_per_s, blockers: &blockers };
+        Ok(Status {
+            doing: glance.doing(),
+            next: glance.next(latest),
+            summary: summary(run, at),
+            holder: tenure.as_ref().map(|t| t.holder.clone()),
+            lease_left_s: tenure.as_ref().map(|t| t.left_s),
+            batches: at.batch_no,
+            conflict_rows: at.conflict_rows,
+            rows_per_s,
+            reason: match &run.state {
+                RunState::Paused { reason } => Some(reason.clone()),
+                RunState::Failed { failure } => Some(failure.clone()),
+                RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
+            },
+            findings: plan.findings,
+        })
+    }
+
+    /// Who keeps the worker waiting. Looks more than once: a lock is waited for in short turns.
+    async fn wait_for_blockers(&self, target_oid: u32) -> Result<Vec<Blocker>, Error> {
+        for look in 0..BLOCKER_LOOKS {
+            if look > 0 {
+                tokio::time::sleep(BLOCKER_PAUSE).await;
+            }
+            let found = self.session.blockers(target_oid).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Whether the job's name means this run.
+    pub(crate) async fn latest_of_its_job(&self, run: &StoredRun) -> Result<bool, Error> {
+        let runs = self.session.find_runs(&run.job).await?;
+        Ok(runs.iter().find(|r| r.job == run.job && r.kind != "undo").is_some_and(|r| r.run_id == run.run_id))
+    }
+}
+
+/// A row of `list`.
+fn summary(run: &StoredRun, at: &LastCheckpoint) -> RunSummary {
+    RunSummary {
+        run_id: run.run_id,
+        job: run.job.clone(),
+        kind: run.kind.clone(),
+        target: run.target.clone(),
+        state: run.state.name().to_owned(),
+        started_by: run.started_by.clone(),
+        started_at: run.started_at.clone(),
+        ended_at: run.ended_at.clone(),
+        changed_rows: at.changed_rows,
+        planned_rows: run.planned_rows,
+        undone_by: run.undone_by,
+    }
+}
+
+/// `column=value, …`; a value is masked unless it is an integer or a uuid.
+pub(crate) fn key_text(key: Option<&PlanKey>, values: &[String], mask: &Mask) -> String {
+    let part = |(i, value): (usize, &String)| {
+        let column = key.and_then(|k| k.columns.get(i)).map_or("?", String::as_str);
+        let plain = key.and_then(|k| k.types.get(i)).is_some_and(|t| matches!(t.as_str(), "smallint" | "integer" | "bigint" | "uuid"));
+        let shown = if plain || mask.show_all || mask.plain.contains(column) { value } else { MASKED };
+        format!("{column}={shown}")
+    };
+    values.iter().enumerate().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// Whoever holds a lease lives if it renews it; a lease is renewed six times in its length.
+pub(crate) fn silent(tenure: &Tenure) -> bool {
+    tenure.silent_s > tenure.length_s / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_integer_and_uuid_keys_are_shown() {
+        let key = PlanKey { index: "i".into(), columns: vec!["id".into(), "email".into()], types: vec!["bigint".into(), "text".into()] };
+        let text = key_text(Some(&key), &["7".into(), "a@b.c".into()], &Mask::default());
+        assert_eq!(text, format!("id=7, email={MASKED}"));
+    }
+}

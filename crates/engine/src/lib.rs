@@ -16,6 +16,7 @@
 
 pub mod control;
 pub mod error;
+pub mod fix;
 pub mod outcome;
 pub mod plan;
 pub mod progress;

@@ -1,1 +1,289 @@
-//! trace
+//! The story of one row: every run that touched it, from images and change sets, and from saved digests where
+//! those are pruned.
+
+use pgmend_core::mask::{Mask, ValueKind};
+use pgmend_core::plan::{ImageColumn, ImageLayout, Plan, Settings};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::{Column, Table};
+use pgmend_pg::PgError;
+use pgmend_pg::archive::ImageRow;
+use pgmend_pg::images::ImageTable;
+use pgmend_pg::readtx::ReadTx;
+use pgmend_pg::scene::Scene;
+use pgmend_pg::store::StoredRun;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::Touch;
+use crate::plan::planning_scene;
+use crate::plan::sample::value_kind;
+
+/// The row that is asked about.
+struct Subject {
+    /// The table, and the partitioned table that it belongs to.
+    tables: Vec<Table>,
+    /// The key as typed, then the row's other keys, as it is now: a run may have used one of those.
+    keys: Vec<RowKey>,
+}
+
+/// The values of one key, as the server prints them.
+struct RowKey {
+    columns: Vec<String>,
+    values: Vec<String>,
+}
+
+impl RowKey {
+    fn columns_in<'t>(&self, table: &'t Table) -> Option<Vec<&'t Column>> {
+        self.columns.iter().map(|name| table.column(name)).collect()
+    }
+}
+
+/// Where the images of a run are.
+struct Place<'a> {
+    kind: ImageTable,
+    name: &'a str,
+    layout: &'a ImageLayout,
+}
+
+/// A run's images of the row.
+struct Found {
+    run: StoredRun,
+    plan: Plan,
+    kind: ImageTable,
+    rows: Vec<ImageRow>,
+    layout: ImageLayout,
+}
+
+impl Engine {
+    /// Every run that touched a row, oldest first: when, by whom, and what it changed, masked unless asked for.
+    /// `key` are the values of the table's key, in its order.
+    pub async fn trace(&mut self, table: &str, key: &[String], show_values: bool) -> Result<Vec<Touch>, Error> {
+        self.need_control_schema().await?;
+        let scene = planning_scene(&self.here);
+        let tx = self.session.read(&scene, vec![]).await?;
+        let subject = subject(&tx, table, key, &self.here.settings.search_path).await;
+        tx.end().await?;
+        let subject = subject?;
+        let mut touches = Vec::new();
+        for table in &subject.tables {
+            for run in self.session.runs_on(table.oid).await? {
+                let plan = self.session.plan_of(run.plan_id).await?.plan;
+                let Some(found) = self.images_of(&scene, run, plan, table, &subject.keys).await? else { continue };
+                touches.extend(self.touches_of(&found, table, show_values).await?);
+            }
+            let known: Vec<_> = touches.iter().map(|t: &Touch| t.run_id).collect();
+            let pruned = self.pruned_touches(table, &subject.keys).await?;
+            touches.extend(pruned.into_iter().filter(|t| !known.contains(&t.run_id)));
+        }
+        // Runs come newest first; a row's story is told from its beginning.
+        touches.reverse();
+        touches.sort_by(|a, b| a.changed_at.cmp(&b.changed_at));
+        Ok(touches)
+    }
+
+    /// What a run kept of the row; `None` when it kept nothing, or nothing that these keys find.
+    async fn images_of(&self, scene: &Scene, run: StoredRun, plan: Plan, table: &Table, keys: &[RowKey]) -> Result<Option<Found>, Error> {
+        let Some(Place { kind, name, layout }) = place(&run, &plan) else { return Ok(None) };
+        if self.session.image_bytes(name).await?.is_none() {
+            return Ok(None);
+        }
+        let layout = layout.clone();
+        let tx = self.session.read(scene, vec![]).await?;
+        let mut rows = Ok(None);
+        for key in keys {
+            let Some(columns) = key.columns_in(table) else { continue };
+            rows = tx.images_of_key(kind, name, &layout, &columns, &key.values).await;
+            if !matches!(&rows, Ok(found) if found.as_ref().is_none_or(Vec::is_empty)) {
+                break;
+            }
+        }
+        tx.end().await?;
+        let rows = rows.map_err(|error| unreadable(error, name, &run))?.unwrap_or_default();
+        Ok((!rows.is_empty()).then_some(Found { run, plan, kind, rows, layout }))
+    }
+
+    async fn touches_of(&self, found: &Found, table: &Table, show_values: bool) -> Result<Vec<Touch>, Error> {
+        let mask = mask(&found.plan, table, show_values);
+        let mut touches = Vec::new();
+        for row in &found.rows {
+            // A row of a change set without a batch, or one that was a conflict, was never changed.
+            let Some(changed_at) = self.session.batch_begun_at(found.run.run_id, found.kind, row.place).await? else { continue };
+            let columns = columns_of(row, &found.layout, table, &mask);
+            touches.push(Touch { columns, ..touch(&found.run, changed_at) });
+        }
+        Ok(touches)
+    }
+
+    /// Runs whose images are pruned, found by the digest of a key.
+    async fn pruned_touches(&self, table: &Table, keys: &[RowKey]) -> Result<Vec<Touch>, Error> {
+        let scene = Scene { settings: digest_settings(&self.here.settings), ..planning_scene(&self.here) };
+        let mut touches: Vec<Touch> = Vec::new();
+        for key in keys {
+            let Some(columns) = key.columns_in(table) else { continue };
+            let types: Vec<String> = columns.iter().map(|c| c.base_type.sql.clone()).collect();
+            let tx = self.session.read(&scene, vec![]).await?;
+            let digest = tx.key_digest(&types, &key.values).await;
+            tx.end().await?;
+            for (run, changed_at) in self.session.runs_touching(table.oid, &digest?, &key.values).await? {
+                let run = self.one_run(&run.to_string()).await?;
+                if touches.iter().all(|t| t.run_id != run.run_id) {
+                    touches.push(Touch { pruned: true, ..touch(&run, changed_at) });
+                }
+            }
+        }
+        Ok(touches)
+    }
+}
+
+/// The table as typed, its key checked and read by the server.
+async fn subject(tx: &ReadTx<'_>, typed: &str, key: &[String], search_path: &str) -> Result<Subject, Error> {
+    let oid = resolve(tx, typed).await?;
+    let mut tables = vec![tx.table(oid, search_path).await?];
+    let root = tx.partition_root(oid).await?;
+    if root != oid {
+        tables.push(tx.table(root, search_path).await?);
+    }
+    let names = |table: &Table| -> Vec<String> {
+        table.keys.iter().map(|k| table.key_columns(k).map(|c| c.name.clone()).collect::<Vec<_>>().join(", ")).collect()
+    };
+    let [table, ..] = tables.as_slice() else { return Err(Error::Corrupt("a table that is none".into())) };
+    if table.keys.is_empty() {
+        let message = format!("`{}` has no usable key, so its rows cannot be told apart", table.name);
+        return Err(Refusal::new(Code::NoKey, message, "look at the images themselves: `pgmend report RUN` names their table").into());
+    }
+    let Some(found) = table.keys.iter().find(|k| k.columns.len() == key.len()) else {
+        let message = format!("`{}` has no key of {} columns", table.name, key.len());
+        let help = format!("give one value for each column of the key, in this order: {}", names(table).join("; or "));
+        return Err(Refusal::new(Code::Parameter, message, help).into());
+    };
+    let columns: Vec<&Column> = table.key_columns(found).collect();
+    let types: Vec<String> = columns.iter().map(|c| c.base_type.sql.clone()).collect();
+    let values = tx.canonical_key(&types, key).await.map_err(|error| not_a_key(error, table, &columns))?;
+    let names = |columns: &[&Column]| columns.iter().map(|c| c.name.clone()).collect();
+    let mut keys = vec![RowKey { columns: names(&columns), values }];
+    for other in table.keys.iter().filter(|k| k.columns != found.columns) {
+        let wanted: Vec<&Column> = table.key_columns(other).collect();
+        if let Some(values) = tx.columns_of_row(&table.name, &columns, &keys[0].values, &wanted).await? {
+            keys.push(RowKey { columns: names(&wanted), values });
+        }
+    }
+    Ok(Subject { tables, keys })
+}
+
+async fn resolve(tx: &ReadTx<'_>, typed: &str) -> Result<u32, Error> {
+    let (schema, name) = typed.split_once('.').map_or((None, typed), |(schema, name)| (Some(schema), name));
+    // As spelt first: `pgmend trace Users 7` means "Users" where there is one.
+    let exact = tx.resolve(schema, name).await?;
+    let found = match exact {
+        Some(oid) => Some(oid),
+        None => tx.relation_as_typed(typed).await?,
+    };
+    found.ok_or_else(|| {
+        Refusal::new(Code::NoSuchTable, format!("there is no table `{typed}`"), "write it as in psql, with its schema where needed").into()
+    })
+}
+
+fn not_a_key(error: PgError, table: &Table, columns: &[&Column]) -> Error {
+    if !error.sqlstate.starts_with("22") {
+        return error.into();
+    }
+    let columns: Vec<String> = columns.iter().map(|c| format!("{} ({})", c.name, c.base_type.sql)).collect();
+    let message = format!("these are no values of the key of `{}`: {}", table.name, error.message);
+    Refusal::new(Code::Parameter, message, format!("the key is {}", columns.join(", "))).into()
+}
+
+fn unreadable(error: PgError, name: &str, run: &StoredRun) -> Error {
+    if error.sqlstate != "42501" {
+        return error.into();
+    }
+    let message = format!("this role may not read pgmend.{name}, the images of run {}", run.run_id);
+    let other = Some(&run.effective_role).filter(|role| **role != run.started_by).map_or(String::new(), |role| format!(" or {role}"));
+    let help = format!("connect as {}{other}, or let an administrator type: grant select on pgmend.{name} to …", run.started_by);
+    Refusal::new(Code::Privilege, message, help).into()
+}
+
+/// The run's own images, or the change set that serves as them.
+fn place<'a>(run: &'a StoredRun, plan: &'a Plan) -> Option<Place<'a>> {
+    if let (Some(name), Some(layout)) = (&run.image_table, &plan.images.layout) {
+        return Some(Place { kind: ImageTable::Images, name, layout });
+    }
+    let change_set = plan.change_set.as_ref()?;
+    Some(Place { kind: ImageTable::ChangeSet, name: &change_set.relation.name, layout: &change_set.layout })
+}
+
+fn touch(run: &StoredRun, changed_at: String) -> Touch {
+    Touch {
+        run_id: run.run_id,
+        job: run.job.clone(),
+        kind: run.kind.clone(),
+        changed_at,
+        changed_by: run.started_by.clone(),
+        columns: Vec::new(),
+        pruned: false,
+    }
+}
+
+/// Constants of the statement are no secrets, and columns that refer to other tables are keys there.
+fn mask(plan: &Plan, table: &Table, show_all: bool) -> Mask {
+    let plain = table.references.iter().flat_map(|fk| fk.from_columns.iter().cloned());
+    let plain = plain.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain)).collect();
+    Mask { show_all, plain, constants: pgmend_sql::constants(&plan.statement) }
+}
+
+/// What the image of a row says changed, column by column.
+fn columns_of(row: &ImageRow, layout: &ImageLayout, table: &Table, mask: &Mask) -> Vec<(String, Option<String>, Option<String>)> {
+    let key = |attnum: i16| table.keys.iter().any(|k| table.key_columns(k).any(|c| c.attnum == attnum));
+    let show = |column: &ImageColumn, value: Option<&String>| {
+        let now = table.columns.iter().find(|c| c.attnum == column.attnum);
+        let kind = now.map_or(ValueKind::Sensitive, |c| value_kind(c, key(column.attnum)));
+        mask.show(&column.column, kind, value.map(String::as_str))
+    };
+    let find = |part: &[ImageColumn], values: &[Option<String>], attnum: i16| {
+        part.iter().position(|c| c.attnum == attnum).and_then(|i| values.get(i).cloned().flatten())
+    };
+    let columns = if row.op == 'D' { &layout.before } else { &layout.after };
+    let cells = columns.iter().map(|column| {
+        let before = if row.op == 'I' { None } else { find(&layout.before, &row.before, column.attnum) };
+        let after = if row.op == 'D' { None } else { find(&layout.after, &row.after, column.attnum) };
+        (column, before, after)
+    });
+    let changed = cells.filter(|(_, before, after)| before != after);
+    changed.map(|(column, before, after)| (column.column.clone(), show(column, before.as_ref()), show(column, after.as_ref()))).collect()
+}
+
+/// The settings of `pgmend.prune_image_table`: equal keys must print equally.
+fn digest_settings(here: &Settings) -> Settings {
+    Settings { time_zone: "UTC".into(), date_style: "ISO, YMD".into(), interval_style: "postgres".into(), ..here.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(attnum: i16, column: &str) -> ImageColumn {
+        let (type_sql, image_column) = ("text".to_owned(), format!("x_{column}"));
+        ImageColumn { attnum, column: column.into(), image_column, type_sql, type_oid: 25, typmod: -1, collation: None }
+    }
+
+    #[test]
+    fn only_columns_that_changed_are_told() {
+        let layout = ImageLayout { key: vec![], before: vec![image(2, "a"), image(3, "b"), image(4, "read")], after: vec![image(2, "a"), image(3, "b")] };
+        let text = |t: &str| Some(t.to_owned());
+        let row = ImageRow { place: 1, op: 'U', before: vec![text("x"), text("same"), text("z")], after: vec![text("y"), text("same")] };
+        let mask = Mask { show_all: true, ..Mask::default() };
+        let shown = columns_of(&row, &layout, &empty_table(), &mask);
+        assert_eq!(shown, [("a".to_owned(), text("x"), text("y"))]);
+        let deleted = ImageRow { op: 'D', after: vec![], ..row };
+        assert_eq!(columns_of(&deleted, &layout, &empty_table(), &mask).len(), 3);
+    }
+
+    fn empty_table() -> Table {
+        serde_json::from_value(serde_json::json!({
+            "oid": 1, "name": {"schema": "public", "name": "t"}, "kind": "plain", "relkind": "r", "persistence": "p", "columns": [],
+            "keys": [], "unique_indexes": [], "index_count": 0, "unusable_keys": [], "referenced_by": [], "references": [],
+            "triggers": [], "rules": [], "row_security": false, "policies": 0, "partitions": [], "inheritance_children": [],
+            "replica_identity": "d", "publications": [], "estimated_rows": null, "heap_bytes": 0, "total_bytes": 0, "fingerprint": ""
+        }))
+        .expect("the fields of a table")
+    }
+}

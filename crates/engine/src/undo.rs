@@ -221,7 +221,7 @@ impl Engine {
             images: PlanImages { keep: true, reason: None, layout: built.images, exact: false },
             change_set: Some(change_set),
             sql: built.sql,
-            sweep_applies: false,
+            sweep: None,
             counts,
             samples,
             transitions: Vec::new(),

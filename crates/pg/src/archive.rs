@@ -1,8 +1,6 @@
 //! What the control schema tells about runs for people: pace, lease, blockers, images of one row, and the
 //! tables that nobody needs any more.
 
-use std::collections::HashMap;
-
 use pgmend_core::id::RunId;
 use pgmend_core::plan::{ImageColumn, ImageLayout};
 use pgmend_core::table::{Column, RelationName, quote_ident};
@@ -100,7 +98,7 @@ pub struct OldTable {
 
 impl Session {
     /// The last checkpoints of these runs, in one go. A run without a batch is left out.
-    pub async fn last_checkpoints(&self, runs: &[RunId]) -> Result<HashMap<RunId, LastCheckpoint>, PgError> {
+    pub async fn last_checkpoints(&self, runs: &[RunId]) -> Result<Vec<(RunId, LastCheckpoint)>, PgError> {
         let sql = "select r.run_id::text, b.batch_no::text, b.changed_total::text, b.skipped_total::text, b.conflict_total::text \
                    from unnest($1::uuid[]) as r (run_id) cross join lateral (select * from pgmend.batch b \
                    where b.run_id = r.run_id and b.partition_no = 0 order by b.batch_no desc limit 1) as b";
@@ -109,11 +107,12 @@ impl Session {
         let checkpoint = |row: &Vec<Option<String>>| {
             let run = text(row, 0)?.parse().map_err(|_| PgError::corrupt("a run's id is no uuid"))?;
             let at = LastCheckpoint {
+                pass: 0,
                 batch_no: number(row, 1)?,
-                cursor: None,
                 changed_rows: number(row, 2)?,
                 skipped_rows: number(row, 3)?,
                 conflict_rows: number(row, 4)?,
+                ..LastCheckpoint::default()
             };
             Ok((run, at))
         };
@@ -202,17 +201,21 @@ impl Session {
     /// Tables of images and change sets that are past their retention, oldest first: of ended runs without an
     /// unfinished undo, and of plans that expired unused.
     pub async fn old_tables(&self, days: u32) -> Result<Vec<OldTable>, PgError> {
-        let sql = format!("{PRUNABLE}\n order by old.since, old.name");
+        let sql = format!(
+            "select json_build_object('name', old.name, 'job', old.job, 'run_id', old.run_id, 'belongs_to', old.belongs_to, \
+             'size_bytes', pg_total_relation_size(to_regclass('pgmend.' || quote_ident(old.name))), \
+             'since', to_char(old.since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))::text \
+             from ({PRUNABLE}) as old order by old.since, old.name"
+        );
         let answer = self.run(&Statement::new("look for old images", sql, vec![days.to_string()])).await?;
         answer.rows.iter().map(|row| from_json(row, 0)).collect()
     }
 
     /// Drops one of them, if it still may go, and tells how many keys were saved; `None` when it stays.
     pub async fn drop_old_table(&self, name: &str, days: u32) -> Result<Option<i64>, PgError> {
-        let from = PRUNABLE.find("  from (").unwrap_or(0);
+        // The same conditions as the list's, checked again in the statement that drops.
         let sql = format!(
-            "select pgmend.prune_image_table(old.name, old.run_id, old.target_oid)::text\n{} and old.name = $2",
-            &PRUNABLE[from..]
+            "select pgmend.prune_image_table(old.name, old.run_id, old.target_oid)::text from ({PRUNABLE}) as old where old.name = $2"
         );
         let answer = self.run(&Statement::new("drop old images", sql, vec![days.to_string(), name.to_owned()])).await?;
         answer.scalar().map(|keys| keys.parse().map_err(|_| PgError::corrupt("a number that does not read"))).transpose()
@@ -253,14 +256,35 @@ impl ReadTx<'_> {
 
     /// A key's values as the server prints them, in the date style that any session reads back.
     pub async fn canonical_key(&self, types: &[String], values: &[String]) -> Result<Vec<String>, PgError> {
-        let cell = |(i, type_sql): (usize, &String)| match type_sql.starts_with("date") || type_sql.starts_with("timestamp") {
-            // JSON has one style for dates, whatever the session's.
-            true => format!("to_jsonb(${}::text::{type_sql}) #>> '{{}}'", i + 1),
-            false => format!("${}::text::{type_sql}::text", i + 1),
-        };
+        let cell = |(i, type_sql): (usize, &String)| canonical(&format!("${}::text::{type_sql}", i + 1), type_sql);
         let cells: Vec<String> = types.iter().enumerate().map(cell).collect();
         let answer = self.query("read the key", &format!("select {}", cells.join(", ")), values.to_vec()).await?;
         Ok(answer.rows.into_iter().flatten().flatten().collect())
+    }
+
+    /// Other columns of the row with this key as it is now, printed like [`Self::canonical_key`]; `None` when there is no
+    /// such row, or this role may not read it.
+    pub async fn columns_of_row(
+        &self,
+        table: &RelationName,
+        key: &[&Column],
+        values: &[String],
+        wanted: &[&Column],
+    ) -> Result<Option<Vec<String>>, PgError> {
+        let cells = wanted.iter().map(|c| canonical(&format!("t.{}", quote_ident(&c.name)), &c.base_type.sql));
+        let same = key.iter().enumerate();
+        let same = same.map(|(i, c)| format!("t.{} = ${}::text::{}", quote_ident(&c.name), i + 1, c.base_type.sql));
+        let sql = format!(
+            "select {} from {} as t where {}",
+            cells.collect::<Vec<_>>().join(", "),
+            table.sql(),
+            same.collect::<Vec<_>>().join(" and ")
+        );
+        match self.attempt_own("look for the row", &sql, values.to_vec()).await {
+            Ok(answer) => Ok(answer.rows.into_iter().next().and_then(|row| row.into_iter().collect())),
+            Err(error) if error.is_connection() => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The digest under which `prune` saved a key. The transaction's settings must be those of
@@ -298,6 +322,14 @@ impl ReadTx<'_> {
             self.query("roll back to a savepoint", "rollback to savepoint pgmend", vec![]).await?;
         }
         answer
+    }
+}
+
+/// A value as text that any session reads back: JSON has one style for dates, whatever the session's.
+fn canonical(expression: &str, type_sql: &str) -> String {
+    match type_sql.starts_with("date") || type_sql.starts_with("timestamp") {
+        true => format!("to_jsonb({expression}) #>> '{{}}'"),
+        false => format!("({expression})::text"),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Lease {
 pub struct BatchStart<'a> {
     /// Its number, from 1.
     pub batch_no: i64,
+    /// The pass over the range that it belongs to: 0, or the sweep's number.
+    pub pass: i32,
     /// Where the cursor will stand once it is committed.
     pub cursor_to: &'a [String],
     /// The server that was planned for.
@@ -93,12 +95,13 @@ impl Lease {
     fn guards(&self, start: &BatchStart<'_>) -> Statement {
         Statement::new(
             "pass the guards of a batch",
-            "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::text[], $6)",
+            "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7)",
             vec![
                 self.run.to_string(),
                 self.partition_no.to_string(),
                 self.fence.to_string(),
                 start.batch_no.to_string(),
+                start.pass.to_string(),
                 array_literal(start.cursor_to),
                 start.system_identifier.to_owned(),
             ],

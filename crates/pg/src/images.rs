@@ -89,6 +89,13 @@ impl Session {
         Ok(())
     }
 
+    /// Indexes the keys of a run's images.
+    pub async fn index_images(&self, name: &str) -> Result<(), PgError> {
+        let sql = "select pgmend.index_images($1::name)";
+        self.run(&Statement::new("index the images", sql, vec![name.to_owned()])).await?;
+        Ok(())
+    }
+
     /// The number of rows and the hash of a change set's content.
     pub async fn change_set_content(&self, name: &str, hashable: bool) -> Result<(i64, String), PgError> {
         let answer = self.run(&Statement::new("hash the change set", content_sql(name, hashable), vec![])).await?;

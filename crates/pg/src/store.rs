@@ -82,6 +82,8 @@ pub struct StoredRun {
 pub struct LastCheckpoint {
     /// Number of the last batch; 0 when there is none.
     pub batch_no: i64,
+    /// The pass that it belongs to.
+    pub pass: i32,
     /// Where the cursor stands.
     pub cursor: Option<Vec<String>>,
     /// Rows changed so far.
@@ -194,7 +196,7 @@ impl Session {
     /// `batch_no` would mean the output, which is text, and put batch 9 after batch 13.
     pub async fn last_checkpoint(&self, run: RunId, partition_no: i32) -> Result<LastCheckpoint, PgError> {
         let sql = "select b.batch_no::text, to_json(b.cursor_to)::text, b.changed_total::text, b.skipped_total::text, \
-                   b.conflict_total::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
+                   b.conflict_total::text, b.pass::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
                    order by b.batch_no desc limit 1";
         let params = vec![run.to_string(), partition_no.to_string()];
         let answer = self.run(&Statement::new("read the checkpoint", sql, params)).await?;
@@ -205,6 +207,7 @@ impl Session {
             changed_rows: number(row, 2)?,
             skipped_rows: number(row, 3)?,
             conflict_rows: number(row, 4)?,
+            pass: i32::try_from(number(row, 5)?).map_err(|_| PgError::corrupt("a pass out of range"))?,
         })
     }
 

@@ -152,7 +152,8 @@ fn element_of_select(multi: &p::MultiAssignRef) -> Result<Option<Node>, Refusal>
 pub(crate) fn lossless(column: &ColumnType) -> String {
     const BOUNDED: &[(&str, &str)] = &[
         ("character varying", "pg_catalog.varchar"),
-        ("character", "pg_catalog.bpchar"),
+        // Not pg_catalog.bpchar, which is deparsed as `char`: a length of one.
+        ("character", "bpchar"),
         ("bit varying", "pg_catalog.varbit"),
         ("bit", "pg_catalog.\"bit\""),
     ];

@@ -249,6 +249,14 @@ impl Statement {
         if insert.select_stmt.is_none() { Some(0) } else { source_of(insert).ok().and_then(|source| width(&source)) }
     }
 
+    /// INSERT … VALUES: the number of rows, as written.
+    pub fn written_rows(&self) -> Option<usize> {
+        let Tree::Insert(insert) = &self.tree else { return None };
+        let source = source_of(insert).ok()?;
+        let whole = source.limit_count.is_none() && source.limit_offset.is_none();
+        (whole && !source.values_lists.is_empty()).then_some(source.values_lists.len())
+    }
+
     /// INSERT: the source alone, with its WITH, so that the server can describe it. The clock is as written.
     pub fn source_sql(&self) -> Result<String, Refusal> {
         let Tree::Insert(insert) = &self.tree else {

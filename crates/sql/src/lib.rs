@@ -13,6 +13,7 @@ mod conflict;
 mod constants;
 mod deparse;
 mod depth;
+mod falsify;
 mod fragment;
 mod insert;
 mod keyset;

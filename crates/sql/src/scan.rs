@@ -1,9 +1,12 @@
 //! Statements over the target alone, without the user's statement: windows of keys, the greatest key,
 //! the number of rows.
 
+use pg_query::NodeEnum;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Column, Key, Table, quote_ident};
 
+use crate::deparse;
+use crate::fragment;
 use crate::keyset::{Range, compare};
 
 fn keys(table: &Table, key: &Key) -> String {
@@ -53,16 +56,23 @@ pub fn row_count(table: &Table) -> String {
 
 /// A predicate as PostgreSQL's grammar reads it, deparsed: one expression, nothing after it.
 pub fn predicate(text: &str) -> Result<String, Refusal> {
-    let wrapped = format!("select from t where ({text}\n)");
-    let parsed = pg_query::parse(&wrapped, 0).map_err(|error| {
-        Refusal::new(Code::Syntax, format!("the predicate does not parse: {error}"), "write what would follow WHERE")
-    })?;
-    let alone = parsed.protobuf.stmts.len() == 1;
-    let deparsed = parsed.deparse(pg_query::DeparseOptions::default()).unwrap_or_default();
-    match deparsed.split_once(" WHERE ") {
-        Some(("SELECT FROM t", predicate)) if alone => Ok(predicate.to_owned()),
-        Some(_) | None => {
-            Err(Refusal::new(Code::Syntax, "the predicate is more than one condition", "write what would follow WHERE"))
+    let refused =
+        || Refusal::new(Code::Syntax, "the predicate does not parse as one condition", "write what would follow WHERE");
+    let condition = fragment::expression(text).map_err(|_| refused())?;
+    let mut select = fragment::statement("select from t")?;
+    if let NodeEnum::SelectStmt(select) = &mut select {
+        select.where_clause = Some(Box::new(condition));
+    }
+    deparse::text(&select)?.strip_prefix("SELECT FROM t WHERE ").map(str::to_owned).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_predicate_is_one_condition_and_nothing_more() {
+        assert_eq!(super::predicate("a = 1 or b -- x").as_deref(), Ok("a = 1 OR b"));
+        for text in ["a) group by (b", "a) limit (1", "a; drop table t", "a) union select (1", "", "a), (b"] {
+            assert!(super::predicate(text).is_err(), "{text}");
         }
     }
 }

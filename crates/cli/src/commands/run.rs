@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgmend::{Code, Engine, Error, Job, Observer, Outcome, Planned, RunOptions, RunState, progress::Stop};
+use pgmend::{Code, Engine, Error, Job, Observer, Outcome, Planned, RunOptions, progress::Stop};
 use pgmend_core::exit;
 use tokio::sync::watch;
 
@@ -36,27 +36,21 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
     plan::show(shell, &planned, &next(shell, args, &planned))
 }
 
-/// Goes on with the job's unfinished run, or plans, shows the plan, and runs exactly that plan.
+/// Goes on with the job's unfinished run; or shows the plan that the run will use, and runs it.
 async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> Done {
     let options = run_options(args);
     let mut reversible = true;
-    let mut plan_id = None;
-    if !has_unfinished_run(engine, job).await? {
-        let planned = engine.plan(job, &options.plan).await.map_err(Failure::about(job))?;
+    if let Some(planned) = engine.prepare(job, &options).await.map_err(Failure::about(job))? {
         let verdict = plan::exit_code(&planned);
         if verdict != exit::DONE {
             return plan::show(shell, &planned, &next(shell, args, &planned));
         }
         shell.tell(|paint| render::plan::short(&planned, paint))?;
         reversible = planned.plan.reversible.0;
-        plan_id = planned.stored.then(|| planned.plan.plan_id.to_string());
     }
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = match plan_id {
-        Some(plan_id) => engine.run_plan(&plan_id, &options, &mut observer).await,
-        None => engine.run(job, &options, &mut observer).await,
-    };
+    let ended = engine.run(job, &options, &mut observer).await;
     progress.finish();
     let outcome = ended.map_err(Failure::about(job))?;
     end(shell, engine, &outcome, false, reversible).await
@@ -110,19 +104,6 @@ pub async fn end(shell: &Shell, engine: &mut Engine, outcome: &Outcome, undo: bo
         shell.tell(|paint| render::status::conflicts(&conflicts, paint))?;
     }
     Ok(render::outcome::exit_code(outcome))
-}
-
-/// Whether `run` would go on rather than begin. Without a control schema there is no run at all.
-async fn has_unfinished_run(engine: &mut Engine, job: &Job) -> Result<bool, Failure> {
-    match engine.list().await {
-        Ok(runs) => Ok(runs.iter().any(|run| run.job == job.name && run.kind != "undo" && !ended(&run.state))),
-        Err(Error::Refused(refusal)) if refusal.code == Code::ControlSchema => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn ended(state: &str) -> bool {
-    [RunState::Succeeded, RunState::Cancelled].iter().any(|end| end.name() == state)
 }
 
 fn next(shell: &Shell, args: &Run, planned: &Planned) -> Vec<String> {

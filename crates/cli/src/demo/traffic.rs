@@ -97,10 +97,9 @@ fn work(mut sql: Sql, stop: &AtomicBool, seed: u64, rows: u64) -> Result<Tally, 
             0 => (&mut tally.inserts, format!("insert into orders (user_id, amount) values ({key}, 12.50)")),
             1 => (
                 &mut tally.inserts,
-                format!(
-                    "insert into users (email, role, country) \
-                     values ('new-' || gen_random_uuid() || '@example.com', 'member', 'NO')"
-                ),
+                "insert into users (email, role, country) \
+                 values ('new-' || gen_random_uuid() || '@example.com', 'member', 'NO')"
+                    .to_owned(),
             ),
             2..10 => (&mut tally.changes, format!("update users set visits = visits + 1 where user_id = {key}")),
             10..15 => (&mut tally.changes, format!("update orders set views = views + 1 where order_id = {key}")),

@@ -69,7 +69,7 @@ fn plan() -> Plan {
         images: PlanImages { keep: true, reason: None, layout: None, exact: true },
         change_set: None,
         sql: RunSql::Freeze { apply: Vec::new(), conflicts: None, residual: None },
-        sweep_applies: true,
+        sweep: None,
         counts: counts(),
         samples: samples(),
         transitions: vec![transition("memeber", 2_000_000), transition("Member", 12)],

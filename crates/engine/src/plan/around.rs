@@ -141,6 +141,10 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
     if bound.statement.had_returning() {
         findings.push(Finding::note("returning", "RETURNING is left out", "read the changed rows from the run's images"));
     }
+    if bound.statement.locks_rows() {
+        let message = "FOR UPDATE or SKIP LOCKED in the statement is left out: each batch locks what it changes";
+        findings.push(Finding::note("row_locks", message, ""));
+    }
     if table.persistence == 'u' {
         let message = format!("`{}` is unlogged: a crash of the server empties it, the checkpoint stays", table.name);
         findings.push(Finding::warning("unlogged", message, "do not count on resuming after a server crash"));

@@ -25,6 +25,8 @@ pub struct Bound {
     pub facts: Facts,
     /// The verdict.
     pub class: Class,
+    /// INSERT: the width of its source, where only the server knows it (`select *`).
+    pub source_width: Option<usize>,
 }
 
 /// Reads the statement of a job.
@@ -42,7 +44,18 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path:
     let case = Case { statement: &statement, table: &table, key: key.as_ref(), facts: &facts, trusted: &job.file.trust_functions };
     let class = case.class()?;
     let class = overridden(class, job.file.mode)?;
-    Ok(Bound { statement, table, key, facts, class })
+    let source_width = source_width(tx, &statement).await?;
+    Ok(Bound { statement, table, key, facts, class, source_width })
+}
+
+/// Asks the server how many columns the source of an INSERT yields: one row of NULLs has them all.
+async fn source_width(tx: &ReadTx<'_>, statement: &Statement) -> Result<Option<usize>, Error> {
+    if statement.kind() != Kind::Insert || statement.source_width().is_some() {
+        return Ok(statement.source_width());
+    }
+    let sql = format!("select s.* from (select) as one left join ({}) as s on false", statement.source_sql()?);
+    let answer = tx.query_job("read the width of the source", &sql, vec![]).await?;
+    Ok(answer.rows.first().map(Vec::len))
 }
 
 fn overridden(class: Class, wanted: Option<Mode>) -> Result<Class, Refusal> {
@@ -97,7 +110,7 @@ impl Bound {
     /// The builder of the statements; an insert into a table without a key gets an empty one.
     pub fn rewriter<'a>(&'a self, empty: &'a Key) -> Result<Rewriter<'a>, Refusal> {
         let key = self.key.as_ref().unwrap_or(empty);
-        Rewriter::new(&self.statement, Target { table: &self.table, key }, Options::default())
+        Rewriter::new(&self.statement, Target { table: &self.table, key }, Options { source_width: self.source_width })
     }
 
     /// Whether a BEFORE trigger may decide the values that are stored.

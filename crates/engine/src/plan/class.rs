@@ -18,6 +18,9 @@ pub struct Class {
     pub mode: Mode,
     /// Why.
     pub reason: String,
+    /// Each row's change depends on that row alone, so that the statement means the same when it is asked
+    /// again: only then do rows that still match after the run say anything.
+    pub row_local: bool,
     /// Why all rows must be in one transaction, if they must.
     pub one_transaction: Option<(Code, String)>,
     /// The statement writes its key.
@@ -51,6 +54,7 @@ impl Case<'_> {
         if key_written {
             freeze = freeze.or(Some("the statement writes its key, so rows could reappear ahead of the cursor".into()));
         }
+        let row_local = freeze.is_none();
         if self.statement.kind() == Kind::Insert {
             freeze = Some("an insert's rows are computed once, so that a rerun cannot propose other rows".into());
         }
@@ -60,7 +64,7 @@ impl Case<'_> {
         }
         let mode = if freeze.is_some() { Mode::Freeze } else { Mode::Stream };
         let reason = freeze.unwrap_or_else(|| "each row's new values depend on that row and on tables that the statement does not write".into());
-        Ok(Class { mode, reason, one_transaction, key_written, findings })
+        Ok(Class { mode, reason, row_local, one_transaction, key_written, findings })
     }
 
     fn key_written(&self) -> bool {
@@ -139,6 +143,10 @@ impl Case<'_> {
         let fires: Vec<&Trigger> = self.table.triggers.iter().filter(|t| t.enabled && self.fires(t)).collect();
         if let Some(trigger) = fires.iter().find(|t| !t.row) {
             return Some((Code::StatementTrigger, format!("statement-level trigger `{}` would fire once per batch", trigger.name)));
+        }
+        if self.statement.on_conflict().is_some_and(|c| c.update && c.complex) {
+            let reason = "ON CONFLICT DO UPDATE infers an index with an expression or a predicate, where only one statement finds duplicates of the source";
+            return Some((Code::NotSplittable, reason.into()));
         }
         if let Some(trigger) = fires.iter().find(|t| t.deferrable) {
             return Some((Code::NotSplittable, format!("deferrable constraint trigger `{}` checks at commit", trigger.name)));

@@ -1,7 +1,7 @@
 //! What a run will cost: batches, time, WAL, disk. Estimates say what they rest on.
 
-use pgmend_core::limits::{BATCH_ROWS_START, Limits};
-use pgmend_core::plan::{Counts, Estimates, Figure, ImageLayout, Rehearsal};
+use pgmend_core::limits::Limits;
+use pgmend_core::plan::{Counts, Estimates, Figure, ImageLayout};
 use pgmend_core::sizing::Sizing;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::Kind;
@@ -15,6 +15,12 @@ const ROW_MS: f64 = 0.012;
 const INDEX_MS: f64 = 0.006;
 /// Factor between the low and the high end of an unmeasured duration.
 const UNMEASURED_SPREAD: f64 = 4.0;
+/// The same for a duration measured by a rehearsal.
+const MEASURED_SPREAD: f64 = 1.3;
+/// The start of a run and its end: ledger, lease, tables of images.
+const RUN_MS: f64 = 60.0;
+/// WAL of a batch beside its rows: its row in the control schema, twice, and the commit.
+const BATCH_WAL_BYTES: f64 = 1_000.0;
 /// A commit, with its flush.
 const BATCH_MS: f64 = 3.0;
 /// Bytes of a tuple's header, line pointer included.
@@ -38,14 +44,27 @@ async fn width(tx: &ReadTx<'_>, bound: &Bound, columns: &[String]) -> Result<f64
     Ok(answer.scalar().and_then(|w| w.parse().ok()).unwrap_or(0.0))
 }
 
-/// Estimates for a bound statement with these counts.
+/// What a run costs, as a rehearsal measured it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Milliseconds of a batch beside its rows.
+    pub batch_ms: f64,
+    /// Milliseconds of a changed row, with its part of the scanning.
+    pub row_ms: f64,
+    /// Milliseconds of the checks at the end.
+    pub checks_ms: f64,
+    /// WAL of a changed row in bytes, its image left out.
+    pub wal_row_bytes: f64,
+}
+
+/// Estimates for a bound statement with these counts; `pace` is known after a rehearsal.
 pub async fn estimate(
     tx: &ReadTx<'_>,
     bound: &Bound,
     counts: &Counts,
     limits: &Limits,
     images: Option<&ImageLayout>,
-    rehearsal: Option<&Rehearsal>,
+    pace: Option<&Pace>,
 ) -> Result<Estimates, Error> {
     let rows = counts.changed_rows.value.max(0);
     let all: Vec<String> = bound.table.columns.iter().map(|c| c.name.clone()).collect();
@@ -59,51 +78,54 @@ pub async fn estimate(
     };
     let indexes = f64::from(bound.table.index_count);
     let index_wal = if bound.statement.kind() == Kind::Delete { 0.0 } else { indexes * INDEX_WAL_BYTES };
-    let wal = rows as f64 * (row_bytes + image_row + index_wal);
-    let measured = rehearsal.filter(|r| r.batches.iter().map(|b| b.rows).sum::<i64>() > 0);
-    let (row_ms, wal) = match measured {
-        Some(rehearsal) => {
-            let seen: i64 = rehearsal.batches.iter().map(|b| b.rows).sum();
-            let took: f64 = rehearsal.batches.iter().map(|b| b.took_ms).sum();
-            let wrote: i64 = rehearsal.batches.iter().map(|b| b.wal_bytes).sum();
-            (took / seen as f64, wrote as f64 / seen as f64 * rows as f64)
-        }
-        None => (ROW_MS + INDEX_MS * indexes + if images.is_some() { ROW_MS / 2.0 } else { 0.0 }, wal),
+    let one = bound.class.one_transaction.is_some();
+    let unmeasured = Pace {
+        batch_ms: BATCH_MS,
+        row_ms: ROW_MS + INDEX_MS * indexes + if images.is_some() { ROW_MS / 2.0 } else { 0.0 },
+        checks_ms: 0.0,
+        wal_row_bytes: row_bytes + index_wal,
     };
-    let batches = batches(rows, limits, row_ms, bound.class.one_transaction.is_some());
-    let seconds = (rows as f64 * row_ms + batches as f64 * BATCH_MS) / 1_000.0;
-    let (spread, basis) = match measured {
-        Some(_) => (1.3, "measured by the rehearsal"),
+    let course = course(rows, limits, pace.unwrap_or(&unmeasured), one);
+    let wal = rows as f64 * (pace.unwrap_or(&unmeasured).wal_row_bytes + image_row) + course.batches as f64 * BATCH_WAL_BYTES;
+    let (spread, basis) = match pace {
+        Some(_) => (MEASURED_SPREAD, "measured by rehearsal"),
         None => (UNMEASURED_SPREAD, "from the table's indexes and the rows' width, not measured; plan --rehearse 3 measures it"),
     };
-    let certainty = if measured.is_some() { Figure::sampled } else { Figure::estimated };
+    let certainty = if pace.is_some() { Figure::sampled } else { Figure::estimated };
+    let fixed = limits.batch_rows.is_some();
+    let batches = course.batches;
     Ok(Estimates {
-        batches: if limits.batch_rows.is_some() { Figure { certainty: counts.changed_rows.certainty, ..Figure::exact(batches) } } else { certainty(batches) },
-        duration_s: (seconds / spread, seconds * spread),
+        batches: if fixed { Figure { certainty: counts.changed_rows.certainty, ..Figure::exact(batches) } } else { certainty(batches) },
+        duration_s: (course.seconds / spread, course.seconds * spread),
         duration_basis: basis.to_owned(),
         wal_bytes: certainty(wal as i64),
         image_bytes: Figure::estimated((rows as f64 * image_row) as i64),
     })
 }
 
-/// Batches that the sizing will make of these rows at that speed.
-fn batches(rows: i64, limits: &Limits, row_ms: f64, one: bool) -> i64 {
-    if rows == 0 || one {
-        return i64::from(rows > 0);
-    }
-    if let Some(fixed) = limits.batch_rows {
-        let size = i64::from(fixed.min(limits.rows_per_transaction_max).max(1));
-        return (rows + size - 1) / size;
-    }
+/// A run as it will probably go.
+struct Course {
+    batches: i64,
+    seconds: f64,
+}
+
+/// The batches that the sizing will make of these rows at that pace, and how long they take together.
+fn course(rows: i64, limits: &Limits, pace: &Pace, one: bool) -> Course {
     let mut sizing = Sizing::new(limits);
-    let (mut left, mut count) = (rows, 0);
-    while left > 0 && count < SIMULATED_BATCHES_MAX {
-        let size = i64::from(sizing.rows());
-        sizing.record(size as u64, size as f64 * row_ms);
+    let (mut left, mut batches, mut took_ms) = (rows.max(0), 0, 0.0);
+    while left > 0 && batches < SIMULATED_BATCHES_MAX {
+        let size = if one { left } else { i64::from(sizing.rows()).clamp(1, left) };
+        let batch_ms = pace.batch_ms + size as f64 * pace.row_ms;
+        sizing.record(size as u64, batch_ms);
+        took_ms += batch_ms;
         left -= size;
-        count += 1;
+        batches += 1;
     }
-    count + left.max(0) / i64::from(BATCH_ROWS_START)
+    let size = i64::from(sizing.rows()).max(1);
+    let more = (left + size - 1) / size;
+    took_ms += more as f64 * pace.batch_ms + left as f64 * pace.row_ms;
+    let around_ms = if rows > 0 { RUN_MS + pace.checks_ms } else { 0.0 };
+    Course { batches: batches + more, seconds: (took_ms + around_ms) / 1_000.0 }
 }
 
 /// Estimates not made yet.
@@ -115,8 +137,8 @@ pub fn unknown() -> Estimates {
 /// Estimates for applying a change set of so many rows.
 pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool) -> Estimates {
     let row_ms = ROW_MS + INDEX_MS * f64::from(indexes);
-    let batches = batches(rows, limits, row_ms, one_transaction);
-    let seconds = (rows as f64 * row_ms + batches as f64 * BATCH_MS) / 1_000.0;
+    let pace = Pace { batch_ms: BATCH_MS, row_ms, checks_ms: 0.0, wal_row_bytes: 0.0 };
+    let Course { batches, seconds } = course(rows, limits, &pace, one_transaction);
     Estimates {
         batches: Figure::estimated(batches),
         duration_s: (seconds / UNMEASURED_SPREAD, seconds * UNMEASURED_SPREAD),

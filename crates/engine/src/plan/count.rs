@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// `statement_timeout` ran out.
 const QUERY_CANCELED: &str = "57014";
+/// A value that is taken from a sequence cannot be had in a transaction that only reads.
+const READ_ONLY: &str = "25006";
 
 /// Counts an update or delete.
 pub async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
@@ -49,10 +51,15 @@ pub async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budg
 
 /// Counts the rows that an insert proposes.
 pub async fn count_proposed(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
-    let sql = format!("select count(*) from ({}) as s", bound.statement.source_sql()?);
-    let proposed = match within_budget(tx, "count the proposed rows", &sql, budget_ms).await? {
-        Some(answer) => Figure::exact(answer.number()?),
-        None => Figure::estimated(estimated_rows(tx, rewriter).await?),
+    let proposed = match bound.statement.written_rows() {
+        Some(rows) => Figure::exact(rows as i64),
+        None => {
+            let sql = format!("select count(*) from ({}) as s", bound.statement.source_sql()?);
+            match within_budget(tx, "count the proposed rows", &sql, budget_ms).await? {
+                Some(answer) => Figure::exact(answer.number()?),
+                None => Figure::estimated(estimated_rows(tx, rewriter).await?),
+            }
+        }
     };
     let scanned = Figure::estimated(bound.table.estimated_rows.unwrap_or(0.0) as i64);
     Ok(Counts {
@@ -139,7 +146,7 @@ pub async fn groups(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, by:
     Ok(answer.rows.iter().filter(|r| r.len() == 3).map(group).collect())
 }
 
-/// Runs a query under the budget; `None` when it ran out. A budget of zero asks for estimates only.
+/// Runs a query under the budget; `None` when it ran out, or when the query would take from a sequence. A budget of zero asks for estimates only.
 async fn within_budget(tx: &ReadTx<'_>, doing: &'static str, sql: &str, budget_ms: u64) -> Result<Option<Answer>, Error> {
     if budget_ms == 0 {
         return Ok(None);
@@ -149,7 +156,7 @@ async fn within_budget(tx: &ReadTx<'_>, doing: &'static str, sql: &str, budget_m
     tx.limit_to(0).await?;
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.sqlstate == QUERY_CANCELED => Ok(None),
+        Err(error) if [QUERY_CANCELED, READ_ONLY].contains(&error.sqlstate.as_str()) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -126,8 +126,12 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
         return Ok(());
     }
     let named = arbiter_columns(bound, &conflict);
+    let askable = |u: &&pgmend_core::table::UniqueIndex| !u.partial && !u.exclusion && !u.attnums.contains(&0);
+    // What an expression, a predicate or an exclusion constraint rejects is not asked for.
+    let all_asked = !conflict.complex && (!named.is_empty() || bound.table.unique_indexes.iter().all(|u| askable(&u)));
+    let figure = if all_asked { Figure::exact } else { Figure::estimated };
     let indexes: Vec<Vec<String>> = if named.is_empty() {
-        let plain = bound.table.unique_indexes.iter().filter(|u| !u.partial && !u.exclusion && !u.attnums.contains(&0));
+        let plain = bound.table.unique_indexes.iter().filter(askable);
         let names = |u: &pgmend_core::table::UniqueIndex| {
             u.attnums.iter().filter_map(|n| bound.table.columns.iter().find(|c| c.attnum == *n)).map(|c| c.name.clone()).collect()
         };
@@ -148,13 +152,14 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
         present.push(format!("exists (select from {} as e where e.n < s.n and {})", change_set.relation.sql(), earlier.join(" and ")));
     }
     if present.is_empty() {
+        plan.counts.changed_rows = figure(change_set.rows);
         return Ok(());
     }
     let sql = format!("select count(*)::text from {} as s where {}", change_set.relation.sql(), present.join(" or "));
     let present = tx.read.query("count rows that are already there", &sql, vec![]).await?.number()?;
     plan.counts.matched_rows = Figure::exact(change_set.rows);
-    plan.counts.already_right_rows = Figure::exact(present);
-    plan.counts.changed_rows = Figure::exact(change_set.rows - present);
+    plan.counts.already_right_rows = figure(present);
+    plan.counts.changed_rows = figure(change_set.rows - present);
     Ok(())
 }
 

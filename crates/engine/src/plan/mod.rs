@@ -142,11 +142,13 @@ impl Engine {
             layout: own_images.then(|| bound.image_layout(rewriter)),
             exact,
         };
-        let plan = self.blank(job, bound, plan_id, sql, images, counts);
+        let sweep = if freeze || !keep { None } else { statements::sweep(bound)? };
+        let plan = self.blank(job, bound, plan_id, (sql, sweep), images, counts);
         Ok(Draft { plan, filling })
     }
 
-    fn blank(&self, job: &Job, bound: &Bound, plan_id: PlanId, sql: RunSql, images: PlanImages, counts: Counts) -> Plan {
+    fn blank(&self, job: &Job, bound: &Bound, plan_id: PlanId, sql: (RunSql, Option<RunSql>), images: PlanImages, counts: Counts) -> Plan {
+        let (sql, sweep) = sql;
         let kind = match bound.statement.kind() {
             Kind::Update => ChangeKind::Update,
             Kind::Delete => ChangeKind::Delete,
@@ -187,7 +189,7 @@ impl Engine {
             images,
             change_set: None,
             sql,
-            sweep_applies: false,
+            sweep,
             counts,
             samples: Vec::new(),
             transitions: Vec::new(),

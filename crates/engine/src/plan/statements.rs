@@ -10,8 +10,9 @@ use pgmend_sql::{
 use super::bind::{Bound, image_columns};
 
 /// A placeholder that the run replaces by the name of its own table of images, which is not known
-/// before the run starts. No identifier of PostgreSQL can be mistaken for it: it holds a line feed.
-pub const IMAGE_TABLE: &str = "\"pgmend\".\"\nimage table\n\"";
+/// before the run starts. No identifier in use can be mistaken for it, since it holds a line feed; it is spelt
+/// as the deparser spells it.
+pub const IMAGE_TABLE: &str = "pgmend.\"\nimage table\n\"";
 
 /// The SQL of a streamed run.
 pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, keep: bool, exact: bool, skip_unchanged: bool) -> Result<RunSql, Refusal> {
@@ -81,7 +82,9 @@ pub fn freeze(
     let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
     let number = rewriter.first_param();
     let mut sql = apply(&bound.table, key, change_set, layout, &[op], number, images.as_ref(), false);
-    if let RunSql::Freeze { residual, .. } = &mut sql {
+    if let RunSql::Freeze { residual, .. } = &mut sql
+        && bound.class.row_local
+    {
         let keys = image_columns(layout).keys;
         *residual = Some(self::residual(bound, rewriter, Some(change_set), &keys)?);
     }
@@ -178,4 +181,26 @@ fn residual(bound: &Bound, rewriter: &Rewriter<'_>, images: Option<&str>, image_
         ))
     };
     Ok(Residual { matching: rewriter.count(Range::default())?, not_imaged: images.map(not_imaged).transpose()? })
+}
+
+/// The SQL of the sweep: the same change, but never to a row that has an image. `None` unless the
+/// assignments provably falsify the predicate.
+pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
+    let statement = &bound.statement;
+    if statement.kind() != Kind::Update || statement.joins_target() || !statement.falsifies_itself(&bound.table) {
+        return Ok(None);
+    }
+    let key = bound.key()?;
+    let called = quote_ident(statement.alias().unwrap_or(&bound.table.name.name));
+    let images = pgmend_pg::images::layout(&bound.table, &bound.table.key_columns(key).collect::<Vec<_>>(), &[], &[]);
+    let same: Vec<String> = images
+        .key
+        .iter()
+        .map(|k| format!("pgmend_i.{} = {called}.{}", quote_ident(&k.image_column), quote_ident(&k.column)))
+        .collect();
+    let condition = format!("not exists (select from {IMAGE_TABLE} as pgmend_i where {})", same.join(" and "));
+    let narrowed = statement.with_condition(&condition)?;
+    let rewriter = Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
+    // In one statement: separate images would already be there when the change looks for them.
+    stream(bound, &rewriter, true, true, false).map(Some)
 }

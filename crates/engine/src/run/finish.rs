@@ -1,5 +1,6 @@
 //! The end of a run: what is left is counted, what was done is checked, and both are recorded.
 
+use pgmend_core::limits::SWEEPS_MAX;
 use pgmend_core::plan::{Residual, RunSql};
 use pgmend_core::run::RunState;
 use pgmend_core::table::RelationName;
@@ -20,7 +21,7 @@ impl Worker<'_, '_> {
     /// Counts, checks and records the end. `None` when the database says that more is to be done.
     pub(super) async fn finish(&mut self) -> Result<Option<Outcome>, Error> {
         fault::point("before_finish");
-        self.observer.tell(&Event::Sweeping { pass: 1 });
+        self.observer.tell(&Event::Sweeping { pass: self.pass as u32 + 1 });
         let end = match self.check().await {
             Ok(end) => end,
             Err(error) if error.is_connection() => {
@@ -31,6 +32,9 @@ impl Worker<'_, '_> {
             }
             Err(error) => return Err(error.into()),
         };
+        if self.sweeps_again(&end).await? {
+            return Ok(None);
+        }
         self.session().change_state(&self.lease, &["running"], &RunState::Succeeded, Some(&end)).await?;
         let body = serde_json::json!({
             "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "batches": self.at.batch_no,
@@ -41,6 +45,23 @@ impl Worker<'_, '_> {
         self.session().release(&self.lease).await?;
         self.run = self.engine.one_run(&self.run_id().to_string()).await?;
         Ok(Some(self.engine.outcome(&self.run, self.resumed).await?))
+    }
+
+    /// Begins another pass if rows within the range match that this run has not changed, and the statement
+    /// provably cannot match a row that it has: bounded, and never to a key already imaged.
+    async fn sweeps_again(&mut self, end: &End) -> Result<bool, Error> {
+        let within = end.residual_rows.unwrap_or(0) - end.arrived_later_rows.unwrap_or(0);
+        let (Some(name), true) = (&self.run.image_table, self.plan.sweep.is_some()) else { return Ok(false) };
+        if within <= 0 || self.pass as u32 >= SWEEPS_MAX {
+            return Ok(false);
+        }
+        self.session().index_images(name).await?;
+        let body = serde_json::json!({ "pass": self.pass + 1, "rows": within });
+        self.session().append_ledger(self.run_id(), "run_swept", &body).await?;
+        self.pass += 1;
+        self.prefetched = None;
+        self.skipped_to = None;
+        Ok(true)
     }
 
     async fn check(&self) -> Result<End, PgError> {

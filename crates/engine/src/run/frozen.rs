@@ -29,6 +29,10 @@ impl Worker<'_, '_> {
         let began = Instant::now();
         let tx = self.open(lower, upper, &apply, None).await?;
         let changed = affected(tx.answers());
+        if let Err(error) = self.refuse_other_count(changed) {
+            tx.rollback().await?;
+            return Err(error);
+        }
         let every_row = apply.iter().all(|a| a.every_row);
         if changed == upper - lower || !every_row {
             return self.close(tx, upper, began, changed, 0, upper - lower - changed).await;
@@ -117,6 +121,7 @@ impl Worker<'_, '_> {
     async fn begin(&self, upper: i64, statements: Vec<Statement>) -> Result<FencedTx<'_>, PgError> {
         let start = BatchStart {
             batch_no: self.at.batch_no + 1,
+            pass: 0,
             cursor_to: &[upper.to_string()],
             system_identifier: &self.plan.database.system_identifier,
             statements,

@@ -5,6 +5,7 @@ mod finish;
 mod frozen;
 pub(crate) mod gate;
 mod ownership;
+mod prepare;
 mod recover;
 mod stream;
 mod worker;

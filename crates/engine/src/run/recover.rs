@@ -9,7 +9,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST};
 use pgmend_pg::{PgError, Session};
 
-use super::worker::{Step, Worker};
+use super::worker::{OTHER_COUNT, Step, Worker};
 use crate::error::Error;
 use crate::progress::{Event, Stop};
 
@@ -23,6 +23,9 @@ impl Worker<'_, '_> {
     pub(super) async fn recover(&mut self, error: PgError) -> Result<Option<RunState>, Error> {
         if error.sqlstate == LEASE_LOST {
             return Err(self.lease_lost());
+        }
+        if error.sqlstate == OTHER_COUNT {
+            return Ok(Some(RunState::Cancelled));
         }
         if error.sqlstate == QUERY_CANCELED && self.observer.stop() == Stop::Now {
             self.reload().await?;
@@ -82,6 +85,7 @@ impl Worker<'_, '_> {
                         // A failover lost the last batches: what was skipped ahead of them counts no more.
                         self.skipped_to = None;
                     }
+                    self.pass = self.pass.max(at.pass);
                     self.at = at;
                     return Ok(());
                 }

@@ -33,6 +33,7 @@ impl Worker<'_, '_> {
         let separate_images = statements.len() == 2;
         let start = BatchStart {
             batch_no: self.at.batch_no + 1,
+            pass: self.pass,
             cursor_to: &to,
             system_identifier: &self.plan.database.system_identifier,
             statements,
@@ -47,6 +48,10 @@ impl Worker<'_, '_> {
             tx.rollback().await?;
             let message = format!("{changed_rows} rows changed but {} imaged", affected[0]);
             return Err(PgError::new("change a batch", IMAGES_DIFFER, message));
+        }
+        if let Err(error) = self.refuse_other_count(changed_rows) {
+            tx.rollback().await?;
+            return Err(error);
         }
         if changed_rows > i64::from(self.sizing.ceiling()) {
             tx.rollback().await?;
@@ -63,7 +68,8 @@ impl Worker<'_, '_> {
 
     /// Images and change over the range from the cursor to `to`.
     fn batch_statements(&self, to: &[String]) -> Result<Vec<Statement>, PgError> {
-        let RunSql::Stream { image, change, .. } = &self.plan.sql else {
+        let sql = self.sql();
+        let RunSql::Stream { image, change, .. } = &sql else {
             return Err(PgError::corrupt("a frozen plan is not streamed"));
         };
         let from = self.from();
@@ -81,14 +87,17 @@ impl Worker<'_, '_> {
 
     /// Where the next batch starts.
     fn from(&self) -> Option<Vec<String>> {
-        self.skipped_to.clone().or_else(|| self.at.cursor.clone())
+        // A pass that has no batch yet starts from the start.
+        let cursor = if self.at.pass == self.pass { self.at.cursor.clone() } else { None };
+        self.skipped_to.clone().or(cursor)
     }
 
     fn bound_statement(&self, from: Option<&[String]>, upper: &[String], rows: u32) -> Option<Statement> {
-        let RunSql::Stream { bound, .. } = &self.plan.sql else { return None };
+        let sql = self.sql();
+        let RunSql::Stream { bound, .. } = &sql else { return None };
         let own = std::iter::once(rows.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
         let sql = if from.is_some() { &bound.after } else { &bound.from_start };
-        Some(Statement { doing: "find the next rows", sql: sql.clone(), params: self.params_with(own) })
+        Some(Statement { doing: "find the next rows", sql: self.with_images(sql), params: self.params_with(own) })
     }
 
     /// The last key of the next batch; `None` when the range is exhausted. When matches are so rare that

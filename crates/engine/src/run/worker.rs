@@ -22,6 +22,9 @@ use crate::outcome::{Outcome, RunOptions};
 use crate::plan::statements::IMAGE_TABLE;
 use crate::progress::{Event, Observer, Stop};
 
+/// A guard of ours: not as many rows as the plan expects. The run is given up.
+pub(super) const OTHER_COUNT: &str = "PM509";
+
 /// A batch that was committed.
 pub(super) struct Applied {
     pub changed_rows: i64,
@@ -51,6 +54,8 @@ pub(super) struct Worker<'e, 'o> {
     pub scene: Scene,
     pub sizing: Sizing,
     pub at: LastCheckpoint,
+    /// The pass over the range: 0, or the sweep's number.
+    pub pass: i32,
     /// `$1..$p` and the instant.
     pub params: Vec<Option<String>>,
     /// The bound of the next batch, asked for together with the last commit.
@@ -88,6 +93,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             plan,
             run,
             lease,
+            pass: at.pass,
             at,
             params,
             prefetched: None,
@@ -140,7 +146,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     }
 
     pub fn sql(&self) -> RunSql {
-        self.plan.sql.clone()
+        self.plan.sweep.as_ref().filter(|_| self.pass > 0).unwrap_or(&self.plan.sql).clone()
     }
 
     pub fn session(&self) -> &Session {
@@ -186,6 +192,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     fn advance(&mut self, batch: Applied) {
         fault::point("batch_committed");
         self.at.batch_no += 1;
+        self.at.pass = self.pass;
         self.at.cursor = Some(batch.cursor);
         self.at.changed_rows += batch.changed_rows;
         self.at.skipped_rows += batch.skipped_rows;
@@ -230,6 +237,17 @@ impl<'e, 'o> Worker<'e, 'o> {
             return Ok(());
         }
         Err(self.lease_lost())
+    }
+
+    /// A run that has all its rows in one batch and knows their number changes exactly as many, or none.
+    pub fn refuse_other_count(&self, changed_rows: i64) -> Result<(), PgError> {
+        let Some(expected) = self.plan.expect_rows else { return Ok(()) };
+        let in_one = self.plan.one_transaction || self.plan.limits.batch_rows.is_some_and(|rows| i64::from(rows) >= expected);
+        if !in_one || self.at.batch_no > 0 || changed_rows == expected {
+            return Ok(());
+        }
+        let message = format!("{changed_rows} rows would have changed in one batch, {expected} are expected");
+        Err(PgError::new("change the rows", OTHER_COUNT, message))
     }
 
     pub fn lease_lost(&self) -> Error {

@@ -3,3 +3,5 @@
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
 mod equality;
+mod rehearse;
+mod sweep;

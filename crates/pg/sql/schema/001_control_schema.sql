@@ -96,6 +96,7 @@ create table pgmend.batch (
     partition_no   int not null,
     batch_no       bigint not null,
     fence          bigint not null,
+    pass           int not null default 0,
     cursor_to      text[] not null,
     changed_rows   bigint not null default 0,
     skipped_rows   bigint not null default 0,
@@ -246,7 +247,8 @@ $$;
 -- The guards of a batch, in contract order: the server, the fence, the predecessor, the batch's own row.
 -- Each raises: an empty result that only the client noticed would not stop a pipelined commit.
 create function pgmend.begin_batch(
-    p_run uuid, p_partition int, p_fence bigint, p_batch_no bigint, p_cursor_to text[], p_system_identifier text) returns void
+    p_run uuid, p_partition int, p_fence bigint, p_batch_no bigint, p_pass int, p_cursor_to text[],
+    p_system_identifier text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if pg_is_in_recovery() or (select system_identifier::text from pg_control_system()) <> p_system_identifier then
@@ -266,8 +268,8 @@ begin
             raise exception 'batch % is not there', p_batch_no - 1 using errcode = 'PM520';
         end if;
     end if;
-    insert into pgmend.batch (run_id, partition_no, batch_no, fence, cursor_to)
-    values (p_run, p_partition, p_batch_no, p_fence, p_cursor_to);
+    insert into pgmend.batch (run_id, partition_no, batch_no, fence, pass, cursor_to)
+    values (p_run, p_partition, p_batch_no, p_fence, p_pass, p_cursor_to);
 end $$;
 
 -- The checkpoint: counts and totals of the batch, just before its commit. Rows imaged must be rows changed.
@@ -351,6 +353,23 @@ begin
         execute format('grant execute on function pgmend.record_conflict(uuid, bigint, bigint, text[], text) to %I', p_role);
         execute format('grant select, insert on pgmend.%I to %I', p_name, p_role);
     end if;
+end $$;
+
+-- Indexes the keys of a run's images, for a sweep that must not touch an imaged row again.
+create function pgmend.index_images(p_name name) returns void
+language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
+declare
+    v_keys text;
+begin
+    if p_name not like 'image\_%' then
+        raise exception '% holds no images', p_name;
+    end if;
+    select string_agg(quote_ident(attname), ', ' order by attnum)
+      into v_keys
+      from pg_attribute
+     where attrelid = format('pgmend.%I', p_name)::regclass and attnum > 0 and attname like 'key\_%';
+    execute format('create index if not exists %I on pgmend.%I (%s)', left(p_name, 55) || '_key', p_name, v_keys);
+    execute format('analyze pgmend.%I', p_name);
 end $$;
 
 -- Indexes and analyses a change set once it is complete.

@@ -96,7 +96,7 @@ impl Copy {
             for table in sql.run(TABLES).map_err(text)?.into_iter().flatten().flatten() {
                 let wanted = tables.is_empty() || tables.iter().any(|t| table == *t || table == format!("public.{t}"));
                 if wanted {
-                    all.push((table.clone(), format!("select t::text from only {table} as t order by 1 collate \"C\"")));
+                    all.push((table.clone(), format!("select t::text from only {table} as t order by t::text collate \"C\"")));
                 }
             }
         } else {

@@ -10,4 +10,7 @@ mod check;
 mod copies;
 mod trial;
 
-mod plain;
+mod deletes;
+mod inserts;
+mod updates;
+mod values;

@@ -1,0 +1,116 @@
+//! One sentence on what a run does or why it waits, and the lines to type next.
+
+use pgmend_core::plan::Plan;
+use pgmend_core::run::RunState;
+use pgmend_pg::archive::{Blocker, Tenure};
+use pgmend_pg::store::{LastCheckpoint, StoredRun};
+
+use super::silent;
+
+/// All that is known of a run at one moment.
+pub(super) struct Glance<'a> {
+    pub run: &'a StoredRun,
+    pub at: &'a LastCheckpoint,
+    pub plan: &'a Plan,
+    /// Who drives it.
+    pub tenure: Option<&'a Tenure>,
+    pub rows_per_s: Option<f64>,
+    /// Who keeps its backend waiting.
+    pub blockers: &'a [Blocker],
+}
+
+impl Glance<'_> {
+    /// What it does, or why it waits.
+    pub fn doing(&self) -> String {
+        let at = self.at;
+        let so_far = format!("{} changed in {} so far", counted(at.changed_rows, "row"), counted(at.batch_no, "batch"));
+        match &self.run.state {
+            RunState::Running => self.running(&so_far),
+            RunState::Paused { .. } => format!("is paused after batch {}; {so_far}; nobody drives it, it can be resumed", at.batch_no),
+            RunState::Failed { .. } => {
+                format!("was stopped by an error after batch {}; {so_far}; what is committed stays, and it can be resumed once the cause is gone", at.batch_no)
+            }
+            RunState::Cancelled => format!("was given up after batch {}; {so_far}, they stay changed{}", at.batch_no, self.undone()),
+            RunState::Succeeded => {
+                let conflicts = match at.conflict_rows {
+                    0 => String::new(),
+                    1 => ", 1 conflict left as it is".to_owned(),
+                    n => format!(", {n} conflicts left as they are"),
+                };
+                let verb = if self.run.kind == "undo" { "restored" } else { "changed" };
+                format!("is done: {} {verb} in {}{conflicts}{}", counted(at.changed_rows, "row"), counted(at.batch_no, "batch"), self.undone())
+            }
+        }
+    }
+
+    fn running(&self, so_far: &str) -> String {
+        let Some(tenure) = self.tenure else {
+            return format!("was started, and nobody drives it; {so_far}; it can be resumed");
+        };
+        let holder = &tenure.holder;
+        if tenure.left_s <= 0.0 {
+            return format!("{holder} is gone: its lease ran out {:.0} s ago; {so_far}; it can be resumed", -tenure.left_s);
+        }
+        if silent(tenure) {
+            return format!(
+                "{holder} has not been heard from for {:.0} s: its process is gone or cut off; its lease runs out in {:.0} s, then it can be resumed; {so_far}",
+                tenure.silent_s, tenure.left_s
+            );
+        }
+        if let Some(blocker) = self.blockers.first() {
+            return format!("waits for a lock that {} holds; {so_far}", who(blocker));
+        }
+        let pace = self.rows_per_s.map_or(String::new(), |rate| format!(", {rate:.0} rows/s"));
+        let share = match self.run.planned_rows {
+            planned if planned > 0 => format!(" of {planned} planned"),
+            _ => String::new(),
+        };
+        format!("{holder} drives it: {} rows{share} changed in {}{pace}", self.at.changed_rows, counted(self.at.batch_no, "batch"))
+    }
+
+    fn undone(&self) -> String {
+        match self.run.undone_by {
+            Some(undo) => format!("; undone by run {undo}"),
+            None => String::new(),
+        }
+    }
+
+    /// The lines to type. `latest` says that the job's name means this run.
+    pub fn next(&self, latest: bool) -> Vec<String> {
+        let id = self.run.run_id.to_string();
+        let name = if latest { word(&self.run.job) } else { id.clone() };
+        let undo = format!("pgmend undo {name} --execute");
+        let report = format!("pgmend report {name}");
+        let undoable = self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
+        match &self.run.state {
+            RunState::Running if self.tenure.is_some_and(|t| t.left_s > 0.0 && !silent(t)) => {
+                let blocker = self.blockers.first().map(|b| format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid));
+                blocker.into_iter().chain([format!("pgmend status {id}")]).collect()
+            }
+            RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
+                let resume = format!("pgmend run {id} --execute");
+                [Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
+            }
+            RunState::Succeeded | RunState::Cancelled => undoable.then_some(undo).into_iter().chain([report]).collect(),
+        }
+    }
+}
+
+/// `pid 4711 (psql of alice, idle in transaction for 312 s)`.
+fn who(blocker: &Blocker) -> String {
+    let application = if blocker.application.is_empty() { "a session" } else { &blocker.application };
+    let open = blocker.open_s.map_or(String::new(), |s| format!(", its transaction is {s:.0} s old"));
+    format!("pid {} ({application} of {}, {}{open})", blocker.pid, blocker.user, blocker.state)
+}
+
+/// `1 batch`, `2 batches`.
+fn counted(value: i64, noun: &str) -> String {
+    let plural = if noun.ends_with("ch") { "es" } else { "s" };
+    format!("{value} {noun}{}", if value == 1 { "" } else { plural })
+}
+
+/// A word as a POSIX shell reads it back.
+pub(crate) fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
