@@ -67,7 +67,9 @@ pub enum Event {
 
 /// Takes the events of a run and carries the wish to stop.
 pub struct Observer {
-    sink: Box<dyn FnMut(&Event) + Send>,
+    /// Never locked, only reached through `&mut`: makes an observer `Sync`, and so a run's future `Send`, whatever
+    /// the sink captures.
+    sink: std::sync::Mutex<Box<dyn FnMut(&Event) + Send>>,
     stop: tokio::sync::watch::Receiver<Stop>,
     /// Keeps the channel open for observers that never ask to stop.
     _keep: Option<tokio::sync::watch::Sender<Stop>>,
@@ -93,17 +95,17 @@ impl Observer {
     /// Calls `sink` for each event.
     pub fn new(sink: impl FnMut(&Event) + Send + 'static) -> Self {
         let (keep, stop) = tokio::sync::watch::channel(Stop::None);
-        Self { sink: Box::new(sink), stop, _keep: Some(keep) }
+        Self { sink: std::sync::Mutex::new(Box::new(sink)), stop, _keep: Some(keep) }
     }
 
     /// Also carries a wish to stop, from a signal handler for example.
     pub fn with_stop(sink: impl FnMut(&Event) + Send + 'static, stop: tokio::sync::watch::Receiver<Stop>) -> Self {
-        Self { sink: Box::new(sink), stop, _keep: None }
+        Self { sink: std::sync::Mutex::new(Box::new(sink)), stop, _keep: None }
     }
 
     /// Tells an event.
     pub fn tell(&mut self, event: &Event) {
-        (self.sink)(event);
+        self.sink.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)(event);
     }
 
     /// The wish to stop, now.

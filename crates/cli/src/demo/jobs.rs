@@ -29,10 +29,7 @@ const DEDUPE_SQL: &str = include_str!("jobs/one-primary.sql");
 /// Swaps two roles. Not idempotent: twice is as if it had never run.
 pub const SWAP_ROLES: Repair = Repair {
     job: "swap-roles",
-    files: &[
-        ("swap-roles/job.toml", include_str!("jobs/swap-roles/job.toml")),
-        ("swap-roles/change.sql", SWAP_SQL),
-    ],
+    files: &[("swap-roles/job.toml", include_str!("jobs/swap-roles/job.toml")), ("swap-roles/change.sql", SWAP_SQL)],
     statement: SWAP_SQL,
     table: "users",
     key: "user_id",

@@ -37,7 +37,15 @@ impl Stage {
     /// Runs this same program as the audience would: from the folder of the jobs, with `DATABASE_URL` set.
     pub fn new(shop: &Shop, paint: Paint) -> Result<Self, Failure> {
         let pgmend = std::env::current_exe().map_err(broken("find its own program"))?;
-        Ok(Self { paint, pgmend, jobs: shop.jobs(), url: shop.url(), begun: Instant::now(), scene: 0, running: Running::default() })
+        Ok(Self {
+            paint,
+            pgmend,
+            jobs: shop.jobs(),
+            url: shop.url(),
+            begun: Instant::now(),
+            scene: 0,
+            running: Running::default(),
+        })
     }
 
     /// Begins the next part.
@@ -46,7 +54,11 @@ impl Stage {
         let heading = format!("{}. {title}", self.scene);
         let rule = "─".repeat(96_usize.saturating_sub(heading.chars().count()));
         let at = self.begun.elapsed().as_secs();
-        print(&format!("\n{} {}\n", self.paint.bold(&format!("━━ {heading} {rule}")), self.paint.dim(&format!("{at} s"))))
+        print(&format!(
+            "\n{} {}\n",
+            self.paint.bold(&format!("━━ {heading} {rule}")),
+            self.paint.dim(&format!("{at} s"))
+        ))
     }
 
     /// Says a sentence of the demo's own.
@@ -119,13 +131,13 @@ impl Running {
         self.with(Child::try_wait).map_err(broken("watch pgmend"))
     }
 
-    /// Kills it with signal 9, and says how it ended.
-    pub fn kill(&self) -> Result<ExitStatus, Failure> {
-        self.with(Child::kill).map_err(broken("kill pgmend"))?;
-        self.wait()
+    /// Kills it with signal 9; does not wait for its end.
+    pub fn kill(&self) -> Result<(), Failure> {
+        self.with(Child::kill).map_err(broken("kill pgmend"))
     }
 
-    fn wait(&self) -> Result<ExitStatus, Failure> {
+    /// Waits for its end, and says what it was.
+    pub fn wait(&self) -> Result<ExitStatus, Failure> {
         loop {
             if let Some(status) = self.ended()? {
                 return Ok(status);

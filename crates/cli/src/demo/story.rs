@@ -22,6 +22,8 @@ const TRACED: &str = "1700";
 const POLL: Duration = Duration::from_millis(5);
 /// The middle of a run comes within seconds; this allows for a loaded machine.
 const MIDDLE_LIMIT: Duration = Duration::from_secs(90);
+/// Half of the lease's 4 s without a heartbeat: from then on `status` takes the process for dead.
+const SILENCE: Duration = Duration::from_millis(2_100);
 /// Signal 9: no handler runs, nothing is tidied up.
 const SIGKILL: i32 = 9;
 
@@ -57,7 +59,8 @@ fn open(shop: &Shop, stage: &mut Stage, orders: u32) -> Result<Sql, Failure> {
         "select sum(n - 1) from (select count(*) as n from assignment where active and kind = 'PRIMARY' group by user_id) per_user",
     )?;
     stage.say(&format!("  {:>9} users have admin and member swapped", rows(swapped)))?;
-    stage.say(&format!("  {:>9} authorizations have no provider_id; for most, year and project tell it", rows(lost)))?;
+    stage
+        .say(&format!("  {:>9} authorizations have no provider_id; for most, year and project tell it", rows(lost)))?;
     stage.say(&format!("  {:>9} assignments are a second or third active PRIMARY of their user", rows(doubled)))?;
     Ok(sql)
 }
@@ -75,7 +78,8 @@ fn kill(stage: &mut Stage, sql: &mut Sql, orders: u32) -> Result<(), Failure> {
     let run = stage.start(&["run", SWAP_ROLES.job, "--execute"])?;
     wait_for_the_middle(&run, sql, i64::from(orders) * 2 / 5)?;
     let pid = run.id()?;
-    let status = run.kill()?;
+    run.kill()?;
+    let status = run.wait()?;
     if status.signal() != Some(SIGKILL) {
         return Err(broken("kill pgmend in the middle")(format!("it ended with {status}")));
     }
@@ -96,6 +100,7 @@ fn kill(stage: &mut Stage, sql: &mut Sql, orders: u32) -> Result<(), Failure> {
     );
     let in_the_middle = 0 < recorded && recorded < i64::from(orders);
     insist(stage, recorded == differing && in_the_middle, &told)?;
+    sleep(SILENCE);
     stage.pgmend(&["status", "swap-roles"], exit::DONE)
 }
 
@@ -117,10 +122,14 @@ fn wait_for_the_middle(run: &Running, sql: &mut Sql, changed: i64) -> Result<(),
 
 fn resume(stage: &mut Stage, sql: &mut Sql) -> Result<(), Failure> {
     stage.scene("The same command again goes on")?;
-    stage.say("The dead process still holds its lease for up to 3 seconds; then the run is taken over.")?;
+    stage.say(
+        "The dead process still holds its lease, for 4 seconds from its last heartbeat; then the run is taken over.",
+    )?;
     stage.pgmend(&["run", SWAP_ROLES.job, "--execute"], exit::DONE)?;
     verify(stage, sql, &SWAP_ROLES)?;
-    stage.say("  A swap done twice is no swap: a row that both the killed and the resumed process had changed would be")?;
+    stage.say(
+        "  A swap done twice is no swap: a row that both the killed and the resumed process had changed would be",
+    )?;
     stage.say("  back where it was and show up in both lines, and so would a row that neither had changed.")
 }
 
@@ -157,7 +166,11 @@ fn undo(stage: &mut Stage, sql: &mut Sql) -> Result<(), Failure> {
     insist(stage, same.is_empty(), &told)?;
     let role = format!("select role from users where user_id = {CHANGED_BY_HAND}");
     let role = sql.value(&role).map_err(broken("look at a user"))?.unwrap_or_default();
-    insist(stage, role == "owner", &format!("user {CHANGED_BY_HAND}, changed by hand since, is left as `{role}` and reported"))
+    insist(
+        stage,
+        role == "owner",
+        &format!("user {CHANGED_BY_HAND}, changed by hand since, is left as `{role}` and reported"),
+    )
 }
 
 fn look_back(stage: &mut Stage) -> Result<(), Failure> {
@@ -204,8 +217,14 @@ fn verify(stage: &Stage, sql: &mut Sql, repair: &Repair) -> Result<(), Failure> 
         rows(found.copy_rows),
         rows(found.later_rows)
     ))?;
-    stage.say(&format!("  {:>7} rows in: select {key}, {column} from plain.{table}  except  … from {table}", rows(found.missing_rows)))?;
-    stage.say(&format!("  {:>7} rows in: select {key}, {column} from {table}  except  … from plain.{table}", rows(found.surplus_rows)))?;
+    stage.say(&format!(
+        "  {:>7} rows in: select {key}, {column} from plain.{table}  except  … from {table}",
+        rows(found.missing_rows)
+    ))?;
+    stage.say(&format!(
+        "  {:>7} rows in: select {key}, {column} from {table}  except  … from plain.{table}",
+        rows(found.surplus_rows)
+    ))?;
     insist(stage, found.is_empty() && changed > 0, "pgmend's result equals the plain statement's")
 }
 

@@ -115,10 +115,7 @@ fn work(mut sql: Sql, stop: &AtomicBool, seed: u64, rows: u64) -> Result<Tally, 
                 &mut tally.reads,
                 format!("select email, amount from users join orders using (user_id) where user_id = {key}"),
             ),
-            _ => (
-                &mut tally.reads,
-                format!("select year, provider_id from authorizations where order_id = {key}"),
-            ),
+            _ => (&mut tally.reads, format!("select year, provider_id from authorizations where order_id = {key}")),
         };
         let begun = Instant::now();
         sql.run(&statement)?;

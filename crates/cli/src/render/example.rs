@@ -45,6 +45,7 @@ fn plan() -> Plan {
         canonical: "UPDATE users SET role = 'member' WHERE role = 'memeber' AND since < CAST($1 AS date)".into(),
         params: vec![BoundParam { name: "day".into(), type_sql: "date".into(), value: "2026-01-01".into() }],
         undo_of: None,
+        undo_where: None,
         mode: Mode::Stream,
         mode_reason: "each row's new value depends on that row alone".into(),
         one_transaction: false,

@@ -135,6 +135,7 @@ mod tests {
             run_id: example::run_id(),
             plan_id: example::planned().plan.plan_id,
             job: "fix-roles".into(),
+            kind: "update".into(),
             state,
             changed_rows: 2_000_000,
             skipped_rows: 345,

@@ -11,7 +11,7 @@ mod watch;
 
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::{ImageLayout, Plan, RunSql};
-use pgmend_core::table::quote_ident;
+use pgmend_core::table::{RelationName, quote_ident};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::{PgError, Session};
@@ -40,7 +40,7 @@ struct Rehearsing<'a> {
     session: &'a Session,
     plan: &'a Plan,
     bound: &'a Bound,
-    filling: Option<(&'a str, String, &'a ImageLayout)>,
+    filling: Option<(&'a str, &'a RelationName, &'a ImageLayout)>,
     scene: Scene,
     params: Vec<Option<String>>,
     batches: u32,
@@ -122,7 +122,7 @@ impl<'a> Rehearsing<'a> {
         let ceiling = i64::from(plan.limits.rows_per_transaction_max).min(ROWS_MAX);
         let mut scene = Scene::of_batch(&plan.settings, &plan.limits);
         scene.lock_timeout_ms = scene.lock_timeout_ms.min(LOCK_TIMEOUT_MS);
-        let filling = draft.filling.as_ref().map(|(sql, relation, layout)| (sql.as_str(), relation.sql(), layout));
+        let filling = draft.filling.as_ref().map(|(sql, relation, layout)| (sql.as_str(), relation, layout));
         Self { session, plan, bound, filling, scene, params: params.to_vec(), batches, rows: wanted.min(ceiling).max(1) }
     }
 
@@ -146,7 +146,11 @@ impl<'a> Rehearsing<'a> {
     fn over_temporary(&self, sql: &str) -> String {
         let sql = sql.replace(statements::IMAGE_TABLE, IMAGES);
         match &self.filling {
-            Some((_, relation, _)) => sql.replace(relation.as_str(), frozen::CHANGE_SET),
+            // A statement that was deparsed has its names without quotes where they need none.
+            Some((_, relation, _)) => {
+                let bare = format!("{}.{}", relation.schema, relation.name);
+                sql.replace(&relation.sql(), frozen::CHANGE_SET).replace(&bare, frozen::CHANGE_SET)
+            }
             None => sql,
         }
     }

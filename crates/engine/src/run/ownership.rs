@@ -16,6 +16,8 @@ use crate::progress::{Event, Observer, Stop};
 
 /// Heartbeats within one lease.
 const HEARTBEATS_PER_LEASE: u64 = 6;
+/// More time left than the clock allows means that the lease was renewed.
+const RENEWED_S: f64 = 0.2;
 /// How often the countdown is shown and the lease tried for.
 const COUNTDOWN: Duration = Duration::from_secs(1);
 
@@ -24,17 +26,21 @@ const COUNTDOWN: Duration = Duration::from_secs(1);
 pub async fn take(session: &Session, run: RunId, seconds: u64, observer: &mut Observer) -> Result<Lease, Error> {
     let owner = uuid::Uuid::now_v7().to_string();
     let holder = format!("process {} of {}", std::process::id(), crate::engine::client());
-    let mut least_left = f64::INFINITY;
+    let mut seen: Option<(f64, Instant)> = None;
     loop {
         match session.acquire_lease(run, &owner, &holder, seconds).await? {
             LeaseAnswer::Acquired(lease) => return Ok(lease),
             LeaseAnswer::Held { holder, left_s } => {
-                if left_s > least_left + 0.5 {
-                    let message = format!("run {run} is being driven by {holder}");
+                if seen.is_some_and(|(left, at)| left_s > left - at.elapsed().as_secs_f64() + RENEWED_S) {
+                    let at = session.last_checkpoint(run, 0).await?;
+                    let message = format!(
+                        "run {run} is being driven by {holder}: {} rows changed in {} batches so far",
+                        at.changed_rows, at.batch_no
+                    );
                     let help = format!("watch it: pgmend status {}; when its lease runs out, the same command goes on", run.short());
                     return Err(Refusal::new(Code::LeaseHeld, message, help).into());
                 }
-                least_left = least_left.min(left_s);
+                seen = Some((left_s, Instant::now()));
                 observer.tell(&Event::WaitingForLease { holder, left_s });
                 if observer.stop() != Stop::None {
                     let help = "type the same command to wait again";

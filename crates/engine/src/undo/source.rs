@@ -26,6 +26,8 @@ pub struct Source {
     ops: Vec<char>,
     /// Whether it is a change set, whose key is the one before the change.
     pub change_set: bool,
+    /// Constants of the run's statement, which may be shown.
+    constants: std::collections::BTreeSet<String>,
 }
 
 impl Source {
@@ -40,10 +42,11 @@ impl Source {
         if !forward.images.keep {
             return Err(none("images were switched off".into()));
         }
+        let constants = pgmend_sql::constants(&forward.statement);
         if let (Some(name), Some(layout)) = (&run.image_table, &forward.images.layout) {
             let relation = RelationName::new("pgmend", name);
             let ops = ops_of(forward);
-            return Ok(Self { relation, layout: layout.clone(), filter: "true".into(), order: "batch_no", ops, change_set: false });
+            return Ok(Self { relation, layout: layout.clone(), filter: "true".into(), order: "batch_no", ops, change_set: false, constants });
         }
         let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
             return Err(none(forward.reversible.1.clone()));
@@ -55,7 +58,7 @@ impl Source {
             run.run_id
         );
         let relation = change_set.relation.clone();
-        Ok(Self { relation, layout: change_set.layout.clone(), filter, order: "n", ops: ops_of(forward), change_set: true })
+        Ok(Self { relation, layout: change_set.layout.clone(), filter, order: "n", ops: ops_of(forward), change_set: true, constants })
     }
 
     /// Operations of the undo: the inverse of what the run did.
@@ -151,7 +154,8 @@ impl Source {
         let list: Vec<String> = all.map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
         let sql = format!("select {} from {} as s where s.n <= {SAMPLES} order by s.n", list.join(", "), change_set.sql());
         let answer = tx.query("read samples", &sql, vec![]).await?;
-        let mask = pgmend_core::mask::Mask { show_all: show, ..pgmend_core::mask::Mask::default() };
+        let constants = self.constants.clone();
+        let mask = pgmend_core::mask::Mask { show_all: show, constants, ..pgmend_core::mask::Mask::default() };
         let cell = |name: &str, key: bool, value: &Option<String>| {
             let kind = table.column(name).map_or(pgmend_core::mask::ValueKind::Sensitive, |c| value_kind(c, key));
             mask.show(name, kind, value.as_deref())

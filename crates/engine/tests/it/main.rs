@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
+mod control;
 mod equality;
 mod rehearse;
 mod sweep;

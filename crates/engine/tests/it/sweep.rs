@@ -33,7 +33,7 @@ async fn a_sweep_takes_rows_that_started_to_match_behind_the_cursor_but_no_row_t
     assert_eq!(done.state, RunState::Succeeded);
     assert_eq!(done.changed_rows, 51);
     assert_eq!(done.arrived_later_rows, Some(1));
-    let roles = "select id::text, role from users where id in (1, 2, 1000) order by id";
+    let roles = "select id::text, role from users where id in (1, 2, 1000) order by users.id";
     let left = sql.run(roles).expect("the rows");
     let left: Vec<(&str, &str)> = left.iter().map(|r| (r[0].as_deref().unwrap_or(""), r[1].as_deref().unwrap_or(""))).collect();
     assert_eq!(left, [("1", "guest"), ("2", "admin"), ("1000", "admin")]);

@@ -37,26 +37,29 @@ impl Rehearsing<'_> {
         let counts = &self.plan.counts;
         let per_change = counts.scanned_rows.value as f64 / counts.changed_rows.value.max(1) as f64;
         let own_ms = own_row_ms(&notes.timings, statements_ms, scan_ms);
+        let mut commits = Vec::new();
+        for _ in 0..COMMITS {
+            commits.push(self.commit_ms().await?);
+        }
+        let commit_ms = median(commits);
+        let wal_row_bytes = wal_row_bytes(&notes.timings);
+        let flush_ms = flush_ms(&notes.flushes, commit_ms) * wal_row_bytes;
         Ok(Some(Pace {
-            batch_ms: statements_ms + self.transaction_ms().await? + GUARDS_MS,
-            row_ms: own_ms + scan_ms * if scans > 0.0 { per_change } else { 0.0 },
+            batch_ms: statements_ms + commit_ms + GUARDS_MS,
+            row_ms: own_ms + flush_ms + scan_ms * if scans > 0.0 { per_change } else { 0.0 },
             checks_ms: self.checks_ms(notes).await?,
-            wal_row_bytes: wal_row_bytes(&notes.timings),
+            wal_row_bytes,
         }))
     }
 
-    /// What begin, settings and a flushed commit cost: the median of a few transactions that leave nothing.
-    async fn transaction_ms(&self) -> Result<f64, PgError> {
-        let mut took = Vec::new();
-        for _ in 0..COMMITS {
-            let tx = self.session.freeze(&self.scene, self.params.clone()).await?;
-            let sql = "create temporary table pgmend_rehearsed_commit () on commit drop";
-            tx.read.query("make a table for a rehearsal", sql, vec![]).await?;
-            let began = Instant::now();
-            tx.commit().await?;
-            took.push(millis(began));
-        }
-        Ok(median(took))
+    /// What a commit costs that the server must flush: that of an empty transaction, which leaves nothing.
+    pub(super) async fn commit_ms(&self) -> Result<f64, PgError> {
+        let tx = self.session.freeze(&self.scene, self.params.clone()).await?;
+        let sql = "create temporary table pgmend_rehearsed_commit () on commit drop";
+        tx.read.query("make a table for a rehearsal", sql, vec![]).await?;
+        let began = Instant::now();
+        tx.commit().await?;
+        Ok(millis(began))
     }
 
     /// The checks at the end of the run: what is left is counted, and so are the images.
@@ -72,14 +75,15 @@ impl Rehearsing<'_> {
         tx.limit_to(self.plan.limits.count_budget_ms.max(1)).await?;
         let began = Instant::now();
         let counted = tx.attempt("time the check at the end", &residual.matching, vec![]).await;
-        checks += millis(began);
+        let scan_ms = millis(began);
+        checks += scan_ms;
         tx.end().await?;
         match counted {
             Err(error) if error.is_connection() => return Err(error),
             Ok(_) | Err(_) => {}
         }
         if notes.matches_again {
-            checks += rows * NOT_IMAGED_MS;
+            checks += scan_ms + rows * NOT_IMAGED_MS;
         }
         Ok(checks)
     }
@@ -105,6 +109,12 @@ fn own_row_ms(timings: &[Timing], fixed_ms: f64, scan_ms: f64) -> f64 {
 /// The median, since other sessions write WAL too.
 fn wal_row_bytes(timings: &[Timing]) -> f64 {
     median(timings.iter().map(|t| t.wal_bytes as f64 / t.full.0 as f64).collect())
+}
+
+/// What flushing a byte of WAL adds to a commit.
+fn flush_ms(flushes: &[(i64, f64)], commit_ms: f64) -> f64 {
+    let written = flushes.iter().filter(|(bytes, _)| *bytes > 0);
+    median(written.map(|(bytes, took_ms)| (took_ms - commit_ms).max(0.0) / *bytes as f64).collect())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -37,6 +37,9 @@ impl Rehearsing<'_> {
             Ok(()) => {}
         }
         tx.rollback().await?;
+        if let Some(timing) = notes.timings.last() {
+            notes.flushes.push((timing.wal_bytes, self.commit_ms().await?));
+        }
         Ok(notes)
     }
 
@@ -146,7 +149,22 @@ impl Rehearsing<'_> {
             Timing { few: (0, 0.0), full: few, scanned_rows: None, wal_bytes: 0 }
         };
         notes.batch(window.name, timing);
+        notes.matches_again |= self.matching(tx, middle, window.upper).await? * 2 > full.0.max(1);
         Ok(())
+    }
+
+    /// Rows of a window, just applied, that match the statement again.
+    async fn matching(&self, tx: &ReadTx<'_>, lower: i64, upper: i64) -> Result<i64, PgError> {
+        let Some((_, _, layout)) = self.filling.as_ref().filter(|(_, _, layout)| !layout.key.is_empty()) else { return Ok(0) };
+        let columns: Vec<String> = layout.key.iter().map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
+        let sql = format!(
+            "select {} from {CHANGE_SET} as s where s.n in ($1::text::bigint, $2::text::bigint) order by s.n",
+            columns.join(", ")
+        );
+        let answer = tx.query("read the keys of a window", &sql, vec![lower.to_string(), upper.to_string()]).await?;
+        let keys: Vec<Vec<String>> = answer.rows.into_iter().map(|row| row.into_iter().flatten().collect()).collect();
+        let [from, to] = keys.as_slice() else { return Ok(0) };
+        Ok(self.count(tx, Some(from), to).await.unwrap_or(0))
     }
 
     /// Applies a window as the run does: rows changed and milliseconds.

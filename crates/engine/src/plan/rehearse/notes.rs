@@ -41,6 +41,8 @@ pub(super) struct Notes {
     pub timings: Vec<Timing>,
     /// Milliseconds for which a scanned row keeps a query busy.
     pub scan_row_ms: f64,
+    /// Commits right after a batch was rolled back: bytes of WAL that they flush, and milliseconds.
+    pub flushes: Vec<(i64, f64)>,
     /// Whether rows match the statement again after their change.
     pub matches_again: bool,
     batches: Vec<RehearsedBatch>,

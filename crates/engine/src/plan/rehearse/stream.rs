@@ -42,7 +42,11 @@ impl Rehearsing<'_> {
         let warm_up = Place { name: "first", after: None, to_end: false };
         self.at_place(&warm_up, &places, &mut Notes::default(), true).await?;
         for place in places.list.iter().take(self.batches as usize) {
+            let before = notes.timings.len();
             self.at_place(place, &places, &mut notes, false).await?;
+            if let Some(timing) = notes.timings.get(before) {
+                notes.flushes.push((timing.wal_bytes, self.commit_ms().await?));
+            }
         }
         Ok(notes)
     }

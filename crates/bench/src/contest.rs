@@ -1,0 +1,140 @@
+//! The contestants, in turn, each on a fresh copy of the table.
+
+use std::collections::BTreeMap;
+
+use pgmend::{Mode, PlanOptions};
+
+use crate::arguments::Arguments;
+use crate::error::BenchError;
+use crate::lap::{self, Lap, Work};
+use crate::stage::{DELETE, INSERT, REPAIR, Stage};
+
+/// The one big UPDATE: what the others are measured against.
+pub const BASE: &str = "one UPDATE";
+pub const LOOP: &str = "loop: PL/pgSQL with COMMIT, 5,000 rows a batch";
+pub const STREAM_BARE: &str = "stream without images";
+pub const STREAM: &str = "stream with images";
+pub const UNDO: &str = "undo, its plan included";
+pub const FIXED: &str = "5,000 rows a batch: stream with images";
+pub const FREEZE: &str = "freeze, its plan included";
+pub const ONE_DELETE: &str = "delete: one DELETE of a quarter of the rows";
+pub const MEND_DELETE: &str = "delete: pgmend with images";
+pub const ONE_INSERT: &str = "insert: one INSERT … SELECT of a quarter of the rows";
+pub const MEND_INSERT: &str = "insert: pgmend with images, its plan included";
+
+/// Heats of a round: contestants that share a copy of the table, in order.
+const HEATS: [&[&str]; 10] = [
+    &[BASE],
+    &[STREAM_BARE],
+    &[STREAM, UNDO],
+    &[FREEZE],
+    &[LOOP],
+    &[FIXED],
+    &[ONE_DELETE],
+    &[MEND_DELETE],
+    &[ONE_INSERT],
+    &[MEND_INSERT],
+];
+
+/// A loop as an experienced person writes it.
+const BY_HAND: &str = "
+create procedure by_hand(batch int) language plpgsql as $$
+declare
+    last bigint := 0;
+    upto bigint;
+begin
+    loop
+        select max(id) into upto
+          from (select id from orders where id > last and region = 'unknown' order by id limit batch) as next;
+        exit when upto is null;
+        update orders
+           set region = case when customer_id % 2 = 0 then 'north' else 'south' end
+         where id > last and id <= upto and region = 'unknown';
+        last := upto;
+        commit;
+    end loop;
+end $$";
+
+/// All laps so far: one of each contestant a round.
+#[derive(Debug, Default)]
+pub struct Contest {
+    pub laps: BTreeMap<&'static str, Vec<Lap>>,
+}
+
+impl Contest {
+    /// One alternation. Each round begins with another heat, so that nobody always follows the same one.
+    pub fn round(&mut self, stage: &Stage, arguments: &Arguments, round: usize) -> Result<(), BenchError> {
+        for heat in 0..HEATS.len() {
+            let heat = HEATS[(heat + round * 3) % HEATS.len()];
+            if !heat.iter().any(|name| *name == BASE || arguments.wants(name)) {
+                continue;
+            }
+            let url = stage.fresh()?;
+            for &name in heat {
+                let lap = measure(stage, &url, name)?;
+                eprintln!(
+                    "round {}: {name}: {:.0} rows/s, {:.1} s, plan {:.1} s, {} batches",
+                    round + 1,
+                    lap.rows_per_s(),
+                    lap.seconds,
+                    lap.plan_seconds.unwrap_or(0.0),
+                    lap.batches.unwrap_or(1)
+                );
+                self.laps.entry(name).or_default().push(lap);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows a second of each lap as a share of another's in the same round.
+    pub fn shares(&self, name: &str, base: &str) -> Vec<f64> {
+        let laps = |name: &str| self.laps.get(name).into_iter().flatten();
+        laps(name).zip(laps(base)).map(|(lap, base)| lap.rows_per_s() / base.rows_per_s()).collect()
+    }
+
+    /// A figure of each lap.
+    pub fn figures(&self, name: &str, figure: impl Fn(&Lap) -> Option<f64>) -> Vec<f64> {
+        self.laps.get(name).into_iter().flatten().filter_map(figure).collect()
+    }
+}
+
+/// The middle value; of an even number the mean of the two.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some((values[low] + values[high]) / 2.0)
+}
+
+fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchError> {
+    let (rows, quarter) = (stage.rows as i64, (stage.rows / 4) as i64);
+    let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
+    let mend = |work: Work<'_>| -> Result<Lap, BenchError> {
+        let (lap, _) = stage.runtime()?.block_on(lap::mend(url, work, &PlanOptions::default()))?;
+        Ok(lap)
+    };
+    // A frozen plan computes the changes, which the others do while they run.
+    let with_plan = |lap: Lap| Lap { seconds: lap.seconds + lap.plan_seconds.unwrap_or(0.0), ..lap };
+    match name {
+        BASE => lap::plain(stage, REPAIR, rows),
+        LOOP => {
+            stage.sql()?.run(BY_HAND)?;
+            lap::plain(stage, "call by_hand(5000)", rows)
+        }
+        STREAM_BARE => mend(Work { images: false, ..stream }),
+        STREAM => mend(stream),
+        FIXED => mend(Work { batch_rows: Some(5_000), ..stream }),
+        FREEZE => mend(Work { mode: Some(Mode::Freeze), ..stream }).map(with_plan),
+        UNDO => {
+            // As for the others: a table at rest.
+            let mut sql = stage.sql()?;
+            sql.run("vacuum analyze orders")?;
+            sql.run("checkpoint")?;
+            stage.runtime()?.block_on(lap::undo(url, "repair"))
+        }
+        ONE_DELETE => lap::plain(stage, DELETE, quarter),
+        MEND_DELETE => mend(Work { statement: DELETE, mode: None, ..stream }),
+        ONE_INSERT => lap::plain(stage, INSERT, quarter),
+        MEND_INSERT => mend(Work { statement: INSERT, mode: None, ..stream }).map(with_plan),
+        other => Err(BenchError::new(format!("nobody is called {other}"))),
+    }
+}

@@ -1,0 +1,138 @@
+//! One measured execution: a plain statement, or a job of pgmend.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pgmend::{Engine, Event, Job, Mode, Observer, Plan, PlanOptions, RunOptions, UndoOptions};
+
+use crate::error::BenchError;
+use crate::stage::Stage;
+
+/// What one execution took.
+#[derive(Debug, Clone, Default)]
+pub struct Lap {
+    pub rows: i64,
+    /// All of it: for pgmend without the plan, unless the plan is part of the work (freeze, undo).
+    pub seconds: f64,
+    pub plan_seconds: Option<f64>,
+    pub batches: Option<i64>,
+    /// Rows a second of the last tenth of the batches, as a share of the first tenth's.
+    pub last_tenth: Option<f64>,
+}
+
+impl Lap {
+    pub fn rows_per_s(&self) -> f64 {
+        self.rows as f64 / self.seconds
+    }
+}
+
+/// A job over the bench's table.
+#[derive(Debug, Clone, Copy)]
+pub struct Work<'a> {
+    pub name: &'a str,
+    pub statement: &'a str,
+    pub images: bool,
+    pub mode: Option<Mode>,
+    pub batch_rows: Option<u32>,
+}
+
+impl Work<'_> {
+    pub fn job(&self) -> Job {
+        let mut job = Job::from_statement(self.name, self.statement);
+        job.file.mode = self.mode;
+        job.file.limits.batch_rows = self.batch_rows;
+        job.file.images.keep = self.images;
+        if !self.images {
+            job.file.images.reason = Some("measured without".into());
+        }
+        job
+    }
+}
+
+/// Runs SQL and counts the rows with another statement, outside the clock.
+pub fn plain(stage: &Stage, statement: &str, rows: i64) -> Result<Lap, BenchError> {
+    let mut sql = stage.sql()?;
+    let began = Instant::now();
+    sql.run(statement)?;
+    Ok(Lap { rows, seconds: began.elapsed().as_secs_f64(), ..Lap::default() })
+}
+
+/// When each batch ended, with its rows.
+#[derive(Debug, Clone, Default)]
+struct Stamps(Arc<Mutex<Vec<(Instant, i64)>>>);
+
+impl Stamps {
+    fn observer(&self) -> Observer {
+        let stamps = self.clone();
+        Observer::new(move |event| match event {
+            Event::Started { .. } => stamps.push(0),
+            Event::Batch { rows, .. } => stamps.push(*rows),
+            _ => {}
+        })
+    }
+
+    fn push(&self, rows: i64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), rows));
+    }
+
+    fn last_tenth(&self) -> Option<f64> {
+        let stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenth = stamps.len().saturating_sub(1) / 10;
+        let speed = |part: &[(Instant, i64)]| {
+            let (first, rest) = part.split_first()?;
+            let rows: i64 = rest.iter().map(|(_, rows)| rows).sum();
+            Some(rows as f64 / rest.last()?.0.duration_since(first.0).as_secs_f64())
+        };
+        if tenth == 0 {
+            return None;
+        }
+        Some(speed(&stamps[stamps.len() - 1 - tenth..])? / speed(&stamps[..=tenth])?)
+    }
+}
+
+/// Plans and runs a job; gives its plan too.
+pub async fn mend(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(Lap, Plan), BenchError> {
+    let mut engine = Engine::connect(Some(url)).await?;
+    let stamps = Stamps::default();
+    let began = Instant::now();
+    let planned = engine.plan(&work.job(), options).await?;
+    let plan_seconds = began.elapsed().as_secs_f64();
+    let again = RunOptions { again: Some("measured again".into()), ..RunOptions::default() };
+    let began = Instant::now();
+    let outcome = engine.run_plan(&planned.plan.plan_id.to_string(), &again, &mut stamps.observer()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    if outcome.changed_rows != planned.plan.counts.changed_rows.value {
+        let planned = planned.plan.counts.changed_rows.value;
+        return Err(BenchError::new(format!("{}: {planned} rows planned, {} changed", work.name, outcome.changed_rows)));
+    }
+    let lap = Lap {
+        rows: outcome.changed_rows,
+        seconds,
+        plan_seconds: Some(plan_seconds),
+        batches: Some(outcome.batches),
+        last_tenth: stamps.last_tenth(),
+    };
+    Ok((lap, planned.plan))
+}
+
+/// Undoes the latest run of a job, its plan included.
+pub async fn undo(url: &str, job: &str) -> Result<Lap, BenchError> {
+    let mut engine = Engine::connect(Some(url)).await?;
+    let stamps = Stamps::default();
+    let began = Instant::now();
+    let planned = engine.plan_undo(job, &UndoOptions::default()).await?;
+    let plan_seconds = began.elapsed().as_secs_f64();
+    let id = planned.plan.plan_id.to_string();
+    let outcome = engine.run_plan(&id, &RunOptions::default(), &mut stamps.observer()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    if outcome.conflict_rows != 0 {
+        return Err(BenchError::new(format!("the undo of {job} found {} conflicts", outcome.conflict_rows)));
+    }
+    Ok(Lap {
+        rows: outcome.changed_rows,
+        seconds,
+        plan_seconds: Some(plan_seconds),
+        batches: Some(outcome.batches),
+        last_tenth: stamps.last_tenth(),
+    })
+}

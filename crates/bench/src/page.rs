@@ -1,0 +1,151 @@
+//! The page that the measurements make: ratios, with the targets beside them.
+
+use std::fmt::Write as _;
+
+use crate::arguments::Arguments;
+use crate::contest::{BASE, Contest, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE, UNDO, median};
+use crate::error::BenchError;
+use crate::forecast::Forecast;
+use crate::lap::Lap;
+use crate::memory::Memory;
+use crate::stage::{REPAIR, Stage};
+
+/// Rows a second against the one big UPDATE, at least.
+const SPEED_TARGETS: [(&str, Option<f64>); 6] =
+    [(LOOP, None), (STREAM_BARE, Some(0.95)), (STREAM, Some(0.85)), (FIXED, None), (FREEZE, Some(0.80)), (UNDO, Some(0.80))];
+/// A plan with exact counts, as a share of the run's time, at most.
+const PLAN_TARGET: f64 = 0.15;
+/// The last tenth of the batches against the first, at least.
+const TENTH_TARGET: f64 = 0.9;
+const MEMORY_TARGET_MIB: f64 = 64.0;
+const FORECAST_TARGET: f64 = 0.30;
+
+/// The page so far.
+pub struct Page {
+    title: String,
+    contest: String,
+    forecasts: String,
+    memory: String,
+}
+
+impl Page {
+    pub fn new(arguments: &Arguments) -> Self {
+        let title = format!(
+            "# Measurements\n\nMade by `cargo run --release -p pgmend-bench`, {} rounds. Only the ratios mean something: \
+             each compares laps of the same round, on the same rows, on the same server.\n",
+            arguments.rounds
+        );
+        Self { title, contest: String::new(), forecasts: String::new(), memory: String::new() }
+    }
+
+    /// What was measured on.
+    pub fn describe(&mut self, stage: &Stage) -> Result<(), BenchError> {
+        let mib = |bytes: i64| bytes / 1_048_576;
+        let cores = std::thread::available_parallelism()?;
+        let _ = write!(
+            self.title,
+            "\nPostgreSQL {}, {cores} cores, fsync on. {} rows in {} MiB, {} MiB with three indexes, none of them on the changed \
+             column. Every lap starts from a fresh copy, vacuumed, analysed and written to disk (the undo: from the run's \
+             result, treated likewise). A lap of pgmend is the whole run with its checks at the end; batches are adaptive \
+             unless said.\n\n```sql\n{REPAIR}\n```\n",
+            stage.version(),
+            stage.rows,
+            mib(stage.heap_bytes),
+            mib(stage.all_bytes),
+        );
+        Ok(())
+    }
+
+    pub fn contest(&mut self, contest: &Contest) {
+        let mut text = String::from("\n## Speed\n\n| rows/s against the one big UPDATE | measured | target |\n|---|---|---|\n");
+        for (name, target) in SPEED_TARGETS {
+            if let Some(line) = line(name, contest.shares(name, BASE), target, true) {
+                text.push_str(&line);
+            }
+        }
+        for (name, base) in [(MEND_DELETE, ONE_DELETE), (MEND_INSERT, ONE_INSERT)] {
+            if let Some(line) = line(&format!("{name}, against the one statement"), contest.shares(name, base), None, true) {
+                text.push_str(&line);
+            }
+        }
+        let base = contest.figures(BASE, |lap| Some(lap.rows_per_s()));
+        if let Some(speed) = median(base) {
+            let _ = write!(text, "\nThe one big UPDATE: {speed:.0} rows/s.\n");
+        }
+        text.push_str("\n| | measured | target |\n|---|---|---|\n");
+        let plan = contest.figures(STREAM, |lap| lap.plan_seconds.map(|plan| plan / lap.seconds));
+        text.extend(line("plan with exact counts, share of the run's time", plan, Some(PLAN_TARGET), false));
+        for name in [STREAM_BARE, STREAM, FREEZE, UNDO] {
+            let tenths = contest.figures(name, |lap: &Lap| lap.last_tenth);
+            text.extend(line(&format!("last tenth of the batches against the first, {name}"), tenths, Some(TENTH_TARGET), true));
+        }
+        self.contest = text;
+    }
+
+    pub fn forecasts(&mut self, forecasts: &[Forecast]) {
+        let mut text = format!(
+            "\n## What the plan says and what comes\n\nAfter a rehearsal of three batches. The duration is to be within \
+             ± {:.0} %, the rows exact.\n\n| run | rows planned | changed | planned | took | off by | |\n|---|---|---|---|---|---|---|\n",
+            FORECAST_TARGET * 100.0
+        );
+        for f in forecasts {
+            let off = f.planned_s / f.took_s - 1.0;
+            let good = off.abs() <= FORECAST_TARGET && f.planned_rows == f.changed_rows;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.1} s | {:.1} s | {:+.0} % | {} |",
+                f.name,
+                f.planned_rows,
+                f.changed_rows,
+                f.planned_s,
+                f.took_s,
+                off * 100.0,
+                verdict(good)
+            );
+        }
+        if let Some(f) = forecasts.first() {
+            let _ = write!(text, "\nBasis: {}.\n", f.basis);
+        }
+        self.forecasts = text;
+    }
+
+    pub fn memory(&mut self, rows: u64, found: &[Memory]) {
+        if self.memory.is_empty() {
+            let head = format!(
+                "\n## Memory\n\nThe highest resident memory of a process that plans and runs; target {MEMORY_TARGET_MIB} MiB.\n\n\
+                 | rows of the table | scenario | rows changed | MiB | |\n|---|---|---|---|---|\n"
+            );
+            self.memory.push_str(&head);
+        }
+        for m in found {
+            let good = verdict(m.mib <= MEMORY_TARGET_MIB);
+            let _ = writeln!(self.memory, "| {rows} | {} | {} | {:.1} | {good} |", m.scenario, m.changed_rows, m.mib);
+        }
+    }
+
+    pub fn text(&self) -> String {
+        format!("{}{}{}{}", self.title, self.contest, self.forecasts, self.memory)
+    }
+
+    pub fn write(&self, arguments: &Arguments) -> Result<(), BenchError> {
+        if let Some(path) = &arguments.output {
+            std::fs::write(path, self.text())?;
+        }
+        Ok(())
+    }
+}
+
+/// One row of a table: the median, how far the laps lie apart, the target and whether it is met.
+fn line(name: &str, values: Vec<f64>, target: Option<f64>, at_least: bool) -> Option<String> {
+    let (low, high) = values.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
+    let middle = median(values)?;
+    let target = target.map_or(String::new(), |target| {
+        let good = if at_least { middle >= target } else { middle <= target };
+        format!("{} {target:.2} {}", if at_least { "≥" } else { "≤" }, verdict(good))
+    });
+    Some(format!("| {name} | **{middle:.2}** ({low:.2} to {high:.2}) | {target} |\n"))
+}
+
+fn verdict(good: bool) -> &'static str {
+    if good { "met" } else { "MISSED" }
+}
