@@ -4,6 +4,8 @@ use pgmend_pg::Session;
 use pgmend_pg::catalog::Surroundings;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::quote_ident;
+use pgmend_pg::store::ControlSchema;
 
 use crate::error::Error;
 use crate::outcome::Initialised;
@@ -36,23 +38,30 @@ impl Engine {
         })
     }
 
-    /// Whether the control schema is there, in the version that this pgmend needs.
+    /// Whether the control schema is there for this role, in the version that this pgmend needs.
     pub(crate) async fn has_control_schema(&self) -> Result<bool, Error> {
-        match self.session.control_version().await? {
-            None => Ok(false),
-            Some(version) if version == pgmend_pg::schema::VERSION => Ok(true),
-            Some(version) => {
-                let message = format!("the control schema has version {version}, this pgmend needs {}", pgmend_pg::schema::VERSION);
-                let help = if version < pgmend_pg::schema::VERSION { "type: pgmend init" } else { "use a newer pgmend" };
+        const NEEDED: i32 = pgmend_pg::schema::VERSION;
+        match self.session.control_schema().await? {
+            ControlSchema::Missing | ControlSchema::Forbidden => Ok(false),
+            ControlSchema::Version(NEEDED) => Ok(true),
+            ControlSchema::Version(version) => {
+                let message = format!("the control schema has version {version}, this pgmend needs {NEEDED}");
+                let help = if version < NEEDED { "type: pgmend init" } else { "use a newer pgmend" };
                 Err(Refusal::new(Code::ControlSchema, message, help).into())
             }
         }
     }
 
-    /// Refuses unless the control schema is there.
+    /// Refuses unless the control schema is there for this role.
     pub(crate) async fn need_control_schema(&self) -> Result<(), Error> {
         if self.has_control_schema().await? {
             return Ok(());
+        }
+        if self.session.control_schema().await? == ControlSchema::Forbidden {
+            let user = &self.here.session_user;
+            let message = format!("role {user} may not use the control schema");
+            let help = format!("let the schema's owner type: grant pgmend_runner to {}", quote_ident(user));
+            return Err(Refusal::new(Code::Privilege, message, help).into());
         }
         let message = format!("database {} has no control schema", self.here.database.database);
         Err(Refusal::new(Code::ControlSchema, message, "type: pgmend init").into())
@@ -60,8 +69,8 @@ impl Engine {
 
     /// Installs the control schema if it is missing and the role may.
     pub(crate) async fn ensure_control_schema(&mut self) -> Result<(), Error> {
-        if self.has_control_schema().await? {
-            return Ok(());
+        if self.session.control_schema().await? != ControlSchema::Missing {
+            return self.need_control_schema().await;
         }
         self.init().await.map(|_| ()).map_err(|error| match error {
             Error::Database { sqlstate, message, .. } if sqlstate == "42501" => Refusal::new(

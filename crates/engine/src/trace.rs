@@ -75,9 +75,8 @@ impl Engine {
             let pruned = self.pruned_touches(table, &subject.keys).await?;
             touches.extend(pruned.into_iter().filter(|t| !known.contains(&t.run_id)));
         }
-        // Runs come newest first; a row's story is told from its beginning.
-        touches.reverse();
-        touches.sort_by(|a, b| a.changed_at.cmp(&b.changed_at));
+        // A row's story is told from its beginning; within a second ids sort by their time of creation.
+        touches.sort_by(|a, b| (&a.changed_at, a.run_id.uuid()).cmp(&(&b.changed_at, b.run_id.uuid())));
         Ok(touches)
     }
 

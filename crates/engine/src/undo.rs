@@ -51,18 +51,18 @@ impl Engine {
             return self.resume(&unfinished.run_id.to_string(), observer).await;
         }
         let planned = self.plan_undo(name, options).await?;
-        self.start_undo(planned.plan, observer).await
+        self.start_undo(planned.plan, &RunOptions::default(), observer).await
     }
 
     /// Starts the run of an undo's plan; a run that was paused or failed is given up first.
-    pub(crate) async fn start_undo(&mut self, plan: Plan, observer: &mut Observer) -> Result<Outcome, Error> {
+    pub(crate) async fn start_undo(&mut self, plan: Plan, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
         if let Some(undone) = plan.undo_of {
             let undone = self.one_run(&undone.to_string()).await?;
             if !undone.state.ended() {
                 self.cancel(&undone, observer).await?;
             }
         }
-        self.start(plan, &RunOptions::default(), observer).await
+        self.start(plan, options, observer).await
     }
 
     async fn cancel(&mut self, run: &StoredRun, observer: &mut Observer) -> Result<(), Error> {

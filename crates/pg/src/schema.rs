@@ -2,6 +2,7 @@
 
 use crate::error::PgError;
 use crate::session::{Session, Statement};
+use crate::store::ControlSchema;
 
 /// Migrations in order; the version is the position, from 1.
 const MIGRATIONS: &[&str] = &[include_str!("../sql/schema/001_control_schema.sql")];
@@ -27,15 +28,21 @@ pub struct Installed {
 impl Session {
     /// Brings the control schema to this version. Safe to repeat; two at once wait for each other.
     pub async fn install(&self) -> Result<Installed, PgError> {
-        let from_version = self.control_version().await?;
+        let from_version = match self.control_schema().await? {
+            ControlSchema::Version(version) => Some(version),
+            ControlSchema::Missing => None,
+            ControlSchema::Forbidden => {
+                return Err(PgError::new("install the control schema", "42501", "another role owns schema pgmend"));
+            }
+        };
         if from_version.is_none_or(|v| v < VERSION) {
-            self.migrate(from_version.unwrap_or(0)).await?;
+            self.migrate().await?;
         }
         let (roles, notes) = self.install_roles().await?;
         Ok(Installed { from_version, roles, notes })
     }
 
-    async fn migrate(&self, _seen: i32) -> Result<(), PgError> {
+    async fn migrate(&self) -> Result<(), PgError> {
         let run = |sql: &'static str| Statement::new("install the control schema", sql, vec![]);
         self.run(&run("begin")).await?;
         self.dirty.store(true, std::sync::atomic::Ordering::Relaxed);

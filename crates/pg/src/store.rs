@@ -94,6 +94,17 @@ pub struct LastCheckpoint {
     pub conflict_rows: i64,
 }
 
+/// Whether the control schema can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlSchema {
+    /// It is not there.
+    Missing,
+    /// It is there, and this role may not use it.
+    Forbidden,
+    /// It is there, in this version.
+    Version(i32),
+}
+
 /// What `acquire_lease` answered.
 #[derive(Debug, Clone)]
 pub enum LeaseAnswer {
@@ -111,22 +122,27 @@ pub enum LeaseAnswer {
 const RUN_COLUMNS: &str = include_str!("../sql/store/run.sql");
 
 impl Session {
-    /// The version of the control schema, `None` when it is not there or not readable.
-    pub async fn control_version(&self) -> Result<Option<i32>, PgError> {
-        let there = "select (to_regclass('pgmend.schema_version') is not null \
-                     and has_schema_privilege('pgmend', 'usage'))::text";
-        // has_schema_privilege raises when there is no such schema: ask the catalog first.
-        let exists = "select count(*)::text from pg_catalog.pg_namespace where nspname = 'pgmend'";
+    /// Whether the control schema is there, and whether this role may use it.
+    pub async fn control_schema(&self) -> Result<ControlSchema, PgError> {
+        let exists = "select coalesce((select has_schema_privilege(oid, 'usage')::text from pg_catalog.pg_namespace \
+                      where nspname = 'pgmend'), 'missing')";
         let found = self.run(&Statement::new("look for the control schema", exists, vec![])).await?;
-        if found.scalar() != Some("1") {
-            return Ok(None);
+        match found.scalar() {
+            Some("true") => {}
+            Some("false") => return Ok(ControlSchema::Forbidden),
+            Some(_) | None => return Ok(ControlSchema::Missing),
         }
-        if self.run(&Statement::new("look for the control schema", there, vec![])).await?.scalar() != Some("true") {
-            return Ok(None);
+        let there = "select coalesce((select has_table_privilege(c.oid, 'select')::text from pg_catalog.pg_class c \
+                     where c.oid = to_regclass('pgmend.schema_version')), 'missing')";
+        match self.run(&Statement::new("look for the control schema", there, vec![])).await?.scalar() {
+            Some("true") => {}
+            Some("false") => return Ok(ControlSchema::Forbidden),
+            Some(_) | None => return Ok(ControlSchema::Missing),
         }
-        let sql = "select max(version)::text from pgmend.schema_version";
-        let version = self.run(&Statement::new("read the control schema's version", sql, vec![])).await?;
-        Ok(version.scalar().and_then(|v| v.parse().ok()))
+        let sql = "select coalesce(max(version), 0)::text from pgmend.schema_version";
+        let version = self.run(&Statement::new("read the control schema's version", sql, vec![])).await?.number()?;
+        let version = i32::try_from(version).map_err(|_| PgError::corrupt("a version out of range"))?;
+        Ok(if version == 0 { ControlSchema::Missing } else { ControlSchema::Version(version) })
     }
 
     /// The plan whose id starts with `prefix`.

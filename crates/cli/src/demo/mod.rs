@@ -30,6 +30,7 @@ use stage::{Running, Stage};
 pub fn main(args: &Demo) -> Done {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let paint = Paint { on: std::io::stdout().is_terminal() && !plain };
+    print("starting a PostgreSQL of its own …\n")?;
     let shop = Shop::open(args.keep)?;
     let mut stage = Stage::new(&shop, paint)?;
     let stop_lines = if args.keep { shop.stop_lines() } else { Vec::new() };
@@ -66,7 +67,8 @@ fn close(shop: &Shop, stage: &Stage, keep: bool) -> Result<(), Failure> {
     }
     stage.say("\nThe server keeps running. Look around:")?;
     stage.say(&format!("  psql {}", shop.url()))?;
-    stage.say(&format!("  cd {} && export DATABASE_URL={} && pgmend list", shop.jobs().display(), shop.url()))?;
+    let (jobs, pgmend) = (shop.jobs(), stage.program());
+    stage.say(&format!("  cd {} && export DATABASE_URL={} && {pgmend} list", jobs.display(), shop.url()))?;
     stage.say("Stop and remove it:")?;
     shop.stop_lines().iter().try_for_each(|line| stage.say(&format!("  {line}")))
 }

@@ -114,6 +114,11 @@ impl Stage {
         self.running.clone()
     }
 
+    /// What to type to run this same program.
+    pub fn program(&self) -> String {
+        quoted(&self.pgmend.display().to_string())
+    }
+
     /// Seconds since the curtain rose.
     pub fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()

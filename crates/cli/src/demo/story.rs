@@ -174,7 +174,7 @@ fn undo(stage: &mut Stage, sql: &mut Sql) -> Result<(), Failure> {
 }
 
 fn look_back(stage: &mut Stage) -> Result<(), Failure> {
-    stage.scene("What happened, a year later")?;
+    stage.scene("Afterwards: who changed this row, and the paper trail")?;
     stage.pgmend(&["trace", SWAP_ROLES.table, TRACED, "--show-values"], exit::DONE)?;
     stage.pgmend(&["report", "swap-roles"], exit::DONE)?;
     stage.pgmend(&["list"], exit::DONE)

@@ -63,7 +63,7 @@ impl Engine {
         gate::refuse_done(&self.session.runs_of_signature(&plan.signature.0).await?, options)?;
         self.refuse_stale(&plan, stored.fresh).await?;
         if plan.undo_of.is_some() {
-            return self.start_undo(plan, observer).await;
+            return self.start_undo(plan, options, observer).await;
         }
         self.start(plan, options, observer).await
     }

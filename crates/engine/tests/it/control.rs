@@ -179,7 +179,7 @@ async fn a_row_tells_every_run_that_touched_it_until_its_images_are_pruned() {
 
     stage.engine.prune(Some(0), true).await.expect("a prune");
     let pruned = stage.engine.trace("item", &["8".into()], true).await.expect("a trace");
-    assert_eq!(kinds(&pruned), ["update", "undo"]);
+    assert_eq!(kinds(&pruned), ["update", "undo"], "{pruned:?}");
     assert!(pruned.iter().all(|t| t.pruned && t.columns.is_empty()));
 }
 
@@ -208,7 +208,8 @@ async fn prune_spares_what_is_unfinished_and_what_is_being_undone() {
     let undo = stage.engine.plan_undo("relabel", &UndoOptions::default()).await.expect("a plan of the undo").plan;
     let slice = RunOptions { stop_after_batches: Some(1), ..RunOptions::default() };
     let half = stage.engine.run_plan(&undo.plan_id.to_string(), &slice, &mut Observer::silent()).await.expect("half an undo");
-    assert!(stage.engine.prune(Some(0), true).await.expect("a prune").is_empty());
+    let spared = stage.engine.prune(Some(0), true).await.expect("a prune");
+    assert!(spared.is_empty(), "{half:?} {spared:?}");
     stage.engine.resume(&half.run_id.to_string(), &mut Observer::silent()).await.expect("the rest");
 
     let dropped = stage.engine.prune(Some(0), true).await.expect("a prune");

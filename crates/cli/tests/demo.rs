@@ -1,0 +1,33 @@
+//! The demo, small, from start to end: it checks itself and ends with an error if anything is not as it must be.
+
+use std::process::Command;
+
+#[test]
+fn the_demo_finds_everything_as_it_must_be() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
+    let output = demo.args(["demo", "--orders", "6000"]).output().expect("the command can be started");
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}\n{said}");
+    let proofs = shown.lines().filter(|line| line.starts_with('✓')).count();
+    assert_eq!(proofs, 9, "{shown}");
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_no_process_and_no_folder() {
+    let parent = tempfile::tempdir().expect("there is a place for temporary folders");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
+    let mut demo = demo.args(["demo", "--orders", "6000"]).env("TMPDIR", parent.path()).spawn().expect("it starts");
+    let folders = || std::fs::read_dir(parent.path()).expect("the folder is there").count();
+    wait_until(|| folders() > 0);
+    demo.kill().expect("it can be killed");
+    demo.wait().expect("it was killed");
+    wait_until(|| folders() == 0);
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "not within a minute");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
