@@ -13,7 +13,7 @@ fn the_demo_finds_everything_as_it_must_be() {
 }
 
 #[test]
-fn a_demo_that_is_stopped_leaves_no_process_and_no_folder() {
+fn a_demo_that_is_killed_takes_its_server_with_it() {
     let parent = tempfile::tempdir().expect("there is a place for temporary folders");
     let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
     let mut demo = demo.args(["demo", "--orders", "6000"]).env("TMPDIR", parent.path()).spawn().expect("it starts");

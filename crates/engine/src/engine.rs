@@ -79,7 +79,7 @@ impl Engine {
                 "let the database's owner type: pgmend init",
             )
             .into(),
-            other => other,
+            other @ (Error::Refused(_) | Error::Database { .. } | Error::Corrupt(_)) => other,
         })
     }
 
@@ -102,7 +102,8 @@ pub(crate) async fn arrive(session: &Session) -> Result<Surroundings, Error> {
 }
 
 pub(crate) fn cannot_connect(error: pgmend_pg::PgError) -> Error {
-    let help = "check host, port, database, user and password; see docs/connecting.md";
+    let help = error.named.hint.clone();
+    let help = help.unwrap_or_else(|| "check host, port, database, user and password; see docs/connecting.md".into());
     Refusal::new(Code::Connection, error.to_string(), help).into()
 }
 

@@ -28,10 +28,10 @@ impl Error {
     /// The process's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Refused(refusal) => match refusal.code {
-                Code::BadJob | Code::Parameter | Code::NotFound => exit::USAGE,
-                _ => exit::STOPPED,
-            },
+            Error::Refused(refusal) => {
+                let usage = [Code::BadJob, Code::Parameter, Code::NotFound].contains(&refusal.code);
+                if usage { exit::USAGE } else { exit::STOPPED }
+            }
             Error::Database { .. } | Error::Corrupt(_) => exit::INTERNAL,
         }
     }

@@ -38,7 +38,7 @@ impl Engine {
         let again = made_before.then(|| format!("confirmed by hand: {} rows", plan.counts.changed_rows.value));
         let planned_rows = plan.counts.changed_rows.value;
         let options = RunOptions { again, ..RunOptions::default() };
-        let outcome = self.start(plan, &options, observer).await?;
+        let outcome = Box::pin(self.start(plan, &options, observer)).await?;
         if outcome.state == RunState::Cancelled && outcome.changed_rows == 0 {
             let message = format!("not {planned_rows} rows would have changed: someone else changed them meanwhile; nothing was written");
             return Err(Refusal::new(Code::Expectation, message, "look at the rows again: type the same command").into());

@@ -65,11 +65,13 @@ pub enum Event {
     Stopping,
 }
 
+type Sink = Box<dyn FnMut(&Event) + Send>;
+
 /// Takes the events of a run and carries the wish to stop.
 pub struct Observer {
     /// Never locked, only reached through `&mut`: makes an observer `Sync`, and so a run's future `Send`, whatever
     /// the sink captures.
-    sink: std::sync::Mutex<Box<dyn FnMut(&Event) + Send>>,
+    sink: std::sync::Mutex<Sink>,
     stop: tokio::sync::watch::Receiver<Stop>,
     /// Keeps the channel open for observers that never ask to stop.
     _keep: Option<tokio::sync::watch::Sender<Stop>>,

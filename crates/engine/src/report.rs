@@ -15,6 +15,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::archive::Pace;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use crate::control::doing::word;
 use crate::engine::Engine;
@@ -239,13 +240,15 @@ fn verdict(entries: &[Entry]) -> String {
 }
 
 fn happening(entry: &Entry) -> Happening {
-    let body: BTreeMap<String, serde_json::Value> = serde_json::from_str(&entry.body).unwrap_or_default();
-    let part = |(name, value): (&String, &serde_json::Value)| match value {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) if text.is_empty() => None,
-        serde_json::Value::String(text) if name == "why" => Some(text.clone()),
-        serde_json::Value::String(text) => Some(format!("{}: {text}", name.replace('_', " "))),
-        other => Some(format!("{}: {other}", name.replace('_', " "))),
+    let body: BTreeMap<String, Json> = serde_json::from_str(&entry.body).unwrap_or_default();
+    let part = |(name, value): (&String, &Json)| match value {
+        Json::Null => None,
+        Json::String(text) if text.is_empty() => None,
+        Json::String(text) if name == "why" => Some(text.clone()),
+        Json::String(text) => Some(format!("{}: {text}", name.replace('_', " "))),
+        other @ (Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_)) => {
+            Some(format!("{}: {other}", name.replace('_', " ")))
+        }
     };
     // The digest is in the report's head already, and too long for a line.
     let told = body.iter().filter(|(name, _)| *name != "digest" && *name != "plan");

@@ -51,7 +51,7 @@ impl Engine {
             return self.resume(&unfinished.run_id.to_string(), observer).await;
         }
         let planned = self.plan_undo(name, options).await?;
-        self.start_undo(planned.plan, &RunOptions::default(), observer).await
+        Box::pin(self.start_undo(planned.plan, &RunOptions::default(), observer)).await
     }
 
     /// Starts the run of an undo's plan; a run that was paused or failed is given up first.

@@ -11,12 +11,17 @@ pub struct PgError {
     pub message: String,
     /// SQLSTATE; `08006` for a connection that broke without one.
     pub sqlstate: String,
-    /// The schema that the server named, if any.
+    /// What the server named; boxed, since errors travel far and these fields seldom matter.
+    pub named: Box<Named>,
+}
+
+/// What the server named in an error.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// The schema, if any.
     pub schema: Option<String>,
-    /// The constraint that the server named, if any.
+    /// The constraint, if any.
     pub constraint: Option<String>,
-    /// The object that the server named.
-    pub table: Option<String>,
     /// Character position in the statement, from 1.
     pub position: Option<u32>,
     /// The server's hint.
@@ -44,11 +49,12 @@ impl PgError {
         };
         Self {
             message: without_values(&sqlstate, server.message()),
-            schema: server.schema().map(str::to_owned),
-            constraint: server.constraint().map(str::to_owned),
-            table: server.table().map(str::to_owned),
-            hint: server.hint().map(str::to_owned),
-            position,
+            named: Box::new(Named {
+                schema: server.schema().map(str::to_owned),
+                constraint: server.constraint().map(str::to_owned),
+                hint: server.hint().map(str::to_owned),
+                position,
+            }),
             ..Self::new(doing, &sqlstate, String::new())
         }
     }
@@ -59,11 +65,7 @@ impl PgError {
             doing: doing.to_owned(),
             message: message.into(),
             sqlstate: sqlstate.to_owned(),
-            schema: None,
-            constraint: None,
-            table: None,
-            position: None,
-            hint: None,
+            named: Box::default(),
         }
     }
 
@@ -79,7 +81,7 @@ impl PgError {
 
     /// Whether it was raised by pgmend's own tables rather than by the user's change.
     pub fn is_ours(&self) -> bool {
-        self.schema.as_deref() == Some("pgmend") || self.sqlstate.starts_with("PM")
+        self.named.schema.as_deref() == Some("pgmend") || self.sqlstate.starts_with("PM")
     }
 }
 

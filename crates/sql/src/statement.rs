@@ -10,6 +10,7 @@ use crate::depth;
 use crate::params;
 use crate::reads::{ColumnsRead, FunctionUse, Reads};
 use crate::text;
+use crate::walk::{Visitor, Walk};
 
 /// A parameter that the job declares: `:name` in the statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct OnConflict {
     pub complex: bool,
     /// The columns that `DO UPDATE SET` assigns.
     pub set_columns: Vec<String>,
+    /// Whether `DO UPDATE` holds a sub-select, which sees the rows that earlier batches wrote.
+    pub queries: bool,
 }
 
 /// The tree of one of the three statements that pgmend runs.
@@ -257,6 +260,7 @@ impl Statement {
             constraint: None,
             complex: false,
             set_columns: target_names(&clause.target_list),
+            queries: holds_query(clause),
         };
         if let Some(infer) = clause.infer.as_deref() {
             found.constraint = Some(infer.conname.clone()).filter(|name| !name.is_empty());
@@ -290,6 +294,20 @@ impl Statement {
     pub fn aggregates_elsewhere(&self) -> bool {
         self.gathers
     }
+}
+
+/// Whether an ON CONFLICT clause holds a sub-select.
+fn holds_query(clause: &p::OnConflictClause) -> bool {
+    struct Queries(bool);
+    impl Visitor for Queries {
+        fn select(&mut self, _select: &mut p::SelectStmt) {
+            self.0 = true;
+        }
+    }
+    let (mut clause, mut queries) = (clause.clone(), Queries(false));
+    clause.target_list.walk(&mut queries);
+    clause.where_clause.walk(&mut queries);
+    queries.0
 }
 
 /// The assigned names of a target list, each once.

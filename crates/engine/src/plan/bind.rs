@@ -10,7 +10,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{ImageColumns, Kind, Options, ParamDecl, Rewriter, Statement, Target};
 
 use super::class::{Case, Class};
-use super::facts::{self, Facts};
+use super::facts;
 use crate::error::Error;
 
 /// A statement bound to its target.
@@ -21,8 +21,6 @@ pub struct Bound {
     pub table: Table,
     /// Its key; `None` only for an insert into a table without one.
     pub key: Option<Key>,
-    /// What the catalog says about what it reads and calls.
-    pub facts: Facts,
     /// The verdict.
     pub class: Class,
     /// INSERT: the width of its source, where only the server knows it (`select *`).
@@ -45,7 +43,7 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path:
     let class = case.class()?;
     let class = overridden(class, job.file.mode)?;
     let source_width = source_width(tx, &statement).await?;
-    Ok(Bound { statement, table, key, facts, class, source_width })
+    Ok(Bound { statement, table, key, class, source_width })
 }
 
 /// Asks the server how many columns the source of an INSERT yields: one row of NULLs has them all.

@@ -148,6 +148,10 @@ impl Case<'_> {
             let reason = "ON CONFLICT DO UPDATE infers an index with an expression or a predicate, where only one statement finds duplicates of the source";
             return Some((Code::NotSplittable, reason.into()));
         }
+        let reads_target = self.facts.relations.iter().any(|(_, relation)| relation.reads_target);
+        if reads_target && self.statement.on_conflict().is_some_and(|c| c.update && c.queries) {
+            return Some((Code::NotSplittable, "DO UPDATE reads the table that the insert fills".into()));
+        }
         if let Some(trigger) = fires.iter().find(|t| t.deferrable) {
             return Some((Code::NotSplittable, format!("deferrable constraint trigger `{}` checks at commit", trigger.name)));
         }

@@ -20,7 +20,7 @@ use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::{Job, Mode};
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
-use pgmend_core::plan::{ChangeKind, Counts, Figure, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
 use pgmend_pg::PgError;
@@ -324,7 +324,7 @@ async fn accepted_by_server(tx: &ReadTx<'_>, rewriter: &Rewriter<'_>, typed: &st
 fn rejected(error: &PgError, typed: &str) -> Refusal {
     let (code, help) = match error.sqlstate.as_str() {
         "42501" => (Code::Privilege, "grant it, or connect as a role that has it (options=-c role=… in the URL)".to_owned()),
-        _ => (Code::ServerRejects, error.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned())),
+        _ => (Code::ServerRejects, error.named.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned())),
     };
     let refusal = Refusal::new(code, error.message.clone(), help);
     // The server's position is in our text; the name it complains about is usually in the user's too.
@@ -358,15 +358,4 @@ pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) 
     let params: Vec<(&str, &str, &str)> =
         job.params.iter().map(|p| (p.name.as_str(), p.type_sql.as_str(), p.value.as_str())).collect();
     Digest::of(&(canonical, params, bound.table.oid, &here.settings, &here.database.system_identifier, here.database.database_oid))
-}
-
-/// A count for undo and others that know it.
-pub(crate) fn exact_counts(matched: i64, changed: i64, already: i64, conflicts: i64) -> Counts {
-    Counts {
-        scanned_rows: Figure::exact(matched),
-        matched_rows: Figure::exact(matched),
-        changed_rows: Figure::exact(changed),
-        already_right_rows: Figure::exact(already),
-        conflict_rows: Figure::exact(conflicts),
-    }
 }

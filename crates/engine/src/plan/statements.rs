@@ -2,9 +2,9 @@
 
 use pgmend_core::plan::{Apply, ImageLayout, Ranged, Residual, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Key, ReferentialAction, Table, quote_ident};
+use pgmend_core::table::{ReferentialAction, Table, quote_ident};
 use pgmend_sql::{
-    Applied, Guard, ImageColumns, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_insert, apply_update,
+    Applied, Guard, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_update,
 };
 
 use super::bind::{Bound, image_columns};
@@ -81,46 +81,22 @@ pub fn freeze(
     };
     let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
     let number = rewriter.first_param();
-    let mut sql = apply(&bound.table, key, change_set, layout, &[op], number, images.as_ref(), false);
-    if let RunSql::Freeze { residual, .. } = &mut sql
-        && bound.class.row_local
-    {
-        let keys = image_columns(layout).keys;
-        *residual = Some(self::residual(bound, rewriter, Some(change_set), &keys)?);
-    }
-    Ok(sql)
-}
-
-/// The statements that apply a change set: shared by frozen plans and undo. `undo` keeps rows that other
-/// rows refer to through CASCADE or SET: a forward delete takes them along, as the plain statement does.
-pub fn apply(
-    table: &Table,
-    key: &Key,
-    change_set: &str,
-    layout: &ImageLayout,
-    ops: &[char],
-    number: usize,
-    images: Option<&ImageColumns>,
-    undo: bool,
-) -> RunSql {
     let columns = image_columns(layout);
     let window = Window { lower: number + 1, upper: number + 2 };
     let guard: Guard = columns.before.clone();
-    let block = if undo { references_block(table) } else { None };
-    let applied = Applied { table, key, change_set, columns: &columns, guard: &guard, window, block: block.as_deref() };
-    let statement = |op: char| match (op, images) {
+    let table = &bound.table;
+    let applied = Applied { table, key, change_set, columns: &columns, guard: &guard, window, block: None };
+    let sql = match (op, &images) {
         ('U', None) => apply_update(table, key, change_set, &columns, &guard, window, false),
         ('U', Some(images)) => applied.update_imaged(IMAGE_TABLE, number, images),
-        ('D', _) => apply_delete(table, key, change_set, &columns, &guard, window, block.as_deref(), false),
-        (_, _) => apply_insert(table, key, change_set, &columns.after, window, false),
+        (_, _) => apply_delete(table, key, change_set, &columns, &guard, window, None, false),
     };
-    let order = ['D', 'U', 'I'];
-    let apply = order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
-    RunSql::Freeze {
-        apply: apply.collect(),
+    let row_local = bound.class.row_local.then(|| residual(bound, rewriter, Some(change_set), &columns.keys));
+    Ok(RunSql::Freeze {
+        apply: vec![Apply { sql, op, every_row: true }],
         conflicts: Some(applied.record_conflicts(number + 3, number)),
-        residual: None,
-    }
+        residual: row_local.transpose()?,
+    })
 }
 
 /// For a delete that no foreign key would reject but that would take other rows along: the rows that

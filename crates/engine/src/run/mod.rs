@@ -63,7 +63,7 @@ impl Engine {
         gate::refuse_done(&self.session.runs_of_signature(&plan.signature.0).await?, options)?;
         self.refuse_stale(&plan, stored.fresh).await?;
         if plan.undo_of.is_some() {
-            return self.start_undo(plan, options, observer).await;
+            return Box::pin(self.start_undo(plan, options, observer)).await;
         }
         self.start(plan, options, observer).await
     }
@@ -140,7 +140,9 @@ impl Engine {
             self.session.create_images(name, layout, &plan.settings.role, &comment).await?;
         }
         let run = self.one_run(&run.run_id.to_string()).await?;
-        worker::Worker::new(self, plan, run, lease, options, observer, resumed).await?.drive().await
+        let worker = worker::Worker::new(self, plan, run, lease, options, observer, resumed).await?;
+        // On the heap: the loop's state is large, and callers hold it for as long as the run lasts.
+        Box::pin(worker.drive()).await
     }
 
     /// The only run that an id or a job's name means.

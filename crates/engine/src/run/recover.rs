@@ -150,7 +150,7 @@ fn failed(error: &PgError, place: Option<String>) -> RunState {
 
 /// Why a constraint rejects a row that an undo would restore.
 fn rejection(error: &PgError) -> String {
-    let named = error.constraint.as_ref().map_or(String::new(), |c| format!(" ({c})"));
+    let named = error.named.constraint.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     match error.sqlstate.as_str() {
         "23505" | "23P01" | "23P99" => format!("a unique value is taken{named}"),
         "23503" => format!("other rows refer to it, or a row that it refers to is gone{named}"),

@@ -166,15 +166,20 @@ async fn holds(tx: &ReadTx<'_>, old: &ImageColumn, now: &Column) -> Result<bool,
     }
     if old.type_oid == now.base_type.oid {
         let numeric = old.type_sql.starts_with("numeric");
-        // numeric's modifier packs precision and scale: wider in both is wider; length types compare plainly.
-        let (p, s) = |m: i32| -> (i32, i32) { (((m - 4) >> 16) & 0xffff, (m - 4) & 0x7ff) }(now.base_type.typmod);
-        let (p0, s0) = |m: i32| -> (i32, i32) { (((m - 4) >> 16) & 0xffff, (m - 4) & 0x7ff) }(old.typmod);
+        // numeric is wider if both its parts are; the length of other types compares plainly.
+        let (p, s) = precision_and_scale(now.base_type.typmod);
+        let (p0, s0) = precision_and_scale(old.typmod);
         let wider = if numeric { s >= s0 && p - s >= p0 - s0 } else { now.base_type.typmod >= old.typmod && old.typmod != -1 };
         return Ok(now.base_type.typmod == -1 || wider);
     }
     let sql = "select exists (select from pg_catalog.pg_cast where castsource = $1::oid and casttarget = $2::oid and castcontext = 'i')::text";
     let answer = tx.query("compare types", sql, vec![old.type_oid.to_string(), now.base_type.oid.to_string()]).await?;
     Ok(answer.scalar() == Some("true") && now.base_type.typmod == -1)
+}
+
+/// numeric's modifier packs both, above a header of four (`numeric_typmod_precision` in numeric.c).
+fn precision_and_scale(typmod: i32) -> (i32, i32) {
+    (((typmod - 4) >> 16) & 0xffff, (typmod - 4) & 0x7ff)
 }
 
 fn key_of(table: &Table, forward: &Plan, columns: &[&Column]) -> Result<Key, Error> {

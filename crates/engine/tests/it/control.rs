@@ -26,12 +26,12 @@ impl Stage {
     }
 
     async fn run(&mut self, job: &Job) -> pgmend::Outcome {
-        self.engine.run(job, &RunOptions::default(), &mut Observer::silent()).await.expect("a run")
+        Box::pin(self.engine.run(job, &RunOptions::default(), &mut Observer::silent())).await.expect("a run")
     }
 
     async fn slice(&mut self, job: &Job, batches: u64) -> pgmend::Outcome {
         let options = RunOptions { stop_after_batches: Some(batches), ..RunOptions::default() };
-        self.engine.run(job, &options, &mut Observer::silent()).await.expect("a slice")
+        Box::pin(self.engine.run(job, &options, &mut Observer::silent())).await.expect("a slice")
     }
 }
 

@@ -182,7 +182,9 @@ impl ConnectError {
         let without_answer = if self.is_transient() { CONNECTION_FAILURE } else { NOT_ADMITTED };
         let sqlstate = self.sqlstate().unwrap_or(without_answer);
         let hint = Some(self.help()).filter(|help| !help.is_empty());
-        PgError { hint, ..PgError::new(&format!("connect to {}", self.wanted), sqlstate, self.reasons()) }
+        let mut error = PgError::new(&format!("connect to {}", self.wanted), sqlstate, self.reasons());
+        error.named.hint = hint;
+        error
     }
 
     /// The same as a refusal.

@@ -98,12 +98,15 @@ fn fixed_ms(timings: &[Timing]) -> f64 {
     median(fixed.collect())
 }
 
-/// What a changed row costs beside scanning: over all batches, so that none of them decides.
+/// What a changed row costs beside scanning. The median: a batch that first touches pages after a checkpoint
+/// writes them to the WAL in full, and what else the machine does only ever adds.
 fn own_row_ms(timings: &[Timing], fixed_ms: f64, scan_ms: f64) -> f64 {
-    let rows: f64 = timings.iter().map(|t| t.full.0 as f64).sum();
-    let took: f64 = timings.iter().map(|t| (t.full.1 - fixed_ms).max(t.full.1 * OWN_PART_MIN)).sum();
-    let scanned: f64 = timings.iter().map(|t| t.scanned_rows.unwrap_or(t.full.0) as f64).sum();
-    (took - scan_ms * scanned).max(took * OWN_PART_MIN) / rows
+    let own = timings.iter().map(|t| {
+        let took = (t.full.1 - fixed_ms).max(t.full.1 * OWN_PART_MIN);
+        let scanned = t.scanned_rows.unwrap_or(t.full.0) as f64;
+        (took - scan_ms * scanned).max(took * OWN_PART_MIN) / t.full.0 as f64
+    });
+    median(own.collect())
 }
 
 /// The median, since other sessions write WAL too.
@@ -119,7 +122,8 @@ fn flush_ms(flushes: &[(i64, f64)], commit_ms: f64) -> f64 {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let middle = |i: usize| values.get(i).copied().unwrap_or(0.0);
+    (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2)) / 2.0
 }
 
 #[cfg(test)]

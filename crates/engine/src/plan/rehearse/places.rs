@@ -59,9 +59,16 @@ impl Rehearsing<'_> {
         let starts = self.random_keys(tx).await?;
         let (windows, scan_row_ms) = self.count_windows(tx, &starts, &upper).await?;
         let densest = windows.iter().max_by_key(|w| w.matches).filter(|w| w.matches > 0);
-        let mut random = starts.iter().rev().map(|key| Place { name: "random", after: Some(key.clone()), to_end: false });
+        // Windows known to hold matches come first among the random ones; the densest has a place of its own.
+        let is_densest = |w: &&Counted| densest.is_some_and(|d| d.after == w.after);
+        let full = windows.iter().filter(|w| w.matches > 0 && !is_densest(w)).map(|w| &w.after);
+        let uncounted = starts.iter().skip(WINDOWS);
+        let mut random = full.chain(uncounted).map(|key| Place { name: "random", after: Some(key.clone()), to_end: false });
         let mut list = vec![Place { name: "first", after: None, to_end: false }];
-        list.extend(self.last(tx, &upper).await?);
+        list.extend(match self.last(tx, &upper).await? {
+            Some(place) => Some(place),
+            None => self.last_of_matches(tx, &upper).await?,
+        });
         list.extend(random.next());
         list.extend(densest.map(|w| Place { name: "densest", after: Some(w.after.clone()), to_end: false }));
         list.extend(random);
@@ -72,7 +79,7 @@ impl Rehearsing<'_> {
     async fn random_keys(&self, tx: &ReadTx<'_>) -> Result<Vec<Vec<String>>, Error> {
         let (table, key) = (&self.bound.table, self.bound.key()?);
         let columns: Vec<String> = table.key_columns(key).map(|c| format!("t.{}::text", quote_ident(&c.name))).collect();
-        let wanted = WINDOWS.max(self.batches as usize);
+        let wanted = WINDOWS + self.batches as usize;
         let mut percent = 100.0 * SAMPLE_ROWS / (self.plan.counts.scanned_rows.value.max(1) as f64);
         loop {
             let sql = format!(
@@ -133,6 +140,24 @@ impl Rehearsing<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The same where the end of the table holds no matches: walks all of them, if there is time.
+    async fn last_of_matches(&self, tx: &ReadTx<'_>, upper: &[String]) -> Result<Option<Place>, Error> {
+        let RunSql::Stream { bound, .. } = &self.plan.sql else { return Ok(None) };
+        let skipped = self.plan.counts.changed_rows.value - self.rows;
+        if skipped <= 0 {
+            return Ok(None);
+        }
+        let own = std::iter::once(skipped.to_string()).chain(upper.iter().cloned()).collect();
+        let found = match tx.attempt("find the last rows", &bound.from_start, own).await {
+            Err(error) if error.is_connection() => return Err(error.into()),
+            Err(_) => return Ok(None),
+            Ok(found) => found,
+        };
+        let key = |row: &Vec<Option<String>>| row.iter().take(upper.len()).flatten().cloned().collect();
+        let after = found.rows.first().map(key);
+        Ok(after.map(|after| Place { name: "last", after: Some(after), to_end: false }))
     }
 
     /// The key of the n-th row from the end; `None` when the table is shorter.

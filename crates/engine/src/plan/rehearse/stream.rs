@@ -41,9 +41,14 @@ impl Rehearsing<'_> {
         // The first batch of a session reads catalogs and functions for the first time: it measures nothing.
         let warm_up = Place { name: "first", after: None, to_end: false };
         self.at_place(&warm_up, &places, &mut Notes::default(), true).await?;
-        for place in places.list.iter().take(self.batches as usize) {
+        let mut left = self.batches;
+        for place in &places.list {
+            if left == 0 {
+                break;
+            }
             let before = notes.timings.len();
-            self.at_place(place, &places, &mut notes, false).await?;
+            let found_rows = self.at_place(place, &places, &mut notes, false).await?;
+            left -= u32::from(found_rows);
             if let Some(timing) = notes.timings.get(before) {
                 notes.flushes.push((timing.wal_bytes, self.commit_ms().await?));
             }
@@ -51,26 +56,31 @@ impl Rehearsing<'_> {
         Ok(notes)
     }
 
-    /// One transaction at one place. An error of the change is noted; a lost connection ends the rehearsal.
-    async fn at_place(&self, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<(), PgError> {
+    /// One transaction at one place; tells whether there was something to try. An error of the change is noted; a
+    /// lost connection ends the rehearsal.
+    async fn at_place(&self, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<bool, PgError> {
         let tx = self.session.freeze(&self.scene, self.params.clone()).await?;
         let tried = self.try_batches(&tx.read, place, places, notes, warm_up).await;
-        match tried {
+        let found_rows = match tried {
             Err(error) if error.is_connection() => return Err(error),
-            Err(error) => notes.failed(place.name, &error),
-            Ok(()) => {}
-        }
-        tx.rollback().await
+            Err(error) => {
+                notes.failed(place.name, &error);
+                true
+            }
+            Ok(found_rows) => found_rows,
+        };
+        tx.rollback().await?;
+        Ok(found_rows)
     }
 
     /// A small batch, then one of full size behind it.
-    async fn try_batches(&self, tx: &ReadTx<'_>, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<(), PgError> {
+    async fn try_batches(&self, tx: &ReadTx<'_>, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<bool, PgError> {
         self.create_images(tx).await?;
         let Some(few) = self.batch(tx, 1, place.after.as_deref(), &places.upper, Some(self.few())).await? else {
-            return Ok(());
+            return Ok(false);
         };
         if warm_up {
-            return Ok(());
+            return Ok(true);
         }
         let wal_before = watch::wal_position(tx).await?;
         let rows = if place.to_end { None } else { Some(self.rows) };
@@ -81,13 +91,13 @@ impl Rehearsing<'_> {
             // Fewer rows than the small batch takes: it is all there is.
             let timing = Timing { few: (0, 0.0), full: (few.rows, few.took_ms), scanned_rows: None, wal_bytes: 0 };
             notes.batch(place.name, timing);
-            return Ok(());
+            return Ok(true);
         };
         let scanned_rows = self.scanned(tx, Some(&few.to), &full.to).await?;
         let again = self.count(tx, Some(&few.to), &full.to).await.unwrap_or(0);
         notes.matches_again |= again * 2 > full.rows;
         notes.batch(place.name, Timing { few: (few.rows, few.took_ms), full: (full.rows, full.took_ms), scanned_rows, wal_bytes });
-        Ok(())
+        Ok(true)
     }
 
     /// One batch as the run makes it: bound, images, change; `rows` of `None` means to the end. What would be

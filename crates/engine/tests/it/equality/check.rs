@@ -1,6 +1,6 @@
 //! Runs one case on all copies and compares.
 
-use pgmend::{Code, Error, Observer, Outcome, PlanOptions, Planned, RunOptions, RunState};
+use pgmend::{Code, Error, Observer, Outcome, PlanOptions, Planned, RunOptions, RunState, UndoOptions};
 
 use super::case::{Case, Expect, Undo};
 use super::copies::{Contents, Copies, Copy, text};
@@ -56,7 +56,13 @@ async fn attempt(copy: &Copy, case: &Case, batch_rows: u32, expected: Option<&Co
         same(&format!("not as the plain statement ({:?}: {})", planned.plan.mode, planned.plan.mode_reason), expected, &contents)?;
     }
     agreed(copy, case, batch_rows, &planned, &outcome)?;
-    undo(copy, case, &planned, &outcome, only, &restorable).await
+    let changed = copy.contents(only, &[])?;
+    undo(copy, case, &planned, &outcome, only, &restorable).await?;
+    // One copy shows it: the other ones would only take their time.
+    if case.undo == Undo::Irreversible || batch_rows != 3 {
+        return Ok(());
+    }
+    redo(copy, case, only, &changed).await
 }
 
 async fn run(copy: &Copy, case: &Case, batch_rows: u32) -> Result<(Planned, Outcome), Error> {
@@ -120,11 +126,40 @@ fn agreed(copy: &Copy, case: &Case, batch_rows: u32, planned: &Planned, outcome:
 }
 
 async fn undo(copy: &Copy, case: &Case, planned: &Planned, outcome: &Outcome, only: &[&str], before: &Contents) -> Result<(), String> {
-    if case.undo == Undo::Irreversible || outcome.changed_rows == 0 {
-        return Ok(());
+    let mut engine = copy.engine(&case.options()).await?;
+    let run = outcome.run_id.to_string();
+    let undone = Box::pin(engine.undo(&run, &UndoOptions::default(), &mut Observer::silent())).await;
+    if case.undo == Undo::Irreversible {
+        return match undone {
+            Err(Error::Refused(refusal)) if refusal.code == Code::Irreversible => Ok(()),
+            Err(other) => Err(format!("undo was to be refused as irreversible but: {other}")),
+            Ok(undone) => Err(format!("undo of an irreversible run {:?}", undone.state)),
+        };
     }
-    let _ = (copy, planned, only, before);
-    Ok(())
+    let undone = undone.map_err(|e| format!("undo: {e}"))?;
+    if undone.state != RunState::Succeeded || undone.conflict_rows != 0 {
+        return Err(format!("undo ended as {:?} with {} conflicts", undone.state, undone.conflict_rows));
+    }
+    let plan = &planned.plan;
+    same(&format!("not as before after undo ({:?})", plan.mode), before, &copy.contents(only, &[])?)?;
+    match Box::pin(engine.undo(&run, &UndoOptions::default(), &mut Observer::silent())).await {
+        Err(Error::Refused(refusal)) if refusal.code == Code::AlreadyUndone => Ok(()),
+        Err(other) => Err(format!("a second undo was to be refused but: {other}")),
+        Ok(undone) => Err(format!("a second undo {:?}", undone.state)),
+    }
+}
+
+/// Undoes the undo: the change is there again.
+async fn redo(copy: &Copy, case: &Case, only: &[&str], expected: &Contents) -> Result<(), String> {
+    let undo = "select run_id from pgmend.run where undo_of is not null order by started_at desc limit 1";
+    let undo = copy.sql()?.value(undo).map_err(text)?.ok_or("there is no undo")?;
+    let mut engine = copy.engine(&case.options()).await?;
+    let redone = Box::pin(engine.undo(&undo, &UndoOptions::default(), &mut Observer::silent())).await;
+    let redone = redone.map_err(|e| format!("undo of the undo: {e}"))?;
+    if redone.state != RunState::Succeeded || redone.conflict_rows != 0 {
+        return Err(format!("undo of the undo ended as {:?} with {} conflicts", redone.state, redone.conflict_rows));
+    }
+    same("not as changed after the undo of the undo", expected, &copy.contents(only, &[])?)
 }
 
 /// Compares, and shows the first rows that differ.

@@ -78,7 +78,6 @@ impl Copy {
         }
         sql.run("create schema public").map_err(text)?;
         sql.run(case.setup).map_err(|e| format!("setup: {e}"))?;
-        sql.run("analyze").map_err(text)?;
         Ok(())
     }
 
