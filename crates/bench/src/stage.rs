@@ -72,7 +72,7 @@ impl Stage {
         )?;
         sql.run(&format!(
             "insert into orders
-             select n, (n * 7919) % 100000, 'unknown', (n % 100000) / 7.0, '2020-01-01'::timestamptz + n * interval '1 minute',
+             select n, (n::bigint * 7919) % 100000, 'unknown', (n % 100000) / 7.0, '2020-01-01'::timestamptz + n * interval '1 minute',
                     md5(n::text)::uuid, repeat(md5((n % 1000)::text), 4) || repeat('x', 50)
                from generate_series(1, {rows}) as n"
         ))?;

@@ -14,7 +14,7 @@ use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_core::table::Table;
 use pgmend_pg::readtx::FreezeTx;
-use pgmend_pg::store::StoredRun;
+use pgmend_pg::store::{Fact, StoredRun};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -30,7 +30,7 @@ impl Engine {
     pub async fn plan_undo(&mut self, name: &str, options: &UndoOptions) -> Result<Planned, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
-        let run = self.run_to_undo(name).await?;
+        let run = self.meant_run(name).await?;
         self.refuse_undone(&run, options)?;
         self.refuse_driven(&run).await?;
         let forward = self.session.plan_of(run.plan_id).await?.plan;
@@ -45,7 +45,7 @@ impl Engine {
     pub async fn undo(&mut self, name: &str, options: &UndoOptions, observer: &mut Observer) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
-        let run = self.run_to_undo(name).await?;
+        let run = self.meant_run(name).await?;
         let undoing = self.session.runs_undoing(run.run_id).await?;
         if let Some(unfinished) = undoing.iter().find(|u| !u.state.ended()) {
             return self.resume(&unfinished.run_id.to_string(), observer).await;
@@ -67,18 +67,10 @@ impl Engine {
 
     async fn cancel(&mut self, run: &StoredRun, observer: &mut Observer) -> Result<(), Error> {
         let lease = crate::run::take_lease(&self.session, run.run_id, pgmend_core::limits::LEASE_SECONDS, observer).await?;
-        self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None).await?;
-        self.session.append_ledger(run.run_id, "run_cancelled", &serde_json::json!({ "why": "undo" })).await?;
+        let fact = Fact { name: "run_cancelled", body: &serde_json::json!({ "why": "undo" }) };
+        self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None, fact).await?;
         self.session.release(&lease).await?;
         Ok(())
-    }
-
-    /// A run's id means that run; a job's name its latest forward run.
-    async fn run_to_undo(&self, name: &str) -> Result<StoredRun, Error> {
-        let found = self.session.find_runs(name).await?;
-        let by_job = found.first().is_some_and(|r| r.job == name);
-        let wanted = found.into_iter().find(|r| !by_job || r.kind != "undo");
-        wanted.ok_or_else(|| Refusal::new(Code::NotFound, format!("there is no run or job `{name}`"), "type: pgmend list").into())
     }
 
     fn refuse_undone(&self, run: &StoredRun, options: &UndoOptions) -> Result<(), Error> {
@@ -192,7 +184,7 @@ impl Engine {
             Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),
             None => format!("undo of run {}", run.run_id),
         };
-        let estimates = cost::of_rows(counts.changed_rows.value, &forward.limits, table.index_count, one_transaction);
+        let estimates = cost::of_rows(counts.changed_rows.value, &forward.limits, table.index_count, one_transaction, (&forward.estimates, forward.counts.changed_rows.value));
         Ok(Some(Plan {
             format: pgmend_core::plan::FORMAT,
             plan_id,

@@ -1,5 +1,7 @@
 //! What can go wrong between pgmend and the server.
 
+use pgmend_core::retry::{Disposition, disposition};
+
 /// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is
 /// the quoted input of data exceptions.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,6 +79,11 @@ impl PgError {
     /// Whether the connection is gone.
     pub fn is_connection(&self) -> bool {
         self.sqlstate.starts_with("08") || self.sqlstate.starts_with("57P")
+    }
+
+    /// Whether the same may well succeed a moment later: the connection, a lock or another transaction was in the way.
+    pub fn is_transient(&self) -> bool {
+        self.is_connection() || disposition(&self.sqlstate) == Disposition::RetryBatch
     }
 
     /// Whether it was raised by pgmend's own tables rather than by the user's change.

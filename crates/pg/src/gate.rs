@@ -24,6 +24,8 @@ pub struct RunStart<'a> {
     pub client: &'a str,
     /// Why the same change is made again.
     pub again: Option<&'a str>,
+    /// Body of the ledger's first entry.
+    pub body: &'a serde_json::Value,
 }
 
 /// Lock:  one new row. Index: `plan_pkey`.
@@ -55,10 +57,10 @@ impl Session {
         Ok(())
     }
 
-    /// Starts a run: the plan must be known, fresh and unused, and its change neither made nor under way.
+    /// Starts a run and its ledger: the plan must be known, fresh and unused, and its change neither made nor under way.
     pub async fn start_run(&self, start: &RunStart<'_>) -> Result<(), PgError> {
         let sql = "select pgmend.start_run($1::uuid, $2::uuid, $3, $4, $5::timestamptz, $6::text[], $7::bigint, $8::name, \
-                   $9::name, $10, $11)";
+                   $9::name, $10, $11), pgmend.append_ledger($1::uuid, 'run_started', $12)";
         let params = vec![
             Some(start.run_id.to_string()),
             Some(start.plan.plan_id.to_string()),
@@ -71,6 +73,7 @@ impl Session {
             Some(start.plan.settings.role.clone()),
             Some(start.client.to_owned()),
             start.again.map(str::to_owned),
+            Some(start.body.to_string()),
         ];
         self.run(&Statement { doing: "start the run", sql: sql.into(), params }).await?;
         Ok(())

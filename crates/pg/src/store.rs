@@ -145,9 +145,9 @@ impl Session {
         Ok(if version == 0 { ControlSchema::Missing } else { ControlSchema::Version(version) })
     }
 
-    /// The plan whose id starts with `prefix`.
+    /// The plans whose id starts with `prefix`, or ends with it: the short id that people see is its end.
     pub async fn find_plans(&self, prefix: &str) -> Result<Vec<StoredPlan>, PgError> {
-        self.plans("p.plan_id::text like $1 || '%'", prefix, 2).await
+        self.plans("p.plan_id::text like $1 || '%' or (length($1) >= 8 and p.plan_id::text like '%' || $1)", prefix, 2).await
     }
 
     /// Plans of the job, newest first.
@@ -268,8 +268,8 @@ impl Session {
         Ok(())
     }
 
-    /// Moves a run to another state, while the lease is held.
-    pub async fn change_state(&self, lease: &Lease, from: &[&str], to: &RunState, end: Option<&End>) -> Result<(), PgError> {
+    /// Moves a run to another state, while the lease is held, and says so in its ledger, or neither.
+    pub async fn change_state(&self, lease: &Lease, from: &[&str], to: &RunState, end: Option<&End>, fact: Fact<'_>) -> Result<(), PgError> {
         let reason = match to {
             RunState::Paused { reason } => Some(reason.clone()),
             RunState::Failed { failure } => Some(failure.clone()),
@@ -285,8 +285,11 @@ impl Session {
             end.and_then(|e| e.residual_rows).map(|n| n.to_string()),
             end.and_then(|e| e.arrived_later_rows).map(|n| n.to_string()),
             end.map(|e| array_literal(&e.verification)),
+            Some(fact.name.to_owned()),
+            Some(fact.body.to_string()),
         ];
-        let sql = "select pgmend.change_state($1::uuid, $2::bigint, $3::text[], $4, $5, $6::bigint, $7::bigint, $8::text[])";
+        let sql = "select pgmend.change_state($1::uuid, $2::bigint, $3::text[], $4, $5, $6::bigint, $7::bigint, $8::text[]), \
+                   pgmend.append_ledger($1::uuid, $9, $10)";
         self.run(&Statement { doing: "change the run's state", sql: sql.into(), params }).await?;
         Ok(())
     }
@@ -314,6 +317,15 @@ impl Session {
         let answer = self.run(&Statement::new("read conflicts", sql, vec![run.to_string(), limit.to_string()])).await?;
         answer.rows.iter().map(|row| Ok((from_json(row, 0)?, text(row, 1)?))).collect()
     }
+}
+
+/// An entry of a run's ledger to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Fact<'a> {
+    /// What happened, past tense.
+    pub name: &'a str,
+    /// Details, without row values.
+    pub body: &'a serde_json::Value,
 }
 
 /// What a run found at its end.

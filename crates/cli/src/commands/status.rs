@@ -10,7 +10,10 @@ use crate::shell::Shell;
 /// What runs do now. A single run also lists its conflicts.
 pub async fn main(shell: &Shell, args: &Status) -> Done {
     let mut engine = shell.engine().await?;
-    let runs = engine.status(args.run.as_deref()).await?;
+    let mut runs = engine.status(args.run.as_deref()).await?;
+    for line in runs.iter_mut().flat_map(|run| &mut run.next).filter(|line| line.starts_with("pgmend ")) {
+        *line = shell.line(line);
+    }
     shell.show(&runs, |paint| status::status(&runs, paint))?;
     if let [run] = runs.as_slice()
         && run.conflict_rows > 0

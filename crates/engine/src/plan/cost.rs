@@ -128,14 +128,24 @@ fn course(rows: i64, limits: &Limits, pace: &Pace, one: bool) -> Course {
     Course { batches: batches + more, seconds: (took_ms + around_ms) / 1_000.0 }
 }
 
+/// Two tables as one, for their size.
+pub fn together(mut one: ImageLayout, other: ImageLayout) -> ImageLayout {
+    one.key.extend(other.key);
+    one.before.extend(other.before);
+    one.after.extend(other.after);
+    one
+}
+
 /// Estimates not made yet.
 pub fn unknown() -> Estimates {
     let none = Figure::estimated(0);
     Estimates { batches: none, duration_s: (0.0, 0.0), duration_basis: String::new(), wal_bytes: none, image_bytes: none }
 }
 
-/// Estimates for applying a change set of so many rows.
-pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool) -> Estimates {
+/// Estimates for applying a change set of so many rows; `forward` is what the undone run was estimated at, for
+/// as many rows as it was planned to change.
+pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool, forward: (&Estimates, i64)) -> Estimates {
+    let share = |whole: Figure| Figure::estimated((whole.value as f64 * rows as f64 / forward.1.max(1) as f64) as i64);
     let row_ms = ROW_MS + INDEX_MS * f64::from(indexes);
     let pace = Pace { batch_ms: BATCH_MS, row_ms, checks_ms: 0.0, wal_row_bytes: 0.0 };
     let Course { batches, seconds } = course(rows, limits, &pace, one_transaction);
@@ -143,6 +153,7 @@ pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool) 
         batches: Figure::estimated(batches),
         duration_s: (seconds / UNMEASURED_SPREAD, seconds * UNMEASURED_SPREAD),
         duration_basis: "from the table's indexes, not measured".into(),
-        ..unknown()
+        wal_bytes: share(forward.0.wal_bytes),
+        image_bytes: share(forward.0.image_bytes),
     }
 }

@@ -103,7 +103,7 @@ impl Engine {
         choose_mode(&mut bound, &counts, job.file.mode, several_matches, &empty)?;
         let rewriter = bound.rewriter(&empty)?;
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
-        self.describe(tx, job, options, &bound, &rewriter, &mut draft.plan).await?;
+        self.describe(tx, job, options, &bound, &rewriter, &mut draft).await?;
         drop(rewriter);
         Ok((draft, bound))
     }
@@ -215,8 +215,9 @@ impl Engine {
         options: &PlanOptions,
         bound: &Bound,
         rewriter: &Rewriter<'_>,
-        plan: &mut Plan,
+        draft: &mut Draft,
     ) -> Result<(), Error> {
+        let plan = &mut draft.plan;
         let constants = pgmend_sql::constants(&job.statement);
         let mask = sample::mask(bound, &job.file.plain, constants, options.show_values);
         if bound.statement.kind() != Kind::Insert {
@@ -229,7 +230,9 @@ impl Engine {
         let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql).await?;
         plan.explain = explained;
         plan.findings.extend(finding);
-        let images = plan.images.layout.clone();
+        // What is written beside the table: the run's own images, the change set, or both.
+        let beside = [plan.images.layout.as_ref(), draft.filling.as_ref().map(|(_, _, layout)| layout)];
+        let images = beside.into_iter().flatten().cloned().reduce(cost::together);
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
         let age = tx.query("read the age of the database", "select age(datfrozenxid)::text from pg_database where datname = current_database()", vec![]);
         plan.findings.extend(around::wraparound(age.await?.number()?, plan.estimates.batches.value));

@@ -5,7 +5,7 @@ use pgmend_core::plan::{Residual, RunSql};
 use pgmend_core::run::RunState;
 use pgmend_core::table::RelationName;
 use pgmend_pg::PgError;
-use pgmend_pg::store::{End, StoredRun};
+use pgmend_pg::store::{End, Fact, StoredRun};
 
 use super::fault;
 use super::worker::Worker;
@@ -18,38 +18,27 @@ use crate::progress::Event;
 const CHECK_BUDGET_MS: u64 = 120_000;
 
 impl Worker<'_, '_> {
-    /// Counts, checks and records the end. `None` when the database says that more is to be done.
-    pub(super) async fn finish(&mut self) -> Result<Option<Outcome>, Error> {
+    /// Counts, checks and records the end. False when the database says that more is to be done.
+    pub(super) async fn finish(&mut self) -> Result<bool, PgError> {
         fault::point("before_finish");
         self.observer.tell(&Event::Sweeping { pass: self.pass as u32 + 1 });
-        let end = match self.check().await {
-            Ok(end) => end,
-            Err(error) if error.is_connection() => {
-                return match self.recover(error).await? {
-                    None => Ok(None),
-                    Some(state) => Err(Error::Corrupt(format!("the end of the run could not be checked: {}", state.name()))),
-                };
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let end = self.check().await?;
         if self.sweeps_again(&end).await? {
-            return Ok(None);
+            return Ok(false);
         }
-        self.session().change_state(&self.lease, &["running"], &RunState::Succeeded, Some(&end)).await?;
         let body = serde_json::json!({
             "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "batches": self.at.batch_no,
             "residual_rows": end.residual_rows,
         });
-        self.session().append_ledger(self.run_id(), "run_succeeded", &body).await?;
+        let fact = Fact { name: "run_succeeded", body: &body };
+        self.record(&RunState::Succeeded, Some(&end), fact).await?;
         fault::point("after_finish");
-        self.session().release(&self.lease).await?;
-        self.run = self.engine.one_run(&self.run_id().to_string()).await?;
-        Ok(Some(self.engine.outcome(&self.run, self.resumed).await?))
+        Ok(true)
     }
 
     /// Begins another pass if rows within the range match that this run has not changed, and the statement
     /// provably cannot match a row that it has: bounded, and never to a key already imaged.
-    async fn sweeps_again(&mut self, end: &End) -> Result<bool, Error> {
+    async fn sweeps_again(&mut self, end: &End) -> Result<bool, PgError> {
         let within = end.residual_rows.unwrap_or(0) - end.arrived_later_rows.unwrap_or(0);
         let (Some(name), true) = (&self.run.image_table, self.plan.sweep.is_some()) else { return Ok(false) };
         if within <= 0 || self.pass as u32 >= SWEEPS_MAX {
@@ -91,7 +80,14 @@ impl Worker<'_, '_> {
         };
         if let (Some(later), Some(upper)) = (later, &self.run.upper_bound) {
             let own = std::iter::once("0".to_owned()).chain(upper.iter().cloned()).collect();
-            end.arrived_later_rows = tx.query_job("count rows that arrived later", later, own).await?.number().ok();
+            end.arrived_later_rows = match tx.attempt("count rows that arrived later", later, own).await {
+                Ok(counted) => counted.number().ok(),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    end.verification.push(format!("rows that arrived later could not be counted: {}", error.message));
+                    None
+                }
+            };
         }
         if let Some(residual) = residual {
             self.count_residual(tx, residual, &mut end).await?;
@@ -102,7 +98,7 @@ impl Worker<'_, '_> {
     async fn count_residual(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, residual: &Residual, end: &mut End) -> Result<(), PgError> {
         let counted = match tx.attempt("count what is left", &residual.matching, vec![]).await {
             Ok(counted) => counted,
-            Err(error) if error.is_connection() => return Err(error),
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 end.verification.push(format!("what is left could not be counted: {}", error.message));
                 return Ok(());
@@ -131,7 +127,7 @@ impl Worker<'_, '_> {
                 }
                 end.verification.push(format!("{left} rows match the statement and were not changed by this run"));
             }
-            Err(error) if error.is_connection() => return Err(error),
+            Err(error) if error.is_transient() => return Err(error),
             Err(error) => end.verification.push(format!("rows left out could not be counted: {}", error.message)),
         }
         Ok(())

@@ -21,7 +21,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::gate::RunStart;
 use pgmend_pg::images::ImageTable;
 use pgmend_pg::scene::Scene;
-use pgmend_pg::store::StoredRun;
+use pgmend_pg::store::{Fact, StoredRun};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -72,7 +72,7 @@ impl Engine {
     pub async fn resume(&mut self, run: &str, observer: &mut Observer) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
-        let run = self.one_run(run).await?;
+        let run = self.meant_run(run).await?;
         if run.state.ended() {
             let message = format!("run {} has {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
@@ -89,7 +89,9 @@ impl Engine {
         let instant = self.session.surroundings().await?.now;
         let upper_bound = self.greatest_key(&plan).await?;
         let image_table = plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
-        self.session
+        let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again });
+        let started = self
+            .session
             .start_run(&RunStart {
                 run_id,
                 plan: &plan,
@@ -98,11 +100,19 @@ impl Engine {
                 image_table: image_table.as_deref(),
                 client: &client,
                 again: options.again.as_deref(),
+                body: &body,
             })
-            .await?;
+            .await;
+        if let Err(error) = started {
+            // Somebody was faster with the same change: theirs is the run, and who drives it is the lease's business.
+            let runs = self.session.runs_of_signature(&plan.signature.0).await?;
+            let faster = runs.into_iter().find(|r| !r.state.ended()).filter(|_| !error.is_connection());
+            return match faster {
+                Some(run) => self.drive(run, options, observer, true).await,
+                None => Err(error.into()),
+            };
+        }
         fault::point("run_started");
-        let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again });
-        self.session.append_ledger(run_id, "run_started", &body).await?;
         let run = self.one_run(&run_id.to_string()).await?;
         self.drive(run, options, observer, false).await
     }
@@ -129,11 +139,9 @@ impl Engine {
             self.session.release(&lease).await?;
             return self.outcome(&run, resumed).await;
         }
-        if resumed && run.state != RunState::Running {
-            self.session.change_state(&lease, &["paused", "failed", "running"], &RunState::Running, None).await?;
-        }
         if resumed {
-            self.session.append_ledger(run.run_id, "run_resumed", &serde_json::json!({ "client": crate::engine::client() })).await?;
+            let fact = Fact { name: "run_resumed", body: &serde_json::json!({ "client": crate::engine::client() }) };
+            self.session.change_state(&lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
         }
         if let (Some(name), Some(layout)) = (&run.image_table, &plan.images.layout) {
             let comment = format!("images of run {}, job {}", run.run_id, run.job);

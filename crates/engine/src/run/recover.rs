@@ -67,7 +67,7 @@ impl Worker<'_, '_> {
 
     /// Forgets what memory says and reads the checkpoint, over a new connection if need be. An old transaction
     /// whose answer was lost has either committed, and then its row is there, or the next batch's guards wait for it.
-    async fn reload(&mut self) -> Result<(), Error> {
+    pub(super) async fn reload(&mut self) -> Result<(), Error> {
         self.prefetched = None;
         let mut reconnects = 0;
         loop {

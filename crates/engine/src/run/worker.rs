@@ -11,7 +11,7 @@ use pgmend_core::table::RelationName;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::scene::Scene;
-use pgmend_pg::store::{LastCheckpoint, StoredRun};
+use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
 
 use super::fault;
@@ -131,11 +131,17 @@ impl<'e, 'o> Worker<'e, 'o> {
             };
             match step {
                 Ok(Step::Applied(batch)) => self.advance(batch),
-                Ok(Step::Exhausted) => {
-                    if let Some(outcome) = self.finish().await? {
-                        return Ok(outcome);
+                Ok(Step::Exhausted) => match self.finish().await {
+                    Ok(true) => return self.leave().await,
+                    Ok(false) => {}
+                    // The checks and the record of the end can be made again.
+                    Err(error) if error.is_transient() => {
+                        if let Some(state) = self.recover(error).await? {
+                            return self.stop(state).await;
+                        }
                     }
-                }
+                    Err(error) => return Err(error.into()),
+                },
                 Err(error) => {
                     if let Some(state) = self.recover(error).await? {
                         return self.stop(state).await;
@@ -217,14 +223,39 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// Stops at a batch boundary and says so in the database.
     pub async fn stop(mut self, state: RunState) -> Result<Outcome, Error> {
-        self.session().change_state(&self.lease, &["running"], &state, None).await?;
-        let (fact, why) = match &state {
+        let (name, why) = match &state {
             RunState::Failed { failure } => ("run_failed", failure.clone()),
             RunState::Paused { reason } => ("run_paused", reason.clone()),
             RunState::Running | RunState::Succeeded | RunState::Cancelled => ("run_stopped", String::new()),
         };
         let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows });
-        self.session().append_ledger(self.run_id(), fact, &body).await?;
+        let fact = Fact { name, body: &body };
+        if self.record(&state, None, fact).await.is_err_and(|error| error.is_connection()) {
+            self.reload().await?;
+        }
+        self.record(&state, None, fact).await?;
+        self.leave().await
+    }
+
+    /// Records the state that the run has come to; once only, also when the answer to the first time was lost.
+    pub async fn record(&self, state: &RunState, end: Option<&End>, fact: Fact<'_>) -> Result<(), PgError> {
+        let runs = self.session().find_runs(&self.run_id().to_string()).await?;
+        if runs.first().is_some_and(|run| run.state == *state) {
+            return Ok(());
+        }
+        self.session().change_state(&self.lease, &["running"], state, end, fact).await
+    }
+
+    /// Gives the lease back and tells how the run stands. If the connection breaks, once more.
+    async fn leave(mut self) -> Result<Outcome, Error> {
+        if let Ok(outcome) = self.last_words().await {
+            return Ok(outcome);
+        }
+        self.reload().await?;
+        self.last_words().await
+    }
+
+    async fn last_words(&mut self) -> Result<Outcome, Error> {
         self.session().release(&self.lease).await?;
         self.run = self.engine.one_run(&self.run_id().to_string()).await?;
         self.engine.outcome(&self.run, self.resumed).await
@@ -232,6 +263,9 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// The lease was not renewed in time: renew it from here, or find out that it is gone.
     async fn regain_trust(&mut self) -> Result<(), Error> {
+        if self.session().is_closed() {
+            self.reload().await?;
+        }
         if self.session().heartbeat(&self.lease, self.plan.limits.lease_seconds).await? {
             self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, self.plan.limits.lease_seconds);
             return Ok(());

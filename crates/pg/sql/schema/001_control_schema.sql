@@ -210,6 +210,16 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 declare
     v_now timestamptz := clock_timestamp();
 begin
+    -- A look first: the lock of an attempt would wait for the holder's batch, and hold up its heartbeat and its next
+    -- batch meanwhile, until the lease of a live worker runs out.
+    select l.holder, extract(epoch from l.expires_at - clock_timestamp())
+      into held_by, left_s
+      from pgmend.lease l
+     where l.run_id = p_run and l.partition_no = p_partition and l.expires_at >= clock_timestamp();
+    if found then
+        acquired := false;
+        return;
+    end if;
     insert into pgmend.lease as l
            (run_id, partition_no, fence, owner, holder, acquired_at, heartbeat_at, expires_at)
     values (p_run, p_partition, 1, p_owner, p_holder, v_now, v_now, v_now + make_interval(secs => p_seconds))
@@ -396,6 +406,10 @@ declare
 begin
     if p_name not like 'change\_set\_%' and p_name not like 'image\_%' then
         raise exception '% holds no images', p_name;
+    end if;
+    if exists (select from pgmend.run r left join pgmend.plan p using (plan_id)
+                where (r.image_table = p_name or p.change_set = p_name) and r.ended_at is null) then
+        raise exception '% belongs to a run that has not ended', p_name using errcode = 'PM404';
     end if;
     select string_agg(format('%I::text', attname), ', ' order by attnum)
       into v_keys

@@ -37,8 +37,10 @@ impl Rehearsing<'_> {
             Ok(()) => {}
         }
         tx.rollback().await?;
-        if let Some(timing) = notes.timings.last() {
-            notes.flushes.push((timing.wal_bytes, self.commit_ms().await?));
+        if !notes.timings.is_empty() {
+            // All batches were one transaction, so this commit flushes what is left of all of them.
+            let written = notes.timings.iter().map(|timing| timing.wal_bytes).sum();
+            notes.flushes.push((written, self.commit_ms().await?));
         }
         Ok(notes)
     }

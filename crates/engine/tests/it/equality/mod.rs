@@ -12,5 +12,6 @@ mod trial;
 
 mod deletes;
 mod inserts;
+mod keys;
 mod updates;
 mod values;
