@@ -64,7 +64,8 @@ impl Arguments {
                 "--large-rows" => arguments.large_rows = Some(number(word, value()?)?),
                 "--set" => {
                     let value = value()?;
-                    let (name, setting) = value.split_once('=').ok_or_else(|| BenchError::new("--set takes NAME=VALUE"))?;
+                    let (name, setting) =
+                        value.split_once('=').ok_or_else(|| BenchError::new("--set takes NAME=VALUE"))?;
                     arguments.settings.push((name.to_owned(), setting.to_owned()));
                 }
                 "--output" => arguments.output = Some(value()?).filter(|v| *v != "-").map(PathBuf::from),

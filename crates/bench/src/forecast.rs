@@ -46,7 +46,10 @@ pub fn all(stage: &Stage, arguments: &Arguments) -> Result<Vec<Forecast>, BenchE
                 took_s: lap.seconds,
                 basis: plan.estimates.duration_basis,
             };
-            eprintln!("forecast {}: {:.1} s planned, {:.1} s taken", forecast.name, forecast.planned_s, forecast.took_s);
+            eprintln!(
+                "forecast {}: {:.1} s planned, {:.1} s taken",
+                forecast.name, forecast.planned_s, forecast.took_s
+            );
             forecasts.push(forecast);
         }
     }

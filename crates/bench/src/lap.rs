@@ -64,10 +64,12 @@ struct Stamps(Arc<Mutex<Vec<(Instant, i64)>>>);
 impl Stamps {
     fn observer(&self) -> Observer {
         let stamps = self.clone();
-        Observer::new(move |event| match event {
-            Event::Started { .. } => stamps.push(0),
-            Event::Batch { rows, .. } => stamps.push(*rows),
-            _ => {}
+        Observer::new(move |event| {
+            if let Event::Started { .. } = event {
+                stamps.push(0);
+            } else if let Event::Batch { rows, .. } = event {
+                stamps.push(*rows);
+            }
         })
     }
 
@@ -103,7 +105,10 @@ pub async fn mend(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(L
     let seconds = began.elapsed().as_secs_f64();
     if outcome.changed_rows != planned.plan.counts.changed_rows.value {
         let planned = planned.plan.counts.changed_rows.value;
-        return Err(BenchError::new(format!("{}: {planned} rows planned, {} changed", work.name, outcome.changed_rows)));
+        return Err(BenchError::new(format!(
+            "{}: {planned} rows planned, {} changed",
+            work.name, outcome.changed_rows
+        )));
     }
     let lap = Lap {
         rows: outcome.changed_rows,

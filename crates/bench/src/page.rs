@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::arguments::Arguments;
-use crate::contest::{BASE, Contest, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE, UNDO, median};
+use crate::contest::{
+    BASE, Contest, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE, UNDO,
+    median,
+};
 use crate::error::BenchError;
 use crate::forecast::Forecast;
 use crate::lap::Lap;
@@ -11,8 +14,14 @@ use crate::memory::Memory;
 use crate::stage::{REPAIR, Stage};
 
 /// Rows a second against the one big UPDATE, at least.
-const SPEED_TARGETS: [(&str, Option<f64>); 6] =
-    [(LOOP, None), (STREAM_BARE, Some(0.95)), (STREAM, Some(0.85)), (FIXED, None), (FREEZE, Some(0.80)), (UNDO, Some(0.80))];
+const SPEED_TARGETS: [(&str, Option<f64>); 6] = [
+    (LOOP, None),
+    (STREAM_BARE, Some(0.95)),
+    (STREAM, Some(0.85)),
+    (FIXED, None),
+    (FREEZE, Some(0.80)),
+    (UNDO, Some(0.80)),
+];
 /// A plan with exact counts, as a share of the run's time, at most.
 const PLAN_TARGET: f64 = 0.15;
 /// The last tenth of the batches against the first, at least.
@@ -57,14 +66,17 @@ impl Page {
     }
 
     pub fn contest(&mut self, contest: &Contest) {
-        let mut text = String::from("\n## Speed\n\n| rows/s against the one big UPDATE | measured | target |\n|---|---|---|\n");
+        let mut text =
+            String::from("\n## Speed\n\n| rows/s against the one big UPDATE | measured | target |\n|---|---|---|\n");
         for (name, target) in SPEED_TARGETS {
             if let Some(line) = line(name, contest.shares(name, BASE), target, true) {
                 text.push_str(&line);
             }
         }
         for (name, base) in [(MEND_DELETE, ONE_DELETE), (MEND_INSERT, ONE_INSERT)] {
-            if let Some(line) = line(&format!("{name}, against the one statement"), contest.shares(name, base), None, true) {
+            if let Some(line) =
+                line(&format!("{name}, against the one statement"), contest.shares(name, base), None, true)
+            {
                 text.push_str(&line);
             }
         }
@@ -77,7 +89,12 @@ impl Page {
         text.extend(line("plan with exact counts, share of the run's time", plan, Some(PLAN_TARGET), false));
         for name in [STREAM_BARE, STREAM, FREEZE, UNDO] {
             let tenths = contest.figures(name, |lap: &Lap| lap.last_tenth);
-            text.extend(line(&format!("last tenth of the batches against the first, {name}"), tenths, Some(TENTH_TARGET), true));
+            text.extend(line(
+                &format!("last tenth of the batches against the first, {name}"),
+                tenths,
+                Some(TENTH_TARGET),
+                true,
+            ));
         }
         self.contest = text;
     }

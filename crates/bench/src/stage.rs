@@ -79,7 +79,9 @@ impl Stage {
         sql.run("alter table orders add primary key (id)")?;
         sql.run("create index orders_customer on orders (customer_id)")?;
         sql.run("create index orders_placed_at on orders (placed_at)")?;
-        sql.run("create table archived_order (id bigint primary key, customer_id int, region text, placed_at timestamptz)")?;
+        sql.run(
+            "create table archived_order (id bigint primary key, customer_id int, region text, placed_at timestamptz)",
+        )?;
         sql.run("vacuum analyze")?;
         sql.run("checkpoint")?;
         let size = |sql: &mut Sql, function: &str| -> Result<i64, BenchError> {
@@ -105,7 +107,8 @@ impl Stage {
         let mut copy = patient(&self.server, COPY)?;
         // The same part of it in memory for everybody.
         if copy.run("create extension if not exists pg_prewarm").is_ok() {
-            let all = "select pg_prewarm(oid::regclass) from pg_class where relname like 'orders%' and relkind in ('r', 'i')";
+            let all =
+                "select pg_prewarm(oid::regclass) from pg_class where relname like 'orders%' and relkind in ('r', 'i')";
             copy.run(all)?;
         }
         copy.run("checkpoint")?;

@@ -137,7 +137,8 @@ impl JobFile {
     /// Reads a job file. Unknown keys are errors that name the nearest known one.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let file: JobFile = toml::from_str(text).map_err(|error| {
-            let help = suggestion(error.message()).unwrap_or_else(|| "see `pgmend new` for a commented job.toml".to_owned());
+            let help =
+                suggestion(error.message()).unwrap_or_else(|| "see `pgmend new` for a commented job.toml".to_owned());
             Refusal::new(Code::BadJob, error.to_string().trim_end().to_owned(), help)
         })?;
         Ok(file)

@@ -21,10 +21,8 @@ impl Mask {
     /// The value as it may be shown. `None` is SQL NULL, which is always shown.
     pub fn show(&self, column: &str, kind: ValueKind, value: Option<&str>) -> Option<String> {
         let value = value?;
-        let plain = self.show_all
-            || kind == ValueKind::Plain
-            || self.plain.contains(column)
-            || self.constants.contains(value);
+        let plain =
+            self.show_all || kind == ValueKind::Plain || self.plain.contains(column) || self.constants.contains(value);
         Some(if plain { value.to_owned() } else { MASKED.to_owned() })
     }
 }

@@ -47,7 +47,10 @@ impl Engine {
                 let meant = self.meant_run(name).await?;
                 let found = self.session.find_runs(name).await?;
                 let by_job = meant.job == name;
-                found.into_iter().filter(|r| r.run_id == meant.run_id || (by_job && !r.state.ended())).collect::<Vec<_>>()
+                found
+                    .into_iter()
+                    .filter(|r| r.run_id == meant.run_id || (by_job && !r.state.ended()))
+                    .collect::<Vec<_>>()
             }
         };
         let at = self.checkpoints(&runs).await?;
@@ -90,10 +93,15 @@ impl Engine {
     }
 
     async fn drop_old(&self, old: &OldTable, days: u32) -> Result<bool, Error> {
-        let dropped = self.session.drop_old_table(&old.name, days).await.map_err(|error| match error.sqlstate.as_str() {
-            "42501" => Error::from(Refusal::new(Code::Privilege, "this role may not drop images", "let a member of pgmend_runner prune, or the owner of schema pgmend")),
-            _ => error.into(),
-        })?;
+        let dropped =
+            self.session.drop_old_table(&old.name, days).await.map_err(|error| match error.sqlstate.as_str() {
+                "42501" => Error::from(Refusal::new(
+                    Code::Privilege,
+                    "this role may not drop images",
+                    "let a member of pgmend_runner prune, or the owner of schema pgmend",
+                )),
+                _ => error.into(),
+            })?;
         let Some(keys) = dropped else { return Ok(false) };
         if let Some(run) = old.run_id {
             let body = serde_json::json!({ "table": old.name, "keys_saved": keys, "retention_days": days });
@@ -108,7 +116,12 @@ impl Engine {
         let by_job = found.first().is_some_and(|run| run.job == name);
         if !by_job && found.len() > 1 {
             let message = format!("{} runs have an id like `{name}`", found.len());
-            return Err(Refusal::new(Code::NotFound, message, "give the whole id, or its last digits; `pgmend list` shows them").into());
+            return Err(Refusal::new(
+                Code::NotFound,
+                message,
+                "give the whole id, or its last digits; `pgmend list` shows them",
+            )
+            .into());
         }
         let newest = found.first().cloned();
         found.into_iter().find(|run| !by_job || run.kind != "undo").or(newest).ok_or_else(|| {
@@ -118,7 +131,10 @@ impl Engine {
 
     pub(crate) async fn conflicts_of(&self, run: &StoredRun, plan: &Plan, limit: i64) -> Result<Vec<Conflict>, Error> {
         let found = self.session.conflicts(run.run_id, limit).await?;
-        Ok(found.into_iter().map(|(key, reason)| Conflict { key: key_text(plan.key.as_ref(), &key, &Mask::default()), reason }).collect())
+        Ok(found
+            .into_iter()
+            .map(|(key, reason)| Conflict { key: key_text(plan.key.as_ref(), &key, &Mask::default()), reason })
+            .collect())
     }
 
     async fn checkpoints(&self, runs: &[StoredRun]) -> Result<Vec<LastCheckpoint>, Error> {
@@ -199,7 +215,9 @@ fn summary(run: &StoredRun, at: &LastCheckpoint) -> RunSummary {
 pub(crate) fn key_text(key: Option<&PlanKey>, values: &[String], mask: &Mask) -> String {
     let part = |(i, value): (usize, &String)| {
         let column = key.and_then(|k| k.columns.get(i)).map_or("?", String::as_str);
-        let plain = key.and_then(|k| k.types.get(i)).is_some_and(|t| matches!(t.as_str(), "smallint" | "integer" | "bigint" | "uuid"));
+        let plain = key
+            .and_then(|k| k.types.get(i))
+            .is_some_and(|t| matches!(t.as_str(), "smallint" | "integer" | "bigint" | "uuid"));
         let shown = if plain || mask.show_all || mask.plain.contains(column) { value } else { MASKED };
         format!("{column}={shown}")
     };
@@ -217,7 +235,11 @@ mod tests {
 
     #[test]
     fn only_integer_and_uuid_keys_are_shown() {
-        let key = PlanKey { index: "i".into(), columns: vec!["id".into(), "email".into()], types: vec!["bigint".into(), "text".into()] };
+        let key = PlanKey {
+            index: "i".into(),
+            columns: vec!["id".into(), "email".into()],
+            types: vec!["bigint".into(), "text".into()],
+        };
         let text = key_text(Some(&key), &["7".into(), "a@b.c".into()], &Mask::default());
         assert_eq!(text, format!("id=7, email={MASKED}"));
     }

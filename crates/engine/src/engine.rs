@@ -1,10 +1,10 @@
 //! The engine: one database, all that can be asked of it.
 
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::quote_ident;
 use pgmend_pg::Session;
 use pgmend_pg::catalog::Surroundings;
 use pgmend_pg::conninfo::Conninfo;
-use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::quote_ident;
 use pgmend_pg::store::ControlSchema;
 
 use crate::error::Error;

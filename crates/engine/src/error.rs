@@ -54,6 +54,10 @@ impl From<pgmend_pg::PgError> for Error {
         if let Some(code) = Code::find(&error.sqlstate) {
             return Refusal::new(code, error.message, format!("type: pgmend explain {code}")).into();
         }
-        Error::Database { doing: format!("could not {}", error.doing), message: error.message, sqlstate: error.sqlstate }
+        Error::Database {
+            doing: format!("could not {}", error.doing),
+            message: error.message,
+            sqlstate: error.sqlstate,
+        }
     }
 }

@@ -15,23 +15,39 @@ use crate::progress::Observer;
 impl Engine {
     /// Plans a job, shows the plan to `confirm`, and commits all of it in one transaction if the answer is yes and
     /// exactly the expected number of rows changes.
-    pub async fn fix(&mut self, job: &Job, confirm: &mut dyn FnMut(&Plan) -> bool, observer: &mut Observer) -> Result<Outcome, Error> {
+    pub async fn fix(
+        &mut self,
+        job: &Job,
+        confirm: &mut dyn FnMut(&Plan) -> bool,
+        observer: &mut Observer,
+    ) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.ensure_control_schema().await?;
         let signature = self.signature_of(job).await?;
         let runs = self.session.runs_of_signature(&signature.0).await?;
         if let Some(unfinished) = runs.iter().find(|r| !r.state.ended()) {
-            let message = format!("run {} ({}) makes the same change and has not ended", unfinished.run_id, unfinished.job);
+            let message =
+                format!("run {} ({}) makes the same change and has not ended", unfinished.run_id, unfinished.job);
             let help = format!("go on with it: pgmend run {} --execute", unfinished.run_id);
             return Err(Refusal::new(Code::WrongState, message, help).into());
         }
         let plan = self.plan_fix(job).await?;
         if plan.counts.changed_rows.certainty != Certainty::Exact {
             let message = format!("the rows could only be estimated, at {}", plan.counts.changed_rows.value);
-            return Err(Refusal::new(Code::Expectation, message, "give the count more time (--count-budget-ms), or run it as a job").into());
+            return Err(Refusal::new(
+                Code::Expectation,
+                message,
+                "give the count more time (--count-budget-ms), or run it as a job",
+            )
+            .into());
         }
         if !confirm(&plan) {
-            return Err(Refusal::new(Code::Expectation, "declined; nothing was written", "type the number of rows to commit them").into());
+            return Err(Refusal::new(
+                Code::Expectation,
+                "declined; nothing was written",
+                "type the number of rows to commit them",
+            )
+            .into());
         }
         // A person who has seen the rows and typed their number means it, also the second time.
         let made_before = runs.iter().any(|r| r.state == RunState::Succeeded);
@@ -40,8 +56,12 @@ impl Engine {
         let options = RunOptions { again, ..RunOptions::default() };
         let outcome = Box::pin(self.start(plan, &options, observer)).await?;
         if outcome.state == RunState::Cancelled && outcome.changed_rows == 0 {
-            let message = format!("not {planned_rows} rows would have changed: someone else changed them meanwhile; nothing was written");
-            return Err(Refusal::new(Code::Expectation, message, "look at the rows again: type the same command").into());
+            let message = format!(
+                "not {planned_rows} rows would have changed: someone else changed them meanwhile; nothing was written"
+            );
+            return Err(
+                Refusal::new(Code::Expectation, message, "look at the rows again: type the same command").into()
+            );
         }
         Ok(outcome)
     }
@@ -53,7 +73,8 @@ impl Engine {
         job.file.limits.batch_rows = Some(BATCH_ROWS_CEILING);
         job.file.limits.rows_per_transaction_max = BATCH_ROWS_CEILING;
         let options = PlanOptions { show_values: true, ..PlanOptions::default() };
-        let frozen = Job { file: pgmend_core::job::JobFile { mode: Some(Mode::Freeze), ..job.file.clone() }, ..job.clone() };
+        let frozen =
+            Job { file: pgmend_core::job::JobFile { mode: Some(Mode::Freeze), ..job.file.clone() }, ..job.clone() };
         let planned = match self.plan(&frozen, &options).await {
             Err(Error::Refused(refusal)) if refusal.code == Code::CannotFreeze && job.file.mode.is_none() => {
                 self.plan(&job, &options).await?

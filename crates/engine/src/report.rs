@@ -159,7 +159,15 @@ struct Kept {
     latest: bool,
 }
 
-fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pace: Option<Pace>, entries: &[Entry], kept: Kept) -> Report {
+fn assemble(
+    run: StoredRun,
+    plan: Plan,
+    digest: String,
+    at: &LastCheckpoint,
+    pace: Option<Pace>,
+    entries: &[Entry],
+    kept: Kept,
+) -> Report {
     let undo = undoable(&run, &plan, at);
     let name = if kept.latest { word(&run.job) } else { run.run_id.to_string() };
     Report {

@@ -81,7 +81,14 @@ impl Engine {
     }
 
     /// What a run kept of the row; `None` when it kept nothing, or nothing that these keys find.
-    async fn images_of(&self, scene: &Scene, run: StoredRun, plan: Plan, table: &Table, keys: &[RowKey]) -> Result<Option<Found>, Error> {
+    async fn images_of(
+        &self,
+        scene: &Scene,
+        run: StoredRun,
+        plan: Plan,
+        table: &Table,
+        keys: &[RowKey],
+    ) -> Result<Option<Found>, Error> {
         let Some(Place { kind, name, layout }) = place(&run, &plan) else { return Ok(None) };
         if self.session.image_bytes(name).await?.is_none() {
             return Ok(None);
@@ -106,7 +113,9 @@ impl Engine {
         let mut touches = Vec::new();
         for row in &found.rows {
             // A row of a change set without a batch, or one that was a conflict, was never changed.
-            let Some(changed_at) = self.session.batch_begun_at(found.run.run_id, found.kind, row.place).await? else { continue };
+            let Some(changed_at) = self.session.batch_begun_at(found.run.run_id, found.kind, row.place).await? else {
+                continue;
+            };
             let columns = columns_of(row, &found.layout, table, &mask);
             touches.push(Touch { columns, ..touch(&found.run, changed_at) });
         }
@@ -148,7 +157,12 @@ async fn subject(tx: &ReadTx<'_>, typed: &str, key: &[String], search_path: &str
     let [table, ..] = tables.as_slice() else { return Err(Error::Corrupt("a table that is none".into())) };
     if table.keys.is_empty() {
         let message = format!("`{}` has no usable key, so its rows cannot be told apart", table.name);
-        return Err(Refusal::new(Code::NoKey, message, "look at the images themselves: `pgmend report RUN` names their table").into());
+        return Err(Refusal::new(
+            Code::NoKey,
+            message,
+            "look at the images themselves: `pgmend report RUN` names their table",
+        )
+        .into());
     }
     let Some(found) = table.keys.iter().find(|k| k.columns.len() == key.len()) else {
         let message = format!("`{}` has no key of {} columns", table.name, key.len());
@@ -178,7 +192,12 @@ async fn resolve(tx: &ReadTx<'_>, typed: &str) -> Result<u32, Error> {
         None => tx.relation_as_typed(typed).await?,
     };
     found.ok_or_else(|| {
-        Refusal::new(Code::NoSuchTable, format!("there is no table `{typed}`"), "write it as in psql, with its schema where needed").into()
+        Refusal::new(
+            Code::NoSuchTable,
+            format!("there is no table `{typed}`"),
+            "write it as in psql, with its schema where needed",
+        )
+        .into()
     })
 }
 
@@ -196,8 +215,13 @@ fn unreadable(error: PgError, name: &str, run: &StoredRun) -> Error {
         return error.into();
     }
     let message = format!("this role may not read pgmend.{name}, the images of run {}", run.run_id);
-    let other = Some(&run.effective_role).filter(|role| **role != run.started_by).map_or(String::new(), |role| format!(" or {role}"));
-    let help = format!("connect as {}{other}, or let an administrator type: grant select on pgmend.{name} to …", run.started_by);
+    let other = Some(&run.effective_role)
+        .filter(|role| **role != run.started_by)
+        .map_or(String::new(), |role| format!(" or {role}"));
+    let help = format!(
+        "connect as {}{other}, or let an administrator type: grant select on pgmend.{name} to …",
+        run.started_by
+    );
     Refusal::new(Code::Privilege, message, help).into()
 }
 
@@ -225,12 +249,18 @@ fn touch(run: &StoredRun, changed_at: String) -> Touch {
 /// Constants of the statement are no secrets, and columns that refer to other tables are keys there.
 fn mask(plan: &Plan, table: &Table, show_all: bool) -> Mask {
     let plain = table.references.iter().flat_map(|fk| fk.from_columns.iter().cloned());
-    let plain = plain.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain)).collect();
+    let plain =
+        plain.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain)).collect();
     Mask { show_all, plain, constants: pgmend_sql::constants(&plan.statement) }
 }
 
 /// What the image of a row says changed, column by column.
-fn columns_of(row: &ImageRow, layout: &ImageLayout, table: &Table, mask: &Mask) -> Vec<(String, Option<String>, Option<String>)> {
+fn columns_of(
+    row: &ImageRow,
+    layout: &ImageLayout,
+    table: &Table,
+    mask: &Mask,
+) -> Vec<(String, Option<String>, Option<String>)> {
     let key = |attnum: i16| table.keys.iter().any(|k| table.key_columns(k).any(|c| c.attnum == attnum));
     let show = |column: &ImageColumn, value: Option<&String>| {
         let now = table.columns.iter().find(|c| c.attnum == column.attnum);
@@ -247,12 +277,21 @@ fn columns_of(row: &ImageRow, layout: &ImageLayout, table: &Table, mask: &Mask) 
         (column, before, after)
     });
     let changed = cells.filter(|(_, before, after)| before != after);
-    changed.map(|(column, before, after)| (column.column.clone(), show(column, before.as_ref()), show(column, after.as_ref()))).collect()
+    changed
+        .map(|(column, before, after)| {
+            (column.column.clone(), show(column, before.as_ref()), show(column, after.as_ref()))
+        })
+        .collect()
 }
 
 /// The settings of `pgmend.prune_image_table`: equal keys must print equally.
 fn digest_settings(here: &Settings) -> Settings {
-    Settings { time_zone: "UTC".into(), date_style: "ISO, YMD".into(), interval_style: "postgres".into(), ..here.clone() }
+    Settings {
+        time_zone: "UTC".into(),
+        date_style: "ISO, YMD".into(),
+        interval_style: "postgres".into(),
+        ..here.clone()
+    }
 }
 
 #[cfg(test)]
@@ -266,9 +305,18 @@ mod tests {
 
     #[test]
     fn only_columns_that_changed_are_told() {
-        let layout = ImageLayout { key: vec![], before: vec![image(2, "a"), image(3, "b"), image(4, "read")], after: vec![image(2, "a"), image(3, "b")] };
+        let layout = ImageLayout {
+            key: vec![],
+            before: vec![image(2, "a"), image(3, "b"), image(4, "read")],
+            after: vec![image(2, "a"), image(3, "b")],
+        };
         let text = |t: &str| Some(t.to_owned());
-        let row = ImageRow { place: 1, op: 'U', before: vec![text("x"), text("same"), text("z")], after: vec![text("y"), text("same")] };
+        let row = ImageRow {
+            place: 1,
+            op: 'U',
+            before: vec![text("x"), text("same"), text("z")],
+            after: vec![text("y"), text("same")],
+        };
         let mask = Mask { show_all: true, ..Mask::default() };
         let shown = columns_of(&row, &layout, &empty_table(), &mask);
         assert_eq!(shown, [("a".to_owned(), text("x"), text("y"))]);

@@ -55,7 +55,12 @@ impl Engine {
     }
 
     /// Starts the run of an undo's plan; a run that was paused or failed is given up first.
-    pub(crate) async fn start_undo(&mut self, plan: Plan, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+    pub(crate) async fn start_undo(
+        &mut self,
+        plan: Plan,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<Outcome, Error> {
         if let Some(undone) = plan.undo_of {
             let undone = self.one_run(&undone.to_string()).await?;
             if !undone.state.ended() {
@@ -66,7 +71,8 @@ impl Engine {
     }
 
     async fn cancel(&mut self, run: &StoredRun, observer: &mut Observer) -> Result<(), Error> {
-        let lease = crate::run::take_lease(&self.session, run.run_id, pgmend_core::limits::LEASE_SECONDS, observer).await?;
+        let lease =
+            crate::run::take_lease(&self.session, run.run_id, pgmend_core::limits::LEASE_SECONDS, observer).await?;
         let fact = Fact { name: "run_cancelled", body: &serde_json::json!({ "why": "undo" }) };
         self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None, fact).await?;
         self.session.release(&lease).await?;
@@ -97,13 +103,22 @@ impl Engine {
 
     /// Computes the undo's change set and plan in one transaction. Rows that are already as before are
     /// left out; the common case has none, so only a second pass filters them.
-    async fn compute(&mut self, run: &StoredRun, forward: &Plan, predicate: Option<String>, filter: bool, show: bool) -> Result<Plan, Error> {
+    async fn compute(
+        &mut self,
+        run: &StoredRun,
+        forward: &Plan,
+        predicate: Option<String>,
+        filter: bool,
+        show: bool,
+    ) -> Result<Plan, Error> {
         let source = Source::of(run, forward, &self.session).await?;
         // Undone, redone, undone again: each is another change.
-        let prior = self.session.runs_undoing(run.run_id).await?.iter().filter(|u| u.state == RunState::Succeeded).count();
+        let prior =
+            self.session.runs_undoing(run.run_id).await?.iter().filter(|u| u.state == RunState::Succeeded).count();
         let scene = planning_scene(&self.here);
         let tx = self.session.freeze(&scene, vec![Some(self.here.now.clone())]).await?;
-        let computed = self.compute_within(&tx, &scene, run, forward, &source, predicate.as_deref(), filter, show, prior).await;
+        let computed =
+            self.compute_within(&tx, &scene, run, forward, &source, predicate.as_deref(), filter, show, prior).await;
         match computed {
             Ok(Some(plan)) => {
                 tx.as_self().await?;
@@ -148,7 +163,12 @@ impl Engine {
         let classes: Vec<(String, i64)> = classes
             .rows
             .iter()
-            .map(|r| (r.get(1).cloned().flatten().unwrap_or_default(), r.get(2).cloned().flatten().and_then(|n| n.parse().ok()).unwrap_or(0)))
+            .map(|r| {
+                (
+                    r.get(1).cloned().flatten().unwrap_or_default(),
+                    r.get(2).cloned().flatten().and_then(|n| n.parse().ok()).unwrap_or(0),
+                )
+            })
             .collect();
         let of = |reason: &str| classes.iter().filter(|(r, _)| r == reason).map(|(_, n)| n).sum::<i64>();
         if of("already") > 0 && !filter {
@@ -166,17 +186,31 @@ impl Engine {
         };
         let mut findings: Vec<Finding> = conflicts
             .iter()
-            .map(|(reason, n)| Finding::warning("conflict", format!("{n} rows will not be restored: {reason}"), "they are left as they are and listed"))
+            .map(|(reason, n)| {
+                Finding::warning(
+                    "conflict",
+                    format!("{n} rows will not be restored: {reason}"),
+                    "they are left as they are and listed",
+                )
+            })
             .collect();
-        let triggers: Vec<&str> = table.triggers.iter().filter(|t| t.enabled && t.row).map(|t| t.name.as_str()).collect();
+        let triggers: Vec<&str> =
+            table.triggers.iter().filter(|t| t.enabled && t.row).map(|t| t.name.as_str()).collect();
         if !triggers.is_empty() {
-            findings.push(Finding::note("triggers", format!("triggers fire for the restored rows too: {}", triggers.join(", ")), ""));
+            findings.push(Finding::note(
+                "triggers",
+                format!("triggers fire for the restored rows too: {}", triggers.join(", ")),
+                "",
+            ));
         }
         if !forward.reversible.0 {
             findings.push(Finding::warning("not_fully_undoable", forward.reversible.1.clone(), ""));
         }
-        let expiry = format!("select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
-        let expires_at = tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
+        let expiry = format!(
+            "select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        );
+        let expires_at =
+            tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
         let samples = source.samples(&tx.read, &table, &columns, &relation, show).await?;
         let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
         let signature = Digest::of(&("undo", run.run_id, predicate, prior, &self.here.settings));
@@ -184,7 +218,13 @@ impl Engine {
             Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),
             None => format!("undo of run {}", run.run_id),
         };
-        let estimates = cost::of_rows(counts.changed_rows.value, &forward.limits, table.index_count, one_transaction, (&forward.estimates, forward.counts.changed_rows.value));
+        let estimates = cost::of_rows(
+            counts.changed_rows.value,
+            &forward.limits,
+            table.index_count,
+            one_transaction,
+            (&forward.estimates, forward.counts.changed_rows.value),
+        );
         Ok(Some(Plan {
             format: pgmend_core::plan::FORMAT,
             plan_id,
@@ -218,7 +258,10 @@ impl Engine {
             samples,
             transitions: Vec::new(),
             groups: None,
-            surroundings: Surroundings { partitions: table.partitions.iter().map(ToString::to_string).collect(), ..Surroundings::default() },
+            surroundings: Surroundings {
+                partitions: table.partitions.iter().map(ToString::to_string).collect(),
+                ..Surroundings::default()
+            },
             explain: Vec::new(),
             estimates,
             rehearsal: None,

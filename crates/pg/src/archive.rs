@@ -183,7 +183,12 @@ impl Session {
 
     /// Runs with pruned images that touched the key of this digest, and when. Rows of a change set that were
     /// conflicts are left out, as far as their key reads as `key`.
-    pub async fn runs_touching(&self, target_oid: u32, digest: &str, key: &[String]) -> Result<Vec<(RunId, String)>, PgError> {
+    pub async fn runs_touching(
+        &self,
+        target_oid: u32,
+        digest: &str,
+        key: &[String],
+    ) -> Result<Vec<(RunId, String)>, PgError> {
         let sql = "select k.run_id::text, to_char(coalesce(min(b.begun_at), max(r.ended_at), max(r.started_at)) at time zone 'UTC', \
                    'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from pgmend.touched_key as k join pgmend.run as r on r.run_id = k.run_id \
                    left join pgmend.batch as b on b.run_id = k.run_id and b.partition_no = 0 and b.batch_no = k.batch_no \
@@ -218,7 +223,10 @@ impl Session {
             "select pgmend.prune_image_table(old.name, old.run_id, old.target_oid)::text from ({PRUNABLE}) as old where old.name = $2"
         );
         let answer = self.run(&Statement::new("drop old images", sql, vec![days.to_string(), name.to_owned()])).await?;
-        answer.scalar().map(|keys| keys.parse().map_err(|_| PgError::corrupt("a number that does not read"))).transpose()
+        answer
+            .scalar()
+            .map(|keys| keys.parse().map_err(|_| PgError::corrupt("a number that does not read")))
+            .transpose()
     }
 }
 
@@ -238,7 +246,8 @@ impl ReadTx<'_> {
             ImageTable::Images => "batch_no",
             ImageTable::ChangeSet => "n",
         };
-        let cells = layout.before.iter().chain(&layout.after).map(|c| format!(", i.{}::text", quote_ident(&c.image_column)));
+        let cells =
+            layout.before.iter().chain(&layout.after).map(|c| format!(", i.{}::text", quote_ident(&c.image_column)));
         let sql = format!(
             "select i.{place}::text, i.op::text{} from {} as i where {matching} order by 1",
             cells.collect::<String>(),
@@ -290,7 +299,8 @@ impl ReadTx<'_> {
     /// The digest under which `prune` saved a key. The transaction's settings must be those of
     /// `pgmend.prune_image_table`.
     pub async fn key_digest(&self, types: &[String], values: &[String]) -> Result<String, PgError> {
-        let cells: Vec<String> = types.iter().enumerate().map(|(i, t)| format!("${}::text::{t}::text", i + 1)).collect();
+        let cells: Vec<String> =
+            types.iter().enumerate().map(|(i, t)| format!("${}::text::{t}::text", i + 1)).collect();
         let sql = format!("select encode(sha256(convert_to(array[{}]::text, 'UTF8')), 'hex')", cells.join(", "));
         let answer = self.query("digest the key", &sql, values.to_vec()).await?;
         answer.scalar().map(str::to_owned).ok_or_else(|| PgError::corrupt("a key without a digest"))
@@ -336,12 +346,14 @@ fn canonical(expression: &str, type_sql: &str) -> String {
 /// The row's key as it was or as it became: a statement may write the key itself.
 fn matching_key(layout: &ImageLayout, key: &[&Column]) -> Option<String> {
     let find = |part: &[ImageColumn], column: &Column| part.iter().find(|c| c.attnum == column.attnum).cloned();
-    let old: Option<Vec<ImageColumn>> = key.iter().map(|c| find(&layout.key, c).or_else(|| find(&layout.before, c))).collect();
+    let old: Option<Vec<ImageColumn>> =
+        key.iter().map(|c| find(&layout.key, c).or_else(|| find(&layout.before, c))).collect();
     let new: Option<Vec<ImageColumn>> =
         key.iter().map(|c| find(&layout.after, c).or_else(|| find(&layout.key, c))).collect();
     let equal = |columns: Vec<ImageColumn>| {
         let pairs = columns.iter().enumerate();
-        let pairs = pairs.map(|(i, c)| format!("i.{} = ${}::text::{}", quote_ident(&c.image_column), i + 1, c.type_sql));
+        let pairs =
+            pairs.map(|(i, c)| format!("i.{} = ${}::text::{}", quote_ident(&c.image_column), i + 1, c.type_sql));
         format!("({})", pairs.collect::<Vec<_>>().join(" and "))
     };
     let sides: Vec<String> = old.into_iter().chain(new).map(equal).collect();

@@ -41,7 +41,8 @@ impl PgError {
     /// An error from the driver.
     pub fn from_driver(doing: &str, error: &tokio_postgres::Error) -> Self {
         let Some(server) = error.as_db_error() else {
-            let message = std::error::Error::source(error).map_or_else(|| error.to_string(), |s| format!("{error}: {s}"));
+            let message =
+                std::error::Error::source(error).map_or_else(|| error.to_string(), |s| format!("{error}: {s}"));
             return Self::new(doing, CONNECTION_FAILURE, message);
         };
         let sqlstate = server.code().code().to_owned();
@@ -63,12 +64,7 @@ impl PgError {
 
     /// An error with a SQLSTATE and a message of our own.
     pub fn new(doing: &str, sqlstate: &str, message: impl Into<String>) -> Self {
-        Self {
-            doing: doing.to_owned(),
-            message: message.into(),
-            sqlstate: sqlstate.to_owned(),
-            named: Box::default(),
-        }
+        Self { doing: doing.to_owned(), message: message.into(), sqlstate: sqlstate.to_owned(), named: Box::default() }
     }
 
     /// A stored value that pgmend did not write.

@@ -27,8 +27,11 @@ impl ImageTable {
             ImageTable::ChangeSet => "change_set",
         };
         let digits: String = date.chars().filter(char::is_ascii_digit).take(8).collect();
-        let job: String =
-            job.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(30).collect();
+        let job: String = job
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+            .take(30)
+            .collect();
         format!("{prefix}_{digits}_{job}_{short_id}")
     }
 }
@@ -80,9 +83,17 @@ fn create(kind: ImageTable, name: &str, layout: &ImageLayout, role: &str, commen
 
 impl Session {
     /// Makes a run's table of images, unless it is there already (a run that was cut off before its first batch).
-    pub async fn create_images(&self, name: &str, layout: &ImageLayout, role: &str, comment: &str) -> Result<(), PgError> {
+    pub async fn create_images(
+        &self,
+        name: &str,
+        layout: &ImageLayout,
+        role: &str,
+        comment: &str,
+    ) -> Result<(), PgError> {
         let sql = "select (to_regclass('pgmend.' || quote_ident($1)) is not null)::text";
-        if self.run(&Statement::new("look for a table of images", sql, vec![name.to_owned()])).await?.scalar() == Some("true") {
+        if self.run(&Statement::new("look for a table of images", sql, vec![name.to_owned()])).await?.scalar()
+            == Some("true")
+        {
             return Ok(());
         }
         self.run(&create(ImageTable::Images, name, layout, role, comment)).await?;
@@ -105,7 +116,13 @@ impl Session {
 
 impl FreezeTx<'_> {
     /// Makes the change set's table within this transaction.
-    pub async fn create_change_set(&self, name: &str, layout: &ImageLayout, role: &str, comment: &str) -> Result<(), PgError> {
+    pub async fn create_change_set(
+        &self,
+        name: &str,
+        layout: &ImageLayout,
+        role: &str,
+        comment: &str,
+    ) -> Result<(), PgError> {
         let statement = create(ImageTable::ChangeSet, name, layout, role, comment);
         let params = statement.params.into_iter().flatten().collect();
         self.read.query("create a change set", &statement.sql, params).await?;

@@ -4,8 +4,8 @@
 pub mod archive;
 pub mod batch;
 pub mod catalog;
-pub mod conninfo;
 pub mod connect;
+pub mod conninfo;
 pub mod error;
 pub mod gate;
 pub mod images;

@@ -56,7 +56,11 @@ impl Scene {
 
     /// Takes on the job's role.
     pub(crate) fn as_job(&self) -> Statement {
-        Statement::new("take on the job's role", "select set_config('role', $1, true)", vec![self.settings.role.clone()])
+        Statement::new(
+            "take on the job's role",
+            "select set_config('role', $1, true)",
+            vec![self.settings.role.clone()],
+        )
     }
 
     /// Becomes the session's user again.

@@ -87,16 +87,23 @@ impl Session {
             }
             let create = Statement::new("create a group role", format!("create role {role} nologin"), vec![]);
             if let Err(error) = self.run(&create).await {
-                notes.push(format!("role {role} is missing ({}); a DBA can type: create role {role} nologin;", error.message));
+                notes.push(format!(
+                    "role {role} is missing ({}); a DBA can type: create role {role} nologin;",
+                    error.message
+                ));
             }
         }
-        let sql = "select coalesce(string_agg(rolname, ','), '') from pg_catalog.pg_roles where rolname like 'pgmend\\_%'";
+        let sql =
+            "select coalesce(string_agg(rolname, ','), '') from pg_catalog.pg_roles where rolname like 'pgmend\\_%'";
         let answer = self.run(&Statement::new("look for roles", sql, vec![])).await?;
         let roles: Vec<String> =
             answer.scalar().unwrap_or("").split(',').filter(|r| !r.is_empty()).map(str::to_owned).collect();
         if ROLES.iter().all(|r| roles.iter().any(|have| have == r)) {
             if let Err(error) = self.script(GRANTS).await {
-                notes.push(format!("could not grant to the group roles ({}); the owner of schema pgmend can repeat `pgmend init`", error.message));
+                notes.push(format!(
+                    "could not grant to the group roles ({}); the owner of schema pgmend can repeat `pgmend init`",
+                    error.message
+                ));
             }
         } else {
             notes.push("without the group roles only the role that ran `pgmend init` can run jobs".to_owned());

@@ -147,7 +147,8 @@ impl Session {
 
     /// The plans whose id starts with `prefix`, or ends with it: the short id that people see is its end.
     pub async fn find_plans(&self, prefix: &str) -> Result<Vec<StoredPlan>, PgError> {
-        self.plans("p.plan_id::text like $1 || '%' or (length($1) >= 8 and p.plan_id::text like '%' || $1)", prefix, 2).await
+        self.plans("p.plan_id::text like $1 || '%' or (length($1) >= 8 and p.plan_id::text like '%' || $1)", prefix, 2)
+            .await
     }
 
     /// Plans of the job, newest first.
@@ -228,7 +229,13 @@ impl Session {
     }
 
     /// Takes the lease, or tells who holds it.
-    pub async fn acquire_lease(&self, run: RunId, owner: &str, holder: &str, seconds: u64) -> Result<LeaseAnswer, PgError> {
+    pub async fn acquire_lease(
+        &self,
+        run: RunId,
+        owner: &str,
+        holder: &str,
+        seconds: u64,
+    ) -> Result<LeaseAnswer, PgError> {
         let sql = "select acquired::text, fence::text, held_by, left_s::text \
                    from pgmend.acquire_lease($1::uuid, 0, $2, $3, $4::double precision)";
         let params = vec![run.to_string(), owner.to_owned(), holder.to_owned(), seconds.to_string()];
@@ -269,7 +276,14 @@ impl Session {
     }
 
     /// Moves a run to another state, while the lease is held, and says so in its ledger, or neither.
-    pub async fn change_state(&self, lease: &Lease, from: &[&str], to: &RunState, end: Option<&End>, fact: Fact<'_>) -> Result<(), PgError> {
+    pub async fn change_state(
+        &self,
+        lease: &Lease,
+        from: &[&str],
+        to: &RunState,
+        end: Option<&End>,
+        fact: Fact<'_>,
+    ) -> Result<(), PgError> {
         let reason = match to {
             RunState::Paused { reason } => Some(reason.clone()),
             RunState::Failed { failure } => Some(failure.clone()),
@@ -343,7 +357,12 @@ fn stored_plan(row: Vec<Option<String>>) -> Result<StoredPlan, PgError> {
     let plan: Plan = serde_json::from_str(&text(&row, 0)?)
         .map_err(|e| PgError::corrupt(format!("a stored plan does not read: {e}")))?;
     if plan.format != pgmend_core::plan::FORMAT {
-        return Err(PgError::corrupt(format!("plan {} has format {}, this pgmend knows {}", plan.plan_id, plan.format, pgmend_core::plan::FORMAT)));
+        return Err(PgError::corrupt(format!(
+            "plan {} has format {}, this pgmend knows {}",
+            plan.plan_id,
+            plan.format,
+            pgmend_core::plan::FORMAT
+        )));
     }
     let digest = text(&row, 1)?;
     if plan.digest().0 != digest {
@@ -392,7 +411,12 @@ fn stored_run(row: &[Option<String>]) -> Result<StoredRun, PgError> {
         ("failed", Some(failure)) => RunState::Failed { failure },
         ("succeeded", None) => RunState::Succeeded,
         ("cancelled", _) => RunState::Cancelled,
-        (state, _) => return Err(PgError::corrupt(format!("run {} is {state} with columns that do not belong to it", row.run_id))),
+        (state, _) => {
+            return Err(PgError::corrupt(format!(
+                "run {} is {state} with columns that do not belong to it",
+                row.run_id
+            )));
+        }
     };
     Ok(StoredRun {
         run_id: row.run_id,

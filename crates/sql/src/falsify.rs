@@ -84,11 +84,15 @@ fn falsified(conjunct: &Node, column: &str, value: &Constant) -> bool {
                 NullTestType::Undefined => false,
             }
         }
-        Some(NodeEnum::AExpr(expr)) => compared(expr, column).is_some_and(|other| match (expr.kind(), operator(expr)) {
-            (AExprKind::AexprOp, Some("=")) => other != *value && *value != Constant::Null && other != Constant::Null,
-            (AExprKind::AexprOp, Some("<>")) | (AExprKind::AexprDistinct, _) => other == *value,
-            (_, _) => false,
-        }),
+        Some(NodeEnum::AExpr(expr)) => {
+            compared(expr, column).is_some_and(|other| match (expr.kind(), operator(expr)) {
+                (AExprKind::AexprOp, Some("=")) => {
+                    other != *value && *value != Constant::Null && other != Constant::Null
+                }
+                (AExprKind::AexprOp, Some("<>")) | (AExprKind::AexprDistinct, _) => other == *value,
+                (_, _) => false,
+            })
+        }
         Some(_) | None => false,
     }
 }

@@ -26,11 +26,18 @@ impl Glance<'_> {
         let so_far = format!("{} changed in {} so far", counted(at.changed_rows, "row"), counted(at.batch_no, "batch"));
         match &self.run.state {
             RunState::Running => self.running(&so_far),
-            RunState::Paused { .. } => format!("is paused after batch {}; {so_far}; nobody drives it, it can be resumed", at.batch_no),
-            RunState::Failed { .. } => {
-                format!("was stopped by an error after batch {}; {so_far}; what is committed stays, and it can be resumed once the cause is gone", at.batch_no)
+            RunState::Paused { .. } => {
+                format!("is paused after batch {}; {so_far}; nobody drives it, it can be resumed", at.batch_no)
             }
-            RunState::Cancelled => format!("was given up after batch {}; {so_far}, they stay changed{}", at.batch_no, self.undone()),
+            RunState::Failed { .. } => {
+                format!(
+                    "was stopped by an error after batch {}; {so_far}; what is committed stays, and it can be resumed once the cause is gone",
+                    at.batch_no
+                )
+            }
+            RunState::Cancelled => {
+                format!("was given up after batch {}; {so_far}, they stay changed{}", at.batch_no, self.undone())
+            }
             RunState::Succeeded => {
                 let conflicts = match at.conflict_rows {
                     0 => String::new(),
@@ -38,7 +45,12 @@ impl Glance<'_> {
                     n => format!(", {n} conflicts left as they are"),
                 };
                 let verb = if self.run.kind == "undo" { "restored" } else { "changed" };
-                format!("is done: {} {verb} in {}{conflicts}{}", counted(at.changed_rows, "row"), counted(at.batch_no, "batch"), self.undone())
+                format!(
+                    "is done: {} {verb} in {}{conflicts}{}",
+                    counted(at.changed_rows, "row"),
+                    counted(at.batch_no, "batch"),
+                    self.undone()
+                )
             }
         }
     }
@@ -49,7 +61,10 @@ impl Glance<'_> {
         };
         let holder = &tenure.holder;
         if tenure.left_s <= 0.0 {
-            return format!("{holder} is gone: its lease ran out {:.0} s ago; {so_far}; it can be resumed", -tenure.left_s);
+            return format!(
+                "{holder} is gone: its lease ran out {:.0} s ago; {so_far}; it can be resumed",
+                -tenure.left_s
+            );
         }
         if silent(tenure) {
             return format!(
@@ -65,7 +80,11 @@ impl Glance<'_> {
             planned if planned > 0 => format!(" of {planned} planned"),
             _ => String::new(),
         };
-        format!("{holder} drives it: {} rows{share} changed in {}{pace}", self.at.changed_rows, counted(self.at.batch_no, "batch"))
+        format!(
+            "{holder} drives it: {} rows{share} changed in {}{pace}",
+            self.at.changed_rows,
+            counted(self.at.batch_no, "batch")
+        )
     }
 
     fn undone(&self) -> String {
@@ -81,10 +100,13 @@ impl Glance<'_> {
         let name = if latest { word(&self.run.job) } else { id.clone() };
         let undo = format!("pgmend undo {name} --execute");
         let report = format!("pgmend report {name}");
-        let undoable = self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
+        let undoable =
+            self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
         match &self.run.state {
             RunState::Running if self.tenure.is_some_and(|t| t.left_s > 0.0 && !silent(t)) => {
-                let blocker = self.blockers.first().map(|b| format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid));
+                let blocker = self.blockers.first().map(|b| {
+                    format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid)
+                });
                 blocker.into_iter().chain([format!("pgmend status {id}")]).collect()
             }
             RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
@@ -112,5 +134,9 @@ fn counted(value: i64, noun: &str) -> String {
 /// A word as a POSIX shell reads it back.
 pub(crate) fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }

@@ -119,7 +119,10 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
     }
     let triggers = writing_triggers(bound);
     if !triggers.is_empty() {
-        return (false, format!("not fully undoable: what trigger {} writes elsewhere has no images", triggers.join(", ")));
+        return (
+            false,
+            format!("not fully undoable: what trigger {} writes elsewhere has no images", triggers.join(", ")),
+        );
     }
     (true, "every changed row is imaged in the batch's own transaction".into())
 }
@@ -131,7 +134,10 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
     let assigned = bound.statement.assigned();
     if bound.statement.kind() == Kind::Update {
         for name in VERSION_COLUMNS {
-            if table.column(name).is_some_and(|c| !c.generated) && !assigned.iter().any(|a| a == name) && !bound.before_triggers() {
+            if table.column(name).is_some_and(|c| !c.generated)
+                && !assigned.iter().any(|a| a == name)
+                && !bound.before_triggers()
+            {
                 let message = format!("`{}` has a column `{name}` that the statement leaves as it is", table.name);
                 let help = format!("if the application relies on it, set it too: {name} = …");
                 findings.push(Finding::warning("ignored_version_column", message, help));
@@ -139,7 +145,11 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
         }
     }
     if bound.statement.had_returning() {
-        findings.push(Finding::note("returning", "RETURNING is left out", "read the changed rows from the run's images"));
+        findings.push(Finding::note(
+            "returning",
+            "RETURNING is left out",
+            "read the changed rows from the run's images",
+        ));
     }
     if bound.statement.locks_rows() {
         let message = "FOR UPDATE or SKIP LOCKED in the statement is left out: each batch locks what it changes";
@@ -150,7 +160,8 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
         findings.push(Finding::warning("unlogged", message, "do not count on resuming after a server crash"));
     }
     if table.replica_identity == 'n' && !table.publications.is_empty() && bound.statement.kind() != Kind::Insert {
-        let message = format!("`{}` is published but has no replica identity: the server will reject the change", table.name);
+        let message =
+            format!("`{}` is published but has no replica identity: the server will reject the change", table.name);
         findings.push(Finding::warning("replica_identity", message, "alter table … replica identity using index …"));
     }
     if !table.publications.is_empty() {

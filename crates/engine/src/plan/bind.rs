@@ -39,7 +39,13 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path:
     let table = facts::target(tx, &statement, search_path).await?;
     let key = choose_key(&table, &statement, job.file.key.as_deref())?;
     let facts = facts::gather(tx, &statement, &table).await?;
-    let case = Case { statement: &statement, table: &table, key: key.as_ref(), facts: &facts, trusted: &job.file.trust_functions };
+    let case = Case {
+        statement: &statement,
+        table: &table,
+        key: key.as_ref(),
+        facts: &facts,
+        trusted: &job.file.trust_functions,
+    };
     let class = case.class()?;
     let class = overridden(class, job.file.mode)?;
     let source_width = source_width(tx, &statement).await?;
@@ -58,7 +64,9 @@ async fn source_width(tx: &ReadTx<'_>, statement: &Statement) -> Result<Option<u
 
 fn overridden(class: Class, wanted: Option<Mode>) -> Result<Class, Refusal> {
     match (wanted, class.mode) {
-        (Some(Mode::Freeze), Mode::Stream) => Ok(Class { mode: Mode::Freeze, reason: "the job asks for it".into(), ..class }),
+        (Some(Mode::Freeze), Mode::Stream) => {
+            Ok(Class { mode: Mode::Freeze, reason: "the job asks for it".into(), ..class })
+        }
         (Some(Mode::Stream), Mode::Freeze) => {
             let message = format!("the statement cannot be streamed: {}", class.reason);
             Err(Refusal::new(Code::NotSplittable, message, "leave `mode` out, or set it to freeze"))
@@ -87,7 +95,8 @@ fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -
     if statement.kind() == Kind::Insert {
         return Ok(None);
     }
-    let why = if table.unusable_keys.is_empty() { String::new() } else { format!(" ({})", table.unusable_keys.join("; ")) };
+    let why =
+        if table.unusable_keys.is_empty() { String::new() } else { format!(" ({})", table.unusable_keys.join("; ")) };
     let message = format!("`{}` has no unique index on columns that are all NOT NULL{why}", table.name);
     Err(Refusal::new(Code::NoKey, message, no_key_help(table)))
 }
@@ -102,7 +111,9 @@ fn no_key_help(table: &Table) -> String {
 impl Bound {
     /// The key of an update or delete.
     pub fn key(&self) -> Result<&Key, Refusal> {
-        self.key.as_ref().ok_or_else(|| Refusal::new(Code::NoKey, format!("`{}` has no usable key", self.table.name), no_key_help(&self.table)))
+        self.key.as_ref().ok_or_else(|| {
+            Refusal::new(Code::NoKey, format!("`{}` has no usable key", self.table.name), no_key_help(&self.table))
+        })
     }
 
     /// The builder of the statements; an insert into a table without a key gets an empty one.

@@ -63,7 +63,9 @@ impl Case<'_> {
             freeze = freeze.or(Some("all rows must change in one transaction".into()));
         }
         let mode = if freeze.is_some() { Mode::Freeze } else { Mode::Stream };
-        let reason = freeze.unwrap_or_else(|| "each row's new values depend on that row and on tables that the statement does not write".into());
+        let reason = freeze.unwrap_or_else(|| {
+            "each row's new values depend on that row and on tables that the statement does not write".into()
+        });
         Ok(Class { mode, reason, row_local, one_transaction, key_written, findings })
     }
 
@@ -81,7 +83,8 @@ impl Case<'_> {
             let trusted = self.trusted.iter().any(|t| t.rsplit('.').next() == Some(&call.name));
             let unsure = found.volatility == Volatility::Volatile && !trusted;
             if unsure && call.place == Place::Where {
-                let message = format!("`{}()` is volatile, so which rows change would be decided anew by every batch", call.name);
+                let message =
+                    format!("`{}()` is volatile, so which rows change would be decided anew by every batch", call.name);
                 let help = if found.user_defined {
                     format!("declare the function STABLE if it is, or pass --trust-function {}", call.name)
                 } else {
@@ -90,16 +93,26 @@ impl Case<'_> {
                 return Err(Refusal::new(Code::VolatilePredicate, message, help));
             }
             if unsure && found.user_defined {
-                let message = format!("`{}()` is VOLATILE and may write: a dry run would call it, and undo could not take it back", call.name);
+                let message = format!(
+                    "`{}()` is VOLATILE and may write: a dry run would call it, and undo could not take it back",
+                    call.name
+                );
                 let help = format!("declare it STABLE if it only reads, or pass --trust-function {}", call.name);
                 return Err(Refusal::new(Code::SideEffects, message, help));
             }
             if unsure {
-                let message = format!("`{}()` gives another value on each call; the values of this plan's change set are the ones that will be written", call.name);
+                let message = format!(
+                    "`{}()` gives another value on each call; the values of this plan's change set are the ones that will be written",
+                    call.name
+                );
                 findings.push(Finding::note("volatile_value", message, ""));
-                freeze.get_or_insert(format!("`{}()` is volatile: its values are computed once, for review", call.name));
+                freeze
+                    .get_or_insert(format!("`{}()` is volatile: its values are computed once, for review", call.name));
             } else if found.user_defined && found.volatility != Volatility::Immutable {
-                freeze.get_or_insert(format!("`{}()` is not IMMUTABLE and may read rows that earlier batches changed", call.name));
+                freeze.get_or_insert(format!(
+                    "`{}()` is not IMMUTABLE and may read rows that earlier batches changed",
+                    call.name
+                ));
             }
         }
         if let Some(operator) = &self.facts.unknown_operator {
@@ -111,7 +124,9 @@ impl Case<'_> {
     fn set_dependent(&self) -> Option<String> {
         for (name, relation) in &self.facts.relations {
             if relation.reads_target {
-                return Some(format!("the statement reads `{name}` while changing it: later batches would see earlier changes"));
+                return Some(format!(
+                    "the statement reads `{name}` while changing it: later batches would see earlier changes"
+                ));
             }
             if relation.calls_unknown {
                 return Some(format!("view `{name}` calls a function that is not IMMUTABLE"));
@@ -121,13 +136,18 @@ impl Case<'_> {
             }
         }
         if self.statement.aggregates_elsewhere() {
-            return Some("the statement computes a set (WITH, aggregate, LIMIT …) that every batch would compute anew".into());
+            return Some(
+                "the statement computes a set (WITH, aggregate, LIMIT …) that every batch would compute anew".into(),
+            );
         }
         None
     }
 
     fn cascades_into(&self, relation: &str) -> bool {
-        self.table.referenced_by.iter().any(|fk| fk.from.name == relation && self.action(fk) != ReferentialAction::Reject)
+        self.table
+            .referenced_by
+            .iter()
+            .any(|fk| fk.from.name == relation && self.action(fk) != ReferentialAction::Reject)
     }
 
     fn action(&self, fk: &ForeignKey) -> ReferentialAction {
@@ -142,7 +162,10 @@ impl Case<'_> {
     fn one_transaction(&self) -> Option<(Code, String)> {
         let fires: Vec<&Trigger> = self.table.triggers.iter().filter(|t| t.enabled && self.fires(t)).collect();
         if let Some(trigger) = fires.iter().find(|t| !t.row) {
-            return Some((Code::StatementTrigger, format!("statement-level trigger `{}` would fire once per batch", trigger.name)));
+            return Some((
+                Code::StatementTrigger,
+                format!("statement-level trigger `{}` would fire once per batch", trigger.name),
+            ));
         }
         if self.statement.on_conflict().is_some_and(|c| c.update && c.complex) {
             let reason = "ON CONFLICT DO UPDATE infers an index with an expression or a predicate, where only one statement finds duplicates of the source";
@@ -153,25 +176,35 @@ impl Case<'_> {
             return Some((Code::NotSplittable, "DO UPDATE reads the table that the insert fills".into()));
         }
         if let Some(trigger) = fires.iter().find(|t| t.deferrable) {
-            return Some((Code::NotSplittable, format!("deferrable constraint trigger `{}` checks at commit", trigger.name)));
+            return Some((
+                Code::NotSplittable,
+                format!("deferrable constraint trigger `{}` checks at commit", trigger.name),
+            ));
         }
         if let Some(trigger) = fires.iter().find(|t| self.trigger_meddles(t)) {
             let reason = format!("trigger `{}` writes or reads tables that the statement depends on", trigger.name);
             return Some((Code::NotSplittable, reason));
         }
-        if let Some(fk) = self.table.referenced_by.iter().find(|fk| fk.from == self.table.name && self.self_reference_matters(fk)) {
+        if let Some(fk) =
+            self.table.referenced_by.iter().find(|fk| fk.from == self.table.name && self.self_reference_matters(fk))
+        {
             let reason = format!("foreign key `{}` refers from the table to itself", fk.name);
             return Some((Code::NotSplittable, reason));
         }
         let assigned: Vec<i16> = match self.statement.kind() {
             Kind::Delete => return None,
-            Kind::Update => self.statement.assigned().iter().filter_map(|n| self.table.column(n)).map(|c| c.attnum).collect(),
+            Kind::Update => {
+                self.statement.assigned().iter().filter_map(|n| self.table.column(n)).map(|c| c.attnum).collect()
+            }
             Kind::Insert => self.table.columns.iter().map(|c| c.attnum).collect(),
         };
-        let touched = |u: &&pgmend_core::table::UniqueIndex| !u.immediate && u.attnums.iter().any(|n| *n == 0 || assigned.contains(n));
+        let touched = |u: &&pgmend_core::table::UniqueIndex| {
+            !u.immediate && u.attnums.iter().any(|n| *n == 0 || assigned.contains(n))
+        };
         let deferrable = self.table.unique_indexes.iter().find(touched)?;
         (self.statement.kind() == Kind::Update).then(|| {
-            let reason = format!("constraint `{}` is deferrable: intermediate states would violate it", deferrable.name);
+            let reason =
+                format!("constraint `{}` is deferrable: intermediate states would violate it", deferrable.name);
             (Code::NotSplittable, reason)
         })
     }
@@ -188,7 +221,9 @@ impl Case<'_> {
         match self.statement.kind() {
             Kind::Update => trigger.on_update,
             Kind::Delete => trigger.on_delete,
-            Kind::Insert => trigger.on_insert || (trigger.on_update && self.statement.on_conflict().is_some_and(|c| c.update)),
+            Kind::Insert => {
+                trigger.on_insert || (trigger.on_update && self.statement.on_conflict().is_some_and(|c| c.update))
+            }
         }
     }
 
@@ -196,7 +231,8 @@ impl Case<'_> {
     /// later batches see. Dynamic SQL over the table that fired it counts too.
     fn trigger_meddles(&self, trigger: &Trigger) -> bool {
         let source = trigger.source.to_lowercase();
-        let words: std::collections::BTreeSet<&str> = source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let words: std::collections::BTreeSet<&str> =
+            source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
         let names = std::iter::once(&self.table.name.name).chain(self.facts.relations.iter().map(|(name, _)| name));
         let mut names = names.map(|n| n.to_lowercase());
         let queries = ["select", "insert", "update", "delete", "perform", "execute", "merge", "from"];

@@ -86,16 +86,24 @@ pub async fn estimate(
         wal_row_bytes: row_bytes + index_wal,
     };
     let course = course(rows, limits, pace.unwrap_or(&unmeasured), one);
-    let wal = rows as f64 * (pace.unwrap_or(&unmeasured).wal_row_bytes + image_row) + course.batches as f64 * BATCH_WAL_BYTES;
+    let wal =
+        rows as f64 * (pace.unwrap_or(&unmeasured).wal_row_bytes + image_row) + course.batches as f64 * BATCH_WAL_BYTES;
     let (spread, basis) = match pace {
         Some(_) => (MEASURED_SPREAD, "measured by rehearsal"),
-        None => (UNMEASURED_SPREAD, "from the table's indexes and the rows' width, not measured; plan --rehearse 3 measures it"),
+        None => (
+            UNMEASURED_SPREAD,
+            "from the table's indexes and the rows' width, not measured; plan --rehearse 3 measures it",
+        ),
     };
     let certainty = if pace.is_some() { Figure::sampled } else { Figure::estimated };
     let fixed = limits.batch_rows.is_some();
     let batches = course.batches;
     Ok(Estimates {
-        batches: if fixed { Figure { certainty: counts.changed_rows.certainty, ..Figure::exact(batches) } } else { certainty(batches) },
+        batches: if fixed {
+            Figure { certainty: counts.changed_rows.certainty, ..Figure::exact(batches) }
+        } else {
+            certainty(batches)
+        },
         duration_s: (course.seconds / spread, course.seconds * spread),
         duration_basis: basis.to_owned(),
         wal_bytes: certainty(wal as i64),
@@ -139,12 +147,24 @@ pub fn together(mut one: ImageLayout, other: ImageLayout) -> ImageLayout {
 /// Estimates not made yet.
 pub fn unknown() -> Estimates {
     let none = Figure::estimated(0);
-    Estimates { batches: none, duration_s: (0.0, 0.0), duration_basis: String::new(), wal_bytes: none, image_bytes: none }
+    Estimates {
+        batches: none,
+        duration_s: (0.0, 0.0),
+        duration_basis: String::new(),
+        wal_bytes: none,
+        image_bytes: none,
+    }
 }
 
 /// Estimates for applying a change set of so many rows; `forward` is what the undone run was estimated at, for
 /// as many rows as it was planned to change.
-pub fn of_rows(rows: i64, limits: &Limits, indexes: u32, one_transaction: bool, forward: (&Estimates, i64)) -> Estimates {
+pub fn of_rows(
+    rows: i64,
+    limits: &Limits,
+    indexes: u32,
+    one_transaction: bool,
+    forward: (&Estimates, i64),
+) -> Estimates {
     let share = |whole: Figure| Figure::estimated((whole.value as f64 * rows as f64 / forward.1.max(1) as f64) as i64);
     let row_ms = ROW_MS + INDEX_MS * f64::from(indexes);
     let pace = Pace { batch_ms: BATCH_MS, row_ms, checks_ms: 0.0, wal_row_bytes: 0.0 };

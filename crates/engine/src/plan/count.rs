@@ -1,7 +1,7 @@
 //! Counts of a plan: exact within the time budget, then estimated and labelled so.
 
-use pgmend_core::plan::{Counts, Figure, Group};
 use pgmend_core::mask::Mask;
+use pgmend_core::plan::{Counts, Figure, Group};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_pg::Answer;
 use pgmend_pg::readtx::ReadTx;
@@ -50,7 +50,12 @@ pub async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budg
 }
 
 /// Counts the rows that an insert proposes.
-pub async fn count_proposed(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
+pub async fn count_proposed(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    budget_ms: u64,
+) -> Result<Counts, Error> {
     let proposed = match bound.statement.written_rows() {
         Some(rows) => Figure::exact(rows as i64),
         None => {
@@ -78,7 +83,8 @@ pub async fn refuse_ambiguity(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewrite
         return Ok(false);
     }
     let answer = tx.query_job("look for ambiguous matches", &rewriter.ambiguity(Range::default())?, vec![]).await?;
-    let number = |i: usize| answer.rows.first().and_then(|r| r.get(i).cloned().flatten()).and_then(|n| n.parse::<i64>().ok());
+    let number =
+        |i: usize| answer.rows.first().and_then(|r| r.get(i).cloned().flatten()).and_then(|n| n.parse::<i64>().ok());
     let (several, disagreeing) = (number(1).unwrap_or(0), number(2).unwrap_or(0));
     if disagreeing == 0 {
         return Ok(several > 0);
@@ -114,7 +120,13 @@ async fn ambiguous_keys(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>)
 }
 
 /// Counts by the values of a column of the target, the largest groups first.
-pub async fn groups(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, by: &str, mask: &Mask) -> Result<Vec<Group>, Error> {
+pub async fn groups(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    by: &str,
+    mask: &Mask,
+) -> Result<Vec<Group>, Error> {
     let Some(column) = bound.table.column(by) else {
         let names: Vec<&str> = bound.table.columns.iter().map(|c| c.name.as_str()).collect();
         let message = format!("`{}` has no column `{by}`", bound.table.name);
@@ -122,10 +134,14 @@ pub async fn groups(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, by:
     };
     let before: Vec<String> = std::iter::once(by.to_owned()).chain(rewriter.after_columns()).collect();
     let after = bound.statement.kind() == Kind::Update && rewriter.computable_after();
-    let spec = Matched { before: &before, after, join: if after { Join::All } else { Join::Exists }, ..Matched::default() };
+    let spec =
+        Matched { before: &before, after, join: if after { Join::All } else { Join::Exists }, ..Matched::default() };
     let changed = if after {
         let side = |kind: char, from: usize| {
-            (0..rewriter.after_columns().len()).map(|i| format!("m.pgmend_{kind}{}", i + from)).collect::<Vec<_>>().join(", ")
+            (0..rewriter.after_columns().len())
+                .map(|i| format!("m.pgmend_{kind}{}", i + from))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         format!("count(*) filter (where row({})::text is distinct from row({})::text)", side('b', 2), side('a', 1))
     } else {
@@ -147,7 +163,12 @@ pub async fn groups(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, by:
 }
 
 /// Runs a query under the budget; `None` when it ran out, or when the query would take from a sequence. A budget of zero asks for estimates only.
-async fn within_budget(tx: &ReadTx<'_>, doing: &'static str, sql: &str, budget_ms: u64) -> Result<Option<Answer>, Error> {
+async fn within_budget(
+    tx: &ReadTx<'_>,
+    doing: &'static str,
+    sql: &str,
+    budget_ms: u64,
+) -> Result<Option<Answer>, Error> {
     if budget_ms == 0 {
         return Ok(None);
     }

@@ -34,7 +34,9 @@ pub async fn target(tx: &ReadTx<'_>, statement: &Statement, search_path: &str) -
 
 fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
     let name = &table.name;
-    if matches!(name.schema.as_str(), "pg_catalog" | "information_schema" | "pgmend") || name.schema.starts_with("pg_toast") {
+    if matches!(name.schema.as_str(), "pg_catalog" | "information_schema" | "pgmend")
+        || name.schema.starts_with("pg_toast")
+    {
         let help = "pgmend changes users' tables only";
         return Err(Refusal::new(Code::SystemTarget, format!("`{name}` is a system table"), help));
     }
@@ -47,7 +49,11 @@ fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
             'i' | 'I' => "an index",
             _ => "not a table",
         };
-        let help = if table.relkind == 'v' { "name the table under the view" } else { "name an ordinary or partitioned table" };
+        let help = if table.relkind == 'v' {
+            "name the table under the view"
+        } else {
+            "name an ordinary or partitioned table"
+        };
         return Err(Refusal::new(Code::NotATable, format!("`{name}` is {what}"), help));
     }
     if table.persistence == 't' {
@@ -56,18 +62,25 @@ fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
     }
     if !table.inheritance_children.is_empty() && !only {
         let children: Vec<String> = table.inheritance_children.iter().map(ToString::to_string).collect();
-        let message = format!(
-            "`{name}` has inheritance children ({}), over which its keys are not unique",
-            children.join(", ")
-        );
-        return Err(Refusal::new(Code::Inheritance, message, "write ONLY before the table's name, and run each child by itself"));
+        let message =
+            format!("`{name}` has inheritance children ({}), over which its keys are not unique", children.join(", "));
+        return Err(Refusal::new(
+            Code::Inheritance,
+            message,
+            "write ONLY before the table's name, and run each child by itself",
+        ));
     }
     if !table.rules.is_empty() {
-        let message = format!("`{name}` has rewrite rules ({}), which would change another set of rows per batch", table.rules.join(", "));
+        let message = format!(
+            "`{name}` has rewrite rules ({}), which would change another set of rows per batch",
+            table.rules.join(", ")
+        );
         return Err(Refusal::new(Code::Rules, message, "drop the rules, or change the tables that they write"));
     }
     if table.row_security {
-        let message = format!("row-level security applies to this role on `{name}`: rows that it hides would be skipped silently");
+        let message = format!(
+            "row-level security applies to this role on `{name}`: rows that it hides would be skipped silently"
+        );
         let help = "run as the table's owner or as a role with BYPASSRLS";
         return Err(Refusal::new(Code::RowSecurity, message, help));
     }

@@ -13,13 +13,29 @@ use super::bind::{Bound, image_columns};
 use crate::error::Error;
 
 /// Types without a hash function, whose rows are hashed through their text.
-const UNHASHABLE: [&str; 12] =
-    ["json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle", "tsquery", "txid_snapshot", "pg_snapshot"];
+const UNHASHABLE: [&str; 12] = [
+    "json",
+    "xml",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
+    "tsquery",
+    "txid_snapshot",
+    "pg_snapshot",
+];
 
 /// Whether the rows of a layout can be hashed as records. A user's type may lack a hash function too.
 pub fn hashable(layout: &ImageLayout) -> bool {
     let columns = || layout.key.iter().chain(&layout.before).chain(&layout.after);
-    columns().all(|c| c.type_oid < 16_384 && !UNHASHABLE.iter().any(|t| c.type_sql.trim_end_matches("[]") == *t) && !c.type_sql.starts_with("bit"))
+    columns().all(|c| {
+        c.type_oid < 16_384
+            && !UNHASHABLE.iter().any(|t| c.type_sql.trim_end_matches("[]") == *t)
+            && !c.type_sql.starts_with("bit")
+    })
 }
 
 /// The change set's table for a plan.
@@ -28,7 +44,14 @@ pub fn relation(plan_id: pgmend_core::id::PlanId, job: &str, date: &str) -> Rela
 }
 
 /// The statement that fills the change set.
-pub fn filling(bound: &Bound, rewriter: &Rewriter<'_>, relation: &RelationName, layout: &ImageLayout, distinct: bool, skip: bool) -> Result<String, Refusal> {
+pub fn filling(
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    relation: &RelationName,
+    layout: &ImageLayout,
+    distinct: bool,
+    skip: bool,
+) -> Result<String, Refusal> {
     let columns = image_columns(layout);
     match bound.statement.kind() {
         Kind::Insert => {
@@ -56,13 +79,20 @@ pub async fn fill(
     let filled = match filled {
         Err(error) if error.sqlstate == "57014" => {
             let message = format!("computing the change set took longer than {} minutes", FREEZE_MS_MAX / 60_000);
-            return Err(Refusal::new(Code::FreezeBounds, message, "narrow the statement, for example by a range of keys").into());
+            return Err(Refusal::new(
+                Code::FreezeBounds,
+                message,
+                "narrow the statement, for example by a range of keys",
+            )
+            .into());
         }
         other => other?,
     };
     if filled.affected > FREEZE_ROWS_MAX as u64 {
         let message = format!("the change set would hold {} rows, more than {FREEZE_ROWS_MAX}", filled.affected);
-        return Err(Refusal::new(Code::FreezeBounds, message, "narrow the statement, for example by a range of keys").into());
+        return Err(
+            Refusal::new(Code::FreezeBounds, message, "narrow the statement, for example by a range of keys").into()
+        );
     }
     tx.as_self().await?;
     let (rows, content_hash) = tx.seal(&relation.name, hashable(layout)).await?;
@@ -107,7 +137,12 @@ pub async fn refuse_duplicates(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
         if found == 1 { "" } else { "s" },
         arbiter.join(", ")
     );
-    Err(Refusal::new(Code::DuplicateSource, message, "make the source unique, for example with select distinct on (…) … order by …").into())
+    Err(Refusal::new(
+        Code::DuplicateSource,
+        message,
+        "make the source unique, for example with select distinct on (…) … order by …",
+    )
+    .into())
 }
 
 /// The columns of the unique index that ON CONFLICT infers or names.
@@ -133,7 +168,11 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
     let indexes: Vec<Vec<String>> = if named.is_empty() {
         let plain = bound.table.unique_indexes.iter().filter(askable);
         let names = |u: &pgmend_core::table::UniqueIndex| {
-            u.attnums.iter().filter_map(|n| bound.table.columns.iter().find(|c| c.attnum == *n)).map(|c| c.name.clone()).collect()
+            u.attnums
+                .iter()
+                .filter_map(|n| bound.table.columns.iter().find(|c| c.attnum == *n))
+                .map(|c| c.name.clone())
+                .collect()
         };
         plain.map(names).collect()
     } else {
@@ -149,7 +188,11 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
         let in_table: Vec<String> = pairs.iter().map(|(c, i)| format!("t.{c} = s.{i}")).collect();
         let earlier: Vec<String> = pairs.iter().map(|(_, i)| format!("e.{i} = s.{i}")).collect();
         present.push(format!("exists (select from {} as t where {})", bound.table.name.sql(), in_table.join(" and ")));
-        present.push(format!("exists (select from {} as e where e.n < s.n and {})", change_set.relation.sql(), earlier.join(" and ")));
+        present.push(format!(
+            "exists (select from {} as e where e.n < s.n and {})",
+            change_set.relation.sql(),
+            earlier.join(" and ")
+        ));
     }
     if present.is_empty() {
         plan.counts.changed_rows = figure(change_set.rows);
@@ -172,8 +215,11 @@ pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
         let after = layout.after.iter().find(|a| a.column == column);
         quote_ident(after.map_or(old, |a| &a.image_column))
     };
-    let onto: Vec<String> =
-        layout.key.iter().map(|k| format!("t.{} = s.{}", quote_ident(&k.column), new(&k.column, &k.image_column))).collect();
+    let onto: Vec<String> = layout
+        .key
+        .iter()
+        .map(|k| format!("t.{} = s.{}", quote_ident(&k.column), new(&k.column, &k.image_column)))
+        .collect();
     let stays: Vec<String> = layout
         .key
         .iter()
@@ -193,6 +239,9 @@ pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
     if keys.is_empty() {
         return Ok(());
     }
-    let message = format!("rows would move onto keys that other rows hold, for example from {}: the result would depend on the order of the rows on disk", keys.join("; "));
+    let message = format!(
+        "rows would move onto keys that other rows hold, for example from {}: the result would depend on the order of the rows on disk",
+        keys.join("; ")
+    );
     Err(Refusal::new(Code::KeyMoves, message, "move them in two steps over a range of keys that is free").into())
 }

@@ -76,8 +76,15 @@ impl Engine {
         let mut found = self.session.find_plans(id).await?;
         match (found.pop(), found.pop()) {
             (Some(stored), None) => Ok(Planned { plan: stored.plan, digest: stored.digest, stored: true }),
-            (Some(_), Some(_)) => Err(Refusal::new(Code::NotFound, format!("several plans begin with {id}"), "give more digits of the id").into()),
-            (None, _) => Err(Refusal::new(Code::NotFound, format!("there is no plan {id}"), "type: pgmend list").into()),
+            (Some(_), Some(_)) => Err(Refusal::new(
+                Code::NotFound,
+                format!("several plans begin with {id}"),
+                "give more digits of the id",
+            )
+            .into()),
+            (None, _) => {
+                Err(Refusal::new(Code::NotFound, format!("there is no plan {id}"), "type: pgmend list").into())
+            }
         }
     }
 
@@ -86,7 +93,13 @@ impl Engine {
         job.params.iter().map(|p| Some(p.value.clone())).chain([Some(self.here.now.clone())]).collect()
     }
 
-    async fn draft(&self, tx: &ReadTx<'_>, job: &Job, statement: Statement, options: &PlanOptions) -> Result<(Draft, Bound), Error> {
+    async fn draft(
+        &self,
+        tx: &ReadTx<'_>,
+        job: &Job,
+        statement: Statement,
+        options: &PlanOptions,
+    ) -> Result<(Draft, Bound), Error> {
         let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
         let mut bound = bind::bind(tx, job, statement, &self.here.settings.search_path).await?;
         let rewriter = bound.rewriter(&empty)?;
@@ -109,21 +122,32 @@ impl Engine {
     }
 
     /// Everything that the run needs.
-    async fn assemble(&self, job: &Job, bound: &Bound, rewriter: &Rewriter<'_>, counts: Counts, several_matches: bool) -> Result<Draft, Error> {
+    async fn assemble(
+        &self,
+        job: &Job,
+        bound: &Bound,
+        rewriter: &Rewriter<'_>,
+        counts: Counts,
+        several_matches: bool,
+    ) -> Result<Draft, Error> {
         let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
         let keep = job.file.images.keep;
         let insert = bound.statement.kind() == Kind::Insert;
         let update = bound.statement.kind() == Kind::Update;
         let exact = bound.before_triggers() || (update && !rewriter.computable_after());
         let volatile = bound.class.findings.iter().any(|f| f.check == "volatile_value");
-        let skip = update && !bound.row_triggers() && !volatile && rewriter.computable_after() && !bound.class.key_written;
+        let skip =
+            update && !bound.row_triggers() && !volatile && rewriter.computable_after() && !bound.class.key_written;
         let freeze = bound.class.mode == Mode::Freeze;
         let own_images = keep && (!freeze || (exact && update) || insert) && (bound.key.is_some() || !insert);
         let mut filling = None;
         let sql = if freeze {
             let relation = freeze::relation(plan_id, &job.name, &self.here.now);
-            let layout =
-                if insert { statements::proposal_layout(bound, rewriter)? } else { statements::change_set_layout(bound, rewriter)? };
+            let layout = if insert {
+                statements::proposal_layout(bound, rewriter)?
+            } else {
+                statements::change_set_layout(bound, rewriter)?
+            };
             let fill = freeze::filling(bound, rewriter, &relation, &layout, several_matches, skip)?;
             let sql = if insert {
                 statements::insert(bound, rewriter, &relation.sql(), &layout, own_images)?
@@ -147,7 +171,15 @@ impl Engine {
         Ok(Draft { plan, filling })
     }
 
-    fn blank(&self, job: &Job, bound: &Bound, plan_id: PlanId, sql: (RunSql, Option<RunSql>), images: PlanImages, counts: Counts) -> Plan {
+    fn blank(
+        &self,
+        job: &Job,
+        bound: &Bound,
+        plan_id: PlanId,
+        sql: (RunSql, Option<RunSql>),
+        images: PlanImages,
+        counts: Counts,
+    ) -> Plan {
         let (sql, sweep) = sql;
         let kind = match bound.statement.kind() {
             Kind::Update => ChangeKind::Update,
@@ -234,11 +266,18 @@ impl Engine {
         let beside = [plan.images.layout.as_ref(), draft.filling.as_ref().map(|(_, _, layout)| layout)];
         let images = beside.into_iter().flatten().cloned().reduce(cost::together);
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
-        let age = tx.query("read the age of the database", "select age(datfrozenxid)::text from pg_database where datname = current_database()", vec![]);
+        let age = tx.query(
+            "read the age of the database",
+            "select age(datfrozenxid)::text from pg_database where datname = current_database()",
+            vec![],
+        );
         plan.findings.extend(around::wraparound(age.await?.number()?, plan.estimates.batches.value));
-        let expiry = format!("select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
+        let expiry = format!(
+            "select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        );
         plan.expires_at = tx.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
-        if !plan.database.server_version.is_empty() && bound.row_triggers() && plan.counts.already_right_rows.value > 0 {
+        if !plan.database.server_version.is_empty() && bound.row_triggers() && plan.counts.already_right_rows.value > 0
+        {
             let message = "rows that are already right are written too, since triggers fire for them";
             plan.findings.push(Finding::note("already_right_rows", message, ""));
         }
@@ -246,7 +285,13 @@ impl Engine {
     }
 
     /// Stores the plan; a frozen one together with its change set, in one transaction.
-    async fn store(&mut self, draft: &mut Draft, bound: &Bound, scene: &Scene, params: Vec<Option<String>>) -> Result<(), Error> {
+    async fn store(
+        &mut self,
+        draft: &mut Draft,
+        bound: &Bound,
+        scene: &Scene,
+        params: Vec<Option<String>>,
+    ) -> Result<(), Error> {
         let Some((sql, relation, layout)) = &draft.filling else {
             return Ok(self.session.store_plan(&draft.plan).await?);
         };
@@ -273,7 +318,12 @@ impl Engine {
     }
 
     /// What only the rows of a change set can tell.
-    async fn check_frozen(&self, tx: &pgmend_pg::readtx::FreezeTx<'_>, draft: &mut Draft, bound: &Bound) -> Result<(), Error> {
+    async fn check_frozen(
+        &self,
+        tx: &pgmend_pg::readtx::FreezeTx<'_>,
+        draft: &mut Draft,
+        bound: &Bound,
+    ) -> Result<(), Error> {
         freeze::refuse_duplicates(tx, bound, &draft.plan).await?;
         freeze::count_present(tx, bound, &mut draft.plan).await?;
         freeze::refuse_moved_keys(tx, bound, &draft.plan).await?;
@@ -288,12 +338,20 @@ fn refuse_large_transaction(bound: &Bound, rows: i64) -> Result<(), Error> {
     if rows <= i64::from(BATCH_ROWS_CEILING) {
         return Ok(());
     }
-    let message = format!("{reason}; all {rows} rows would have to change in one transaction, which may hold {BATCH_ROWS_CEILING}");
+    let message = format!(
+        "{reason}; all {rows} rows would have to change in one transaction, which may hold {BATCH_ROWS_CEILING}"
+    );
     let help = "split the statement by a condition under which the rule holds, or drop the constraint or trigger for the time of the run";
     Err(Refusal::new(*code, message, help).into())
 }
 
-fn choose_mode(bound: &mut Bound, counts: &Counts, wanted: Option<Mode>, several_matches: bool, empty: &Key) -> Result<(), Error> {
+fn choose_mode(
+    bound: &mut Bound,
+    counts: &Counts,
+    wanted: Option<Mode>,
+    several_matches: bool,
+    empty: &Key,
+) -> Result<(), Error> {
     refuse_large_transaction(bound, counts.matched_rows.value)?;
     let computable = bound.rewriter(empty)?.computable_after() || bound.statement.kind() != Kind::Update;
     if several_matches {
@@ -301,7 +359,10 @@ fn choose_mode(bound: &mut Bound, counts: &Counts, wanted: Option<Mode>, several
         bound.class.reason = "rows have several matches that agree: one of each is computed once".into();
     }
     if bound.class.mode == Mode::Freeze && !computable {
-        let message = format!("{}, but it assigns to elements or fields, whose new values cannot be computed apart from the update", bound.class.reason);
+        let message = format!(
+            "{}, but it assigns to elements or fields, whose new values cannot be computed apart from the update",
+            bound.class.reason
+        );
         let help = "assign the whole column, for example with array functions, jsonb_set or row(…)";
         return Err(Refusal::new(Code::CannotFreeze, message, help).into());
     }
@@ -326,8 +387,13 @@ async fn accepted_by_server(tx: &ReadTx<'_>, rewriter: &Rewriter<'_>, typed: &st
 
 fn rejected(error: &PgError, typed: &str) -> Refusal {
     let (code, help) = match error.sqlstate.as_str() {
-        "42501" => (Code::Privilege, "grant it, or connect as a role that has it (options=-c role=… in the URL)".to_owned()),
-        _ => (Code::ServerRejects, error.named.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned())),
+        "42501" => {
+            (Code::Privilege, "grant it, or connect as a role that has it (options=-c role=… in the URL)".to_owned())
+        }
+        _ => (
+            Code::ServerRejects,
+            error.named.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned()),
+        ),
     };
     let refusal = Refusal::new(code, error.message.clone(), help);
     // The server's position is in our text; the name it complains about is usually in the user's too.
@@ -342,7 +408,8 @@ fn refuse_replication_role(here: &Here) -> Result<(), Error> {
     if here.replication_role == "origin" {
         return Ok(());
     }
-    let message = format!("session_replication_role is {}: triggers and foreign keys would not fire", here.replication_role);
+    let message =
+        format!("session_replication_role is {}: triggers and foreign keys would not fire", here.replication_role);
     Err(Refusal::new(Code::ReplicationRole, message, "alter role … reset session_replication_role").into())
 }
 
@@ -360,5 +427,12 @@ pub(crate) fn planning_scene(here: &Here) -> Scene {
 pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) -> Digest {
     let params: Vec<(&str, &str, &str)> =
         job.params.iter().map(|p| (p.name.as_str(), p.type_sql.as_str(), p.value.as_str())).collect();
-    Digest::of(&(canonical, params, bound.table.oid, &here.settings, &here.database.system_identifier, here.database.database_oid))
+    Digest::of(&(
+        canonical,
+        params,
+        bound.table.oid,
+        &here.settings,
+        &here.database.system_identifier,
+        here.database.database_oid,
+    ))
 }

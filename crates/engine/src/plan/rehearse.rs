@@ -105,7 +105,8 @@ async fn conclude(
     let unnamed: Vec<&str> = rehearsal.touched.iter().filter(|t| !t.named).map(|t| t.table.as_str()).collect();
     if !unnamed.is_empty() && plan.reversible.0 {
         let names = unnamed.join(", ");
-        plan.reversible = (false, format!("not fully undoable: the rehearsal also wrote {names}, whose rows have no images"));
+        plan.reversible =
+            (false, format!("not fully undoable: the rehearsal also wrote {names}, whose rows have no images"));
     }
     if let Some(pace) = pace {
         let layout = plan.images.layout.as_ref();
@@ -123,7 +124,16 @@ impl<'a> Rehearsing<'a> {
         let mut scene = Scene::of_batch(&plan.settings, &plan.limits);
         scene.lock_timeout_ms = scene.lock_timeout_ms.min(LOCK_TIMEOUT_MS);
         let filling = draft.filling.as_ref().map(|(sql, relation, layout)| (sql.as_str(), relation, layout));
-        Self { session, plan, bound, filling, scene, params: params.to_vec(), batches, rows: wanted.min(ceiling).max(1) }
+        Self {
+            session,
+            plan,
+            bound,
+            filling,
+            scene,
+            params: params.to_vec(),
+            batches,
+            rows: wanted.min(ceiling).max(1),
+        }
     }
 
     /// Rows of the small batch before each.

@@ -36,7 +36,12 @@ pub fn mask(bound: &Bound, plain: &[String], constants: BTreeSet<String>, show_a
 }
 
 /// Rows that will change, and one that is already right.
-pub async fn samples(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, mask: &Mask) -> Result<Vec<Sample>, Error> {
+pub async fn samples(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    mask: &Mask,
+) -> Result<Vec<Sample>, Error> {
     let number = rewriter.first_param();
     let update = bound.statement.kind() == Kind::Update;
     let after = update && rewriter.computable_after();
@@ -60,8 +65,10 @@ pub async fn samples(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, ma
     samples.extend(read(tx, bound, &changed, &columns, after, mask, CHANGED_SAMPLES).await?);
     if after {
         let spec = Matched { skip_unchanged: false, order_by_key: false, limit: None, ..spec };
-        let side = |kind: char| (1..=columns.len()).map(|i| format!("m.pgmend_{kind}{i}")).collect::<Vec<_>>().join(", ");
-        let same = format!(" where row({})::record *= row({})::record limit ${number}::text::bigint", side('b'), side('a'));
+        let side =
+            |kind: char| (1..=columns.len()).map(|i| format!("m.pgmend_{kind}{i}")).collect::<Vec<_>>().join(", ");
+        let same =
+            format!(" where row({})::record *= row({})::record limit ${number}::text::bigint", side('b'), side('a'));
         let right = text_of(bound, &rewriter.matched(&spec)?, columns.len(), true, &same)?;
         let rows = read(tx, bound, &right, &columns, true, mask, 1).await?;
         samples.extend(rows.into_iter().map(|s| Sample { already_right: true, ..s }));
@@ -72,7 +79,8 @@ pub async fn samples(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, ma
 fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str) -> Result<String, Error> {
     let keys = bound.key()?.columns.len();
     let side = |kind: char, n: usize| (1..=n).map(move |i| format!("m.pgmend_{kind}{i}::text"));
-    let list: Vec<String> = side('k', keys).chain(side('b', columns)).chain(side('a', if after { columns } else { 0 })).collect();
+    let list: Vec<String> =
+        side('k', keys).chain(side('b', columns)).chain(side('a', if after { columns } else { 0 })).collect();
     Ok(format!("select {} from ({matched}) as m{tail}", list.join(", ")))
 }
 
@@ -113,13 +121,25 @@ async fn read(
 }
 
 /// From → to counts of the assigned columns that have few values.
-pub async fn transitions(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, mask: &Mask) -> Result<Vec<Transition>, Error> {
+pub async fn transitions(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    mask: &Mask,
+) -> Result<Vec<Transition>, Error> {
     let mut transitions = Vec::new();
     if bound.statement.kind() != Kind::Update || !rewriter.computable_after() {
         return Ok(transitions);
     }
     let columns = rewriter.after_columns();
-    let spec = Matched { keys: false, before: &columns, after: true, join: Join::All, skip_unchanged: true, ..Matched::default() };
+    let spec = Matched {
+        keys: false,
+        before: &columns,
+        after: true,
+        join: Join::All,
+        skip_unchanged: true,
+        ..Matched::default()
+    };
     let matched = rewriter.matched(&spec)?;
     for (i, name) in columns.iter().enumerate() {
         let sql = format!(

@@ -15,7 +15,13 @@ use super::bind::{Bound, image_columns};
 pub const IMAGE_TABLE: &str = "pgmend.\"\nimage table\n\"";
 
 /// The SQL of a streamed run.
-pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, keep: bool, exact: bool, skip_unchanged: bool) -> Result<RunSql, Refusal> {
+pub fn stream(
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    keep: bool,
+    exact: bool,
+    skip_unchanged: bool,
+) -> Result<RunSql, Refusal> {
     let key = bound.key()?;
     let number = rewriter.first_param();
     let columns = image_columns(&bound.image_layout(rewriter));
@@ -77,7 +83,9 @@ pub fn freeze(
     let op = match bound.statement.kind() {
         Kind::Update => 'U',
         Kind::Delete => 'D',
-        Kind::Insert => return Err(Refusal::new(Code::CannotFreeze, "an insert has no change set of keys", "report this")),
+        Kind::Insert => {
+            return Err(Refusal::new(Code::CannotFreeze, "an insert has no change set of keys", "report this"));
+        }
     };
     let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
     let number = rewriter.first_param();
@@ -136,15 +144,28 @@ pub fn insert(
         }
         (Some(_), false) | (None, _) => rewriter.insert_apply(change_set, &values, window, Returning::None)?,
     };
-    Ok(RunSql::Freeze { apply: vec![Apply { sql, op: 'I', every_row: conflict.is_none() && !bound.before_triggers() }], conflicts: None, residual: None })
+    Ok(RunSql::Freeze {
+        apply: vec![Apply { sql, op: 'I', every_row: conflict.is_none() && !bound.before_triggers() }],
+        conflicts: None,
+        residual: None,
+    })
 }
 
 /// How rows that the run did not change are found at its end.
-fn residual(bound: &Bound, rewriter: &Rewriter<'_>, images: Option<&str>, image_keys: &[String]) -> Result<Residual, Refusal> {
+fn residual(
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    images: Option<&str>,
+    image_keys: &[String],
+) -> Result<Residual, Refusal> {
     let key = bound.key()?;
     let update = bound.statement.kind() == Kind::Update;
     let computable = update && rewriter.computable_after();
-    let spec = Matched { skip_unchanged: computable, join: if computable { Join::All } else { Join::Exists }, ..Matched::default() };
+    let spec = Matched {
+        skip_unchanged: computable,
+        join: if computable { Join::All } else { Join::Exists },
+        ..Matched::default()
+    };
     let same: Vec<String> = (1..=key.columns.len())
         .zip(image_keys)
         .map(|(i, image)| format!("i.{} = m.pgmend_k{i}", quote_ident(image)))
@@ -176,7 +197,8 @@ pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
         .collect();
     let condition = format!("not exists (select from {IMAGE_TABLE} as pgmend_i where {})", same.join(" and "));
     let narrowed = statement.with_condition(&condition)?;
-    let rewriter = Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
+    let rewriter =
+        Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
     // In one statement: separate images would already be there when the change looks for them.
     stream(bound, &rewriter, true, true, false).map(Some)
 }

@@ -41,7 +41,10 @@ impl Report {
         line("plan", &format!("`{}`, digest `{}`", self.plan_id, self.digest));
         line("database", &self.database);
         line("planned", &format!("{} by {}", self.planned_by.1, self.planned_by.0));
-        line("started", &format!("{} by {} as {} ({})", self.started_by.1, self.started_by.0, self.effective_role, self.client));
+        line(
+            "started",
+            &format!("{} by {} as {} ({})", self.started_by.1, self.started_by.0, self.effective_role, self.client),
+        );
         if let Some(ended) = &self.ended_at {
             line("ended", ended);
         }
@@ -80,7 +83,11 @@ impl Report {
         let (low, high) = estimates.duration_s;
         let mut rows = vec![
             ("rows changed", figure(counts.changed_rows), thousands(self.changed_rows)),
-            ("rows already right", figure(counts.already_right_rows), format!("{} seen and left alone", thousands(self.skipped_rows))),
+            (
+                "rows already right",
+                figure(counts.already_right_rows),
+                format!("{} seen and left alone", thousands(self.skipped_rows)),
+            ),
             ("conflicts", figure(counts.conflict_rows), thousands(self.conflict_rows)),
             ("batches", figure(estimates.batches), thousands(batches)),
             ("duration", format!("{}–{}", seconds(low), seconds(high)), seconds(self.duration_s)),
@@ -92,12 +99,19 @@ impl Report {
             let later = later.map_or(String::new(), |n| format!(", of which {} came after the start", thousands(n)));
             rows.push(("rows that still match", "0".into(), format!("{}{later}", thousands(residual))));
         }
-        let lines: Vec<String> = rows.iter().map(|(name, planned, actual)| format!("| {name} | {planned} | {actual} |\n")).collect();
-        format!("## Planned and actual\n\n| | planned | actual |\n|---|---:|---:|\n{}\nThe planned duration was found {}.\n", lines.concat(), estimates.duration_basis)
+        let lines: Vec<String> =
+            rows.iter().map(|(name, planned, actual)| format!("| {name} | {planned} | {actual} |\n")).collect();
+        format!(
+            "## Planned and actual\n\n| | planned | actual |\n|---|---:|---:|\n{}\nThe planned duration was found {}.\n",
+            lines.concat(),
+            estimates.duration_basis
+        )
     }
 
     fn batches_part(&self) -> String {
-        let Some(Paced { batches, took_ms: (p50, p90, max), rows_max, rows_per_s }) = &self.pace else { return String::new() };
+        let Some(Paced { batches, took_ms: (p50, p90, max), rows_max, rows_per_s }) = &self.pace else {
+            return String::new();
+        };
         let mut text = format!(
             "## Batches\n\n{} batch{}, the largest of {} rows: half of them took {p50:.0} ms at most, nine of ten {p90:.0} ms, the longest {max:.0} ms.",
             thousands(*batches),
@@ -119,7 +133,9 @@ impl Report {
         }
         match (self.verification.is_empty(), self.state.as_str()) {
             (false, _) => {}
-            (true, "succeeded") => text.push_str("- each row was compared with what it must hold before it was written\n"),
+            (true, "succeeded") => {
+                text.push_str("- each row was compared with what it must hold before it was written\n")
+            }
             (true, _) => text.push_str("- none: the run has not come to its end\n"),
         }
         text.push_str(&format!("- ledger: {}\n", self.ledger));
@@ -136,7 +152,11 @@ impl Report {
         }
         let more = self.conflict_rows - self.conflicts.len() as i64;
         if more > 0 {
-            text.push_str(&format!("\nand {} more: `select * from pgmend.conflict where run_id = '{}'`\n", thousands(more), self.run_id));
+            text.push_str(&format!(
+                "\nand {} more: `select * from pgmend.conflict where run_id = '{}'`\n",
+                thousands(more),
+                self.run_id
+            ));
         }
         text
     }
@@ -166,7 +186,8 @@ impl Report {
         for (table, bytes) in &self.images {
             match bytes {
                 Some(_) => text.push_str(&format!("\nImages: `select * from {table}`\n")),
-                None => text.push_str(&format!("\nImages: {table} is pruned; `pgmend trace` still tells which rows it held\n")),
+                None => text
+                    .push_str(&format!("\nImages: {table} is pruned; `pgmend trace` still tells which rows it held\n")),
             }
         }
         text

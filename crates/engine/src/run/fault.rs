@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, in the order that a run passes them.
-pub const POINTS: [&str; 6] = ["run_started", "lease_taken", "batch_applied", "batch_committed", "before_finish", "after_finish"];
+pub const POINTS: [&str; 6] =
+    ["run_started", "lease_taken", "batch_applied", "batch_committed", "before_finish", "after_finish"];
 
 static PASSED: AtomicU64 = AtomicU64::new(0);
 

@@ -71,7 +71,10 @@ impl Worker<'_, '_> {
             let changed = self.at.changed_rows;
             end.verification.push(format!("{images} images, {changed} rows changed by the checkpoints: {verdict}"));
             if images != changed {
-                return Err(PgError::corrupt(format!("run {} has {images} images for {changed} changed rows", self.run_id())));
+                return Err(PgError::corrupt(format!(
+                    "run {} has {images} images for {changed} changed rows",
+                    self.run_id()
+                )));
             }
         }
         let (residual, later) = match &self.plan.sql {
@@ -95,7 +98,12 @@ impl Worker<'_, '_> {
         Ok(end)
     }
 
-    async fn count_residual(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, residual: &Residual, end: &mut End) -> Result<(), PgError> {
+    async fn count_residual(
+        &self,
+        tx: &pgmend_pg::readtx::ReadTx<'_>,
+        residual: &Residual,
+        end: &mut End,
+    ) -> Result<(), PgError> {
         let counted = match tx.attempt("count what is left", &residual.matching, vec![]).await {
             Ok(counted) => counted,
             Err(error) if error.is_transient() => return Err(error),
@@ -112,7 +120,9 @@ impl Worker<'_, '_> {
             end.verification.push("0 rows are left to change".into());
             return Ok(());
         }
-        let Some(not_imaged) = residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some()) else {
+        let Some(not_imaged) =
+            residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some())
+        else {
             end.residual_rows = Some(matching);
             end.verification.push(format!("{matching} rows match the statement"));
             return Ok(());

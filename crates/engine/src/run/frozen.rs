@@ -87,7 +87,8 @@ impl Worker<'_, '_> {
             change_set.relation.sql(),
             number + 4,
         );
-        let own = [self.run_id().to_string(), (self.at.batch_no + 1).to_string(), reason.to_owned(), (lower + 1).to_string()];
+        let own =
+            [self.run_id().to_string(), (self.at.batch_no + 1).to_string(), reason.to_owned(), (lower + 1).to_string()];
         let statement = Statement { doing: "record a conflict", sql, params: self.params_with(own) };
         let began = Instant::now();
         let tx = self.begin(lower + 1, vec![statement]).await?;
@@ -101,13 +102,15 @@ impl Worker<'_, '_> {
         ordinal.ok_or_else(|| PgError::corrupt("a frozen run's cursor is no number"))
     }
 
-    async fn open(&self, lower: i64, upper: i64, apply: &[Apply], conflicts: Option<&str>) -> Result<FencedTx<'_>, PgError> {
-        let own = vec![
-            (self.at.batch_no + 1).to_string(),
-            lower.to_string(),
-            upper.to_string(),
-            self.run_id().to_string(),
-        ];
+    async fn open(
+        &self,
+        lower: i64,
+        upper: i64,
+        apply: &[Apply],
+        conflicts: Option<&str>,
+    ) -> Result<FencedTx<'_>, PgError> {
+        let own =
+            vec![(self.at.batch_no + 1).to_string(), lower.to_string(), upper.to_string(), self.run_id().to_string()];
         let statement = |doing: &'static str, sql: &str| Statement {
             doing,
             sql: self.with_images(sql),

@@ -66,7 +66,10 @@ impl Engine {
         match fingerprint? {
             None => differences.push(format!("table {} is gone", plan.target)),
             Some(fingerprint) if fingerprint != plan.fingerprint => {
-                differences.push(format!("the definition of {} (columns, indexes, constraints, triggers) has changed", plan.target));
+                differences.push(format!(
+                    "the definition of {} (columns, indexes, constraints, triggers) has changed",
+                    plan.target
+                ));
             }
             Some(_) => {}
         }
@@ -90,7 +93,8 @@ impl Engine {
             "the plan is for database {} of cluster {}, this is {} of {}",
             then.database, then.system_identifier, now.database, now.system_identifier
         );
-        Err(Refusal::new(Code::WrongServer, message, "connect to the database that was planned for, or plan again").into())
+        Err(Refusal::new(Code::WrongServer, message, "connect to the database that was planned for, or plan again")
+            .into())
     }
 }
 
@@ -118,7 +122,8 @@ pub fn refuse_unexpected(plan: &Plan) -> Result<(), Error> {
         return Ok(());
     }
     let message = format!("{} rows would change, {expected} are expected", found.value);
-    Err(Refusal::new(Code::Expectation, message, "look at the plan's samples; correct the statement or the number").into())
+    Err(Refusal::new(Code::Expectation, message, "look at the plan's samples; correct the statement or the number")
+        .into())
 }
 
 /// What was reviewed is what is applied: the change set must still have the content that the plan was
@@ -130,7 +135,8 @@ pub async fn refuse_altered(session: &Session, plan: &Plan) -> Result<(), Error>
         }
         return Ok(());
     };
-    let (rows, hash) = session.change_set_content(&change_set.relation.name, freeze::hashable(&change_set.layout)).await?;
+    let (rows, hash) =
+        session.change_set_content(&change_set.relation.name, freeze::hashable(&change_set.layout)).await?;
     if rows == change_set.rows && hash == change_set.content_hash {
         return Ok(());
     }

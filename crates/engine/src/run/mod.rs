@@ -47,7 +47,12 @@ impl Engine {
     }
 
     /// Runs a stored plan to its end, or resumes the run that uses it.
-    pub async fn run_plan(&mut self, plan_id: &str, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+    pub async fn run_plan(
+        &mut self,
+        plan_id: &str,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
         let plan = self.load_plan(plan_id).await?.plan;
@@ -55,7 +60,12 @@ impl Engine {
         if let Some(run) = stored.run {
             let run = self.one_run(&run.to_string()).await?;
             if run.state.ended() {
-                let message = format!("plan {} has been used by run {}, which has {}", plan.plan_id, run.run_id, run.state.name());
+                let message = format!(
+                    "plan {} has been used by run {}, which has {}",
+                    plan.plan_id,
+                    run.run_id,
+                    run.state.name()
+                );
                 return Err(Refusal::new(Code::ConsumedPlan, message, "plan again").into());
             }
             return self.drive(run, options, observer, true).await;
@@ -81,14 +91,20 @@ impl Engine {
     }
 
     /// Starts the run of a plan that passed the gate.
-    pub(crate) async fn start(&mut self, plan: Plan, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
+    pub(crate) async fn start(
+        &mut self,
+        plan: Plan,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<Outcome, Error> {
         gate::refuse_unexpected(&plan)?;
         gate::refuse_altered(&self.session, &plan).await?;
         let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
         let client = crate::engine::client();
         let instant = self.session.surroundings().await?.now;
         let upper_bound = self.greatest_key(&plan).await?;
-        let image_table = plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
+        let image_table =
+            plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
         let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again });
         let started = self
             .session
@@ -128,7 +144,13 @@ impl Engine {
     }
 
     /// Takes the lease and applies batch after batch.
-    async fn drive(&mut self, run: StoredRun, options: &RunOptions, observer: &mut Observer, resumed: bool) -> Result<Outcome, Error> {
+    async fn drive(
+        &mut self,
+        run: StoredRun,
+        options: &RunOptions,
+        observer: &mut Observer,
+        resumed: bool,
+    ) -> Result<Outcome, Error> {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&plan)?;
         let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;

@@ -37,7 +37,10 @@ pub async fn take(session: &Session, run: RunId, seconds: u64, observer: &mut Ob
                         "run {run} is being driven by {holder}: {} rows changed in {} batches so far",
                         at.changed_rows, at.batch_no
                     );
-                    let help = format!("watch it: pgmend status {}; when its lease runs out, the same command goes on", run.short());
+                    let help = format!(
+                        "watch it: pgmend status {}; when its lease runs out, the same command goes on",
+                        run.short()
+                    );
                     return Err(Refusal::new(Code::LeaseHeld, message, help).into());
                 }
                 seen = Some((left_s, Instant::now()));
@@ -69,7 +72,8 @@ struct Shared {
 impl Heartbeat {
     /// Starts the heartbeat of a lease just taken.
     pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64) -> Self {
-        let shared = Arc::new(Shared { begun: Instant::now(), sent_ms: AtomicU64::new(0), lost: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { begun: Instant::now(), sent_ms: AtomicU64::new(0), lost: AtomicBool::new(false) });
         let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared)));
         Self { task, shared, trust: Duration::from_secs(seconds) * 2 / 3 }
     }

@@ -59,7 +59,11 @@ impl Worker<'_, '_> {
             self.sizing.shrink();
         }
         let wait = backoff(self.attempt, jitter());
-        self.observer.tell(&Event::Retrying { attempt: self.attempt, wait_s: wait.as_secs_f64(), error: error.to_string() });
+        self.observer.tell(&Event::Retrying {
+            attempt: self.attempt,
+            wait_s: wait.as_secs_f64(),
+            error: error.to_string(),
+        });
         tokio::time::sleep(wait).await;
         self.reload().await?;
         Ok(None)
@@ -92,7 +96,11 @@ impl Worker<'_, '_> {
                 Err(error) if error.is_connection() && reconnects < RECONNECTS_MAX => {
                     reconnects += 1;
                     let wait = backoff(reconnects, jitter());
-                    self.observer.tell(&Event::Retrying { attempt: reconnects, wait_s: wait.as_secs_f64(), error: error.to_string() });
+                    self.observer.tell(&Event::Retrying {
+                        attempt: reconnects,
+                        wait_s: wait.as_secs_f64(),
+                        error: error.to_string(),
+                    });
                     tokio::time::sleep(wait).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -133,11 +141,15 @@ impl Worker<'_, '_> {
         }
         let place = match &self.at.cursor {
             _ if self.plan.one_transaction => None,
-            Some(cursor) if self.plan.mode == Mode::Stream => Some(format!("the first matching row after key ({})", cursor.join(", "))),
+            Some(cursor) if self.plan.mode == Mode::Stream => {
+                Some(format!("the first matching row after key ({})", cursor.join(", ")))
+            }
             None if self.plan.mode == Mode::Stream => Some("the first matching row".to_owned()),
-            Some(_) | None => self.plan.change_set.as_ref().map(|c| {
-                format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)
-            }),
+            Some(_) | None => self
+                .plan
+                .change_set
+                .as_ref()
+                .map(|c| format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)),
         };
         Ok(Some(failed(error, place)))
     }

@@ -39,7 +39,8 @@ impl Worker<'_, '_> {
             statements,
         };
         let session = self.session();
-        let tx = cancellable(session, self.observer.stop_receiver(), self.lease.begin(session, &self.scene, start)).await?;
+        let tx =
+            cancellable(session, self.observer.stop_receiver(), self.lease.begin(session, &self.scene, start)).await?;
         let affected: Vec<i64> = tx.answers().iter().map(|a| a.affected as i64).collect();
         let changed_rows = affected.last().copied().unwrap_or(0);
         let imaged_rows = separate_images.then(|| affected[0]);
@@ -63,7 +64,13 @@ impl Worker<'_, '_> {
         let next = self.bound_statement(Some(&to), &upper, self.batch_rows());
         let prefetched = tx.commit(checkpoint, next).await?;
         self.prefetched = prefetched.map(|answer| key(&answer.rows, upper.len()));
-        Ok(Step::Applied(Applied { changed_rows, skipped_rows: 0, conflict_rows: 0, took_ms: millis(began), cursor: to }))
+        Ok(Step::Applied(Applied {
+            changed_rows,
+            skipped_rows: 0,
+            conflict_rows: 0,
+            took_ms: millis(began),
+            cursor: to,
+        }))
     }
 
     /// Images and change over the range from the cursor to `to`.
@@ -95,7 +102,8 @@ impl Worker<'_, '_> {
     fn bound_statement(&self, from: Option<&[String]>, upper: &[String], rows: u32) -> Option<Statement> {
         let sql = self.sql();
         let RunSql::Stream { bound, .. } = &sql else { return None };
-        let own = std::iter::once(rows.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
+        let own =
+            std::iter::once(rows.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
         let sql = if from.is_some() { &bound.after } else { &bound.from_start };
         Some(Statement { doing: "find the next rows", sql: self.with_images(sql), params: self.params_with(own) })
     }
@@ -139,7 +147,9 @@ impl Worker<'_, '_> {
     async fn read_key(&self, statement: Statement, columns: usize) -> Result<Option<Vec<String>>, PgError> {
         let session = self.session();
         let tx = session.read(&self.scene, statement.params).await?;
-        let answer = cancellable(session, self.observer.stop_receiver(), tx.query_job(statement.doing, &statement.sql, vec![])).await;
+        let answer =
+            cancellable(session, self.observer.stop_receiver(), tx.query_job(statement.doing, &statement.sql, vec![]))
+                .await;
         tx.end().await?;
         Ok(key(&answer?.rows, columns))
     }

@@ -276,7 +276,8 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// A run that has all its rows in one batch and knows their number changes exactly as many, or none.
     pub fn refuse_other_count(&self, changed_rows: i64) -> Result<(), PgError> {
         let Some(expected) = self.plan.expect_rows else { return Ok(()) };
-        let in_one = self.plan.one_transaction || self.plan.limits.batch_rows.is_some_and(|rows| i64::from(rows) >= expected);
+        let in_one =
+            self.plan.one_transaction || self.plan.limits.batch_rows.is_some_and(|rows| i64::from(rows) >= expected);
         if !in_one || self.at.batch_no > 0 || changed_rows == expected {
             return Ok(());
         }

@@ -33,18 +33,15 @@ impl UndoColumns {
     pub async fn of(tx: &ReadTx<'_>, table: &Table, forward: &Plan, source: &Source) -> Result<Self, Error> {
         let old = &source.layout;
         let update_only = source.ops() == ['U'];
-        let restored: Vec<&ImageColumn> = old
-            .before
-            .iter()
-            .filter(|b| !update_only || old.after.iter().any(|a| a.attnum == b.attnum))
-            .collect();
+        let restored: Vec<&ImageColumn> =
+            old.before.iter().filter(|b| !update_only || old.after.iter().any(|a| a.attnum == b.attnum)).collect();
         let before = current(tx, table, forward, &old.after.iter().collect::<Vec<_>>()).await?;
         let after = current(tx, table, forward, &restored).await?;
         let key_columns = current(tx, table, forward, &old.key.iter().collect::<Vec<_>>()).await?;
         let key = key_of(table, forward, &key_columns)?;
-        let written = |k: &ImageColumn| old.after.iter().find(|a| a.attnum == k.attnum && source.change_set && update_only);
-        let key_sources: Vec<String> =
-            old.key.iter().map(|k| written(k).unwrap_or(k).image_column.clone()).collect();
+        let written =
+            |k: &ImageColumn| old.after.iter().find(|a| a.attnum == k.attnum && source.change_set && update_only);
+        let key_sources: Vec<String> = old.key.iter().map(|k| written(k).unwrap_or(k).image_column.clone()).collect();
         let unique: Vec<i16> = table
             .unique_indexes
             .iter()
@@ -69,12 +66,22 @@ impl UndoColumns {
 
     /// What must still be there, and where the images have it.
     pub fn before_sources(&self) -> Vec<(&str, Option<&str>)> {
-        self.layout.before.iter().zip(&self.before_sources).map(|(c, s)| (c.image_column.as_str(), Some(s.as_str()))).collect()
+        self.layout
+            .before
+            .iter()
+            .zip(&self.before_sources)
+            .map(|(c, s)| (c.image_column.as_str(), Some(s.as_str())))
+            .collect()
     }
 
     /// What comes back, and where the images have it.
     pub fn after_sources(&self) -> Vec<(&str, Option<&str>)> {
-        self.layout.after.iter().zip(&self.after_sources).map(|(c, s)| (c.image_column.as_str(), Some(s.as_str()))).collect()
+        self.layout
+            .after
+            .iter()
+            .zip(&self.after_sources)
+            .map(|(c, s)| (c.image_column.as_str(), Some(s.as_str())))
+            .collect()
     }
 
     /// Columns of the table and the image columns that they are restored from.
@@ -94,9 +101,21 @@ impl UndoColumns {
         let guard: Guard = columns.before.clone();
         let block = references_block(table);
         let window = Window { lower: number + 1, upper: number + 2 };
-        let applied = |columns| Applied { table, key: &self.key, change_set, columns, guard: &guard, window, block: block.as_deref() };
+        let applied = |columns| Applied {
+            table,
+            key: &self.key,
+            change_set,
+            columns,
+            guard: &guard,
+            window,
+            block: block.as_deref(),
+        };
         let exact = ops.contains(&'U') && table.triggers.iter().any(|t| t.enabled && t.row && t.before && t.on_update);
-        let images = exact.then(|| ImageLayout { before: self.layout.before.clone(), after: self.layout.before.iter().map(after_named).collect(), key: self.layout.key.clone() });
+        let images = exact.then(|| ImageLayout {
+            before: self.layout.before.clone(),
+            after: self.layout.before.iter().map(after_named).collect(),
+            key: self.layout.key.clone(),
+        });
         let statement = |op: char| match (op, &images) {
             ('U', None) => apply_update(table, &self.key, change_set, &set, &guard, window, false),
             ('U', Some(images)) => applied(&set).update_imaged(IMAGE_TABLE, number, &image_columns(images)),
@@ -104,7 +123,8 @@ impl UndoColumns {
             (_, _) => apply_insert(table, &self.key, change_set, &columns.after, window, false),
         };
         let order = ['D', 'U', 'I'];
-        let apply = order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
+        let apply =
+            order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
         let already = applied(&set).already();
         Built {
             sql: RunSql::Freeze {
@@ -140,7 +160,12 @@ fn after_named(column: &ImageColumn) -> ImageColumn {
 }
 
 /// The columns as the table has them now.
-async fn current<'t>(tx: &ReadTx<'_>, table: &'t Table, forward: &Plan, columns: &[&ImageColumn]) -> Result<Vec<&'t Column>, Error> {
+async fn current<'t>(
+    tx: &ReadTx<'_>,
+    table: &'t Table,
+    forward: &Plan,
+    columns: &[&ImageColumn],
+) -> Result<Vec<&'t Column>, Error> {
     let mut found = Vec::new();
     for old in columns {
         let Some(now) = table.columns.iter().find(|c| c.attnum == old.attnum) else {
@@ -150,7 +175,13 @@ async fn current<'t>(tx: &ReadTx<'_>, table: &'t Table, forward: &Plan, columns:
             return Err(changed(forward, format!("column `{}` is generated now", now.name)));
         }
         if !holds(tx, old, now).await? {
-            return Err(changed(forward, format!("column `{}` was {} and is {}, which may not hold the old values", now.name, old.type_sql, now.base_type.sql)));
+            return Err(changed(
+                forward,
+                format!(
+                    "column `{}` was {} and is {}, which may not hold the old values",
+                    now.name, old.type_sql, now.base_type.sql
+                ),
+            ));
         }
         found.push(now);
     }
@@ -169,7 +200,8 @@ async fn holds(tx: &ReadTx<'_>, old: &ImageColumn, now: &Column) -> Result<bool,
         // numeric is wider if both its parts are; the length of other types compares plainly.
         let (p, s) = precision_and_scale(now.base_type.typmod);
         let (p0, s0) = precision_and_scale(old.typmod);
-        let wider = if numeric { s >= s0 && p - s >= p0 - s0 } else { now.base_type.typmod >= old.typmod && old.typmod != -1 };
+        let wider =
+            if numeric { s >= s0 && p - s >= p0 - s0 } else { now.base_type.typmod >= old.typmod && old.typmod != -1 };
         return Ok(now.base_type.typmod == -1 || wider);
     }
     let sql = "select exists (select from pg_catalog.pg_cast where castsource = $1::oid and casttarget = $2::oid and castcontext = 'i')::text";

@@ -34,7 +34,12 @@ impl Source {
     /// Finds the images of a run, or says why there are none.
     pub async fn of(run: &StoredRun, forward: &Plan, session: &Session) -> Result<Self, Error> {
         let none = |why: String| -> Error {
-            Refusal::new(Code::Irreversible, format!("run {} cannot be undone: {why}", run.run_id), "restore the rows from a backup").into()
+            Refusal::new(
+                Code::Irreversible,
+                format!("run {} cannot be undone: {why}", run.run_id),
+                "restore the rows from a backup",
+            )
+            .into()
         };
         if run.pruned {
             return Err(none("its images have been pruned".into()));
@@ -46,7 +51,15 @@ impl Source {
         if let (Some(name), Some(layout)) = (&run.image_table, &forward.images.layout) {
             let relation = RelationName::new("pgmend", name);
             let ops = ops_of(forward);
-            return Ok(Self { relation, layout: layout.clone(), filter: "true".into(), order: "batch_no", ops, change_set: false, constants });
+            return Ok(Self {
+                relation,
+                layout: layout.clone(),
+                filter: "true".into(),
+                order: "batch_no",
+                ops,
+                change_set: false,
+                constants,
+            });
         }
         let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
             return Err(none(forward.reversible.1.clone()));
@@ -58,7 +71,15 @@ impl Source {
             run.run_id
         );
         let relation = change_set.relation.clone();
-        Ok(Self { relation, layout: change_set.layout.clone(), filter, order: "n", ops: ops_of(forward), change_set: true, constants })
+        Ok(Self {
+            relation,
+            layout: change_set.layout.clone(),
+            filter,
+            order: "n",
+            ops: ops_of(forward),
+            change_set: true,
+            constants,
+        })
     }
 
     /// Operations of the undo: the inverse of what the run did.
@@ -73,7 +94,14 @@ impl Source {
 
     /// The statement that turns images into the undo's change set: before is what must still be there,
     /// after is what comes back.
-    pub fn filling(&self, into: &RelationName, table: &Table, columns: &UndoColumns, predicate: Option<&str>, filter: bool) -> String {
+    pub fn filling(
+        &self,
+        into: &RelationName,
+        table: &Table,
+        columns: &UndoColumns,
+        predicate: Option<&str>,
+        filter: bool,
+    ) -> String {
         let inverse = "(case pgmend_i.op when 'D' then 'I' when 'I' then 'D' else 'U' end)::\"char\"".to_owned();
         let mut names = vec!["op".to_owned()];
         let mut values = vec![inverse];
@@ -132,7 +160,8 @@ impl Source {
     /// Reverse commit order where a restored column is unique, else the order of the key, which is the
     /// order on disk more often than not.
     fn order_clause(&self, columns: &UndoColumns) -> String {
-        let keys: Vec<String> = columns.key_sources().iter().map(|(_, s)| format!("pgmend_i.{}", quote_ident(s))).collect();
+        let keys: Vec<String> =
+            columns.key_sources().iter().map(|(_, s)| format!("pgmend_i.{}", quote_ident(s))).collect();
         if columns.reversed {
             let keys: Vec<String> = keys.iter().map(|k| format!("{k} desc")).collect();
             return format!("pgmend_i.{} desc, {}", self.order, keys.join(", "));
@@ -152,7 +181,8 @@ impl Source {
         let layout = &columns.layout;
         let all = layout.key.iter().chain(&layout.before).chain(&layout.after);
         let list: Vec<String> = all.map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
-        let sql = format!("select {} from {} as s where s.n <= {SAMPLES} order by s.n", list.join(", "), change_set.sql());
+        let sql =
+            format!("select {} from {} as s where s.n <= {SAMPLES} order by s.n", list.join(", "), change_set.sql());
         let answer = tx.query("read samples", &sql, vec![]).await?;
         let constants = self.constants.clone();
         let mask = pgmend_core::mask::Mask { show_all: show, constants, ..pgmend_core::mask::Mask::default() };
@@ -168,7 +198,11 @@ impl Source {
                 .iter()
                 .enumerate()
                 .map(|(i, c)| {
-                    let old = layout.before.iter().position(|b| b.column == c.column).and_then(|b| row.get(keys + b).cloned().flatten());
+                    let old = layout
+                        .before
+                        .iter()
+                        .position(|b| b.column == c.column)
+                        .and_then(|b| row.get(keys + b).cloned().flatten());
                     let new = row.get(keys + before + i).cloned().flatten();
                     (c.column.clone(), cell(&c.column, false, &old), cell(&c.column, false, &new))
                 })

@@ -1,7 +1,9 @@
 //! What the control plane tells: list, status, conflicts, report, trace and prune; the manual fix and the plan that
 //! a run is going to use.
 
-use pgmend::{Code, Engine, Error, Event, Job, JobFile, Mode, Observer, PlanOptions, RunOptions, RunState, UndoOptions};
+use pgmend::{
+    Code, Engine, Error, Event, Job, JobFile, Mode, Observer, PlanOptions, RunOptions, RunState, UndoOptions,
+};
 use pgmend_testkit::{Database, Server, Sql};
 
 /// A database with the control schema and a table of 100 rows.
@@ -65,7 +67,10 @@ async fn a_paused_run_says_why_and_how_to_go_on() {
     let [status] = all.as_slice() else { panic!("one unfinished run: {all:?}") };
     assert_eq!((status.summary.run_id, status.summary.changed_rows, status.batches), (paused.run_id, 30, 3));
     assert_eq!(status.reason.as_deref(), Some("stopped after 3 batches, as asked"));
-    assert_eq!(status.doing, "is paused after batch 3; 30 rows changed in 3 batches so far; nobody drives it, it can be resumed");
+    assert_eq!(
+        status.doing,
+        "is paused after batch 3; 30 rows changed in 3 batches so far; nobody drives it, it can be resumed"
+    );
     assert_eq!(status.next[0], format!("pgmend run {} --execute", paused.run_id));
     assert_eq!(status.holder, None);
 
@@ -151,7 +156,10 @@ async fn conflicts_are_listed_by_key_and_left_out_of_a_rows_story() {
     let trace = |touches: Vec<pgmend::Touch>| touches.into_iter().map(|t| (t.kind, t.columns)).collect::<Vec<_>>();
     assert_eq!(trace(stage.engine.trace("item", &["42".into()], true).await.expect("a trace")), []);
     let changed = stage.engine.trace("item", &["43".into()], false).await.expect("a trace");
-    assert_eq!(trace(changed), [("update".to_owned(), vec![("label".to_owned(), Some("old".to_owned()), Some("new".to_owned()))])]);
+    assert_eq!(
+        trace(changed),
+        [("update".to_owned(), vec![("label".to_owned(), Some("old".to_owned()), Some("new".to_owned()))])]
+    );
 
     stage.engine.prune(Some(0), true).await.expect("a prune");
     assert!(stage.engine.trace("item", &["42".into()], false).await.expect("a trace").is_empty());
@@ -198,7 +206,11 @@ async fn prune_spares_what_is_unfinished_and_what_is_being_undone() {
     let mut stage = Stage::new().await;
     let unfinished = stage.slice(&job("unfinished", "update item set code = upper(code)"), 2).await;
     stage.run(&job("relabel", RELABEL)).await;
-    stage.engine.plan(&frozen("planned", "update item set label = 'x'"), &PlanOptions::default()).await.expect("a plan");
+    stage
+        .engine
+        .plan(&frozen("planned", "update item set label = 'x'"), &PlanOptions::default())
+        .await
+        .expect("a plan");
     assert!(stage.engine.prune(None, true).await.expect("a prune").is_empty(), "nothing is older than the retention");
 
     let found = stage.engine.prune(Some(0), false).await.expect("a prune");
@@ -207,14 +219,16 @@ async fn prune_spares_what_is_unfinished_and_what_is_being_undone() {
     // An undo that has begun needs the images until it has ended.
     let undo = stage.engine.plan_undo("relabel", &UndoOptions::default()).await.expect("a plan of the undo").plan;
     let slice = RunOptions { stop_after_batches: Some(1), ..RunOptions::default() };
-    let half = stage.engine.run_plan(&undo.plan_id.to_string(), &slice, &mut Observer::silent()).await.expect("half an undo");
+    let half =
+        stage.engine.run_plan(&undo.plan_id.to_string(), &slice, &mut Observer::silent()).await.expect("half an undo");
     let spared = stage.engine.prune(Some(0), true).await.expect("a prune");
     assert!(spared.is_empty(), "{half:?} {spared:?}");
     stage.engine.resume(&half.run_id.to_string(), &mut Observer::silent()).await.expect("the rest");
 
     let dropped = stage.engine.prune(Some(0), true).await.expect("a prune");
     assert_eq!(dropped.iter().filter(|p| p.dropped).count(), 2, "{dropped:?}");
-    let (code, _) = refusal(stage.engine.undo(&half.run_id.to_string(), &UndoOptions::default(), &mut Observer::silent()).await);
+    let (code, _) =
+        refusal(stage.engine.undo(&half.run_id.to_string(), &UndoOptions::default(), &mut Observer::silent()).await);
     assert_eq!(code, Code::Irreversible);
     let rest = stage.engine.resume(&unfinished.run_id.to_string(), &mut Observer::silent()).await.expect("the rest");
     assert_eq!(rest.changed_rows, 100);
@@ -231,7 +245,11 @@ async fn a_report_holds_plan_and_outcome_side_by_side_and_masks_parameters() {
     let mut wanted = job("relabel", "update item set label = :to where id <= :most");
     wanted.file.goal = Some("labels of 2026".into());
     wanted.params = [("most", "int", "60"), ("to", "text", "secret")]
-        .map(|(name, type_sql, value)| pgmend_core::job::BoundParam { name: name.into(), type_sql: type_sql.into(), value: value.into() })
+        .map(|(name, type_sql, value)| pgmend_core::job::BoundParam {
+            name: name.into(),
+            type_sql: type_sql.into(),
+            value: value.into(),
+        })
         .to_vec();
     stage.slice(&wanted, 2).await;
     let paused = stage.engine.report("relabel").await.expect("a report");
@@ -239,11 +257,20 @@ async fn a_report_holds_plan_and_outcome_side_by_side_and_masks_parameters() {
     stage.run(&wanted).await;
 
     let report = stage.engine.report("relabel").await.expect("a report");
-    assert_eq!((report.changed_rows, report.counts.changed_rows.value, report.ledger.as_str()), (60, 60, "intact, 4 entries"));
+    assert_eq!(
+        (report.changed_rows, report.counts.changed_rows.value, report.ledger.as_str()),
+        (60, 60, "intact, 4 entries")
+    );
     let facts: Vec<&str> = report.events.iter().map(|e| e.fact.as_str()).collect();
     assert_eq!(facts, ["run started", "run paused", "run resumed", "run succeeded"]);
     let page = report.markdown();
-    for part in ["labels of 2026", "| rows changed | 60 | 60 |", "| most | int | 60 |", "pgmend undo relabel --execute", "select * from pgmend.image_"] {
+    for part in [
+        "labels of 2026",
+        "| rows changed | 60 | 60 |",
+        "| most | int | 60 |",
+        "pgmend undo relabel --execute",
+        "select * from pgmend.image_",
+    ] {
         assert!(page.contains(part), "{part} is not in:\n{page}");
     }
     assert!(!page.contains("secret"), "{page}");

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
 mod control;
+mod crash;
 mod equality;
 mod rehearse;
 mod sweep;

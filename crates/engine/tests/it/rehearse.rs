@@ -73,7 +73,10 @@ fn a_trigger_that_writes_an_audit_table_is_reported_and_nothing_stays_behind() {
         assert_eq!(plan.estimates.duration_basis, "measured by rehearsal");
         assert_eq!(shop.value("select count(*) from audit_log"), "0");
         assert_eq!(shop.value("select count(*) from users where role = 'memeber'"), "10000");
-        assert_eq!(shop.value("select count(*) from pg_class where relname like 'pgmend%' or relpersistence = 't'"), "0");
+        assert_eq!(
+            shop.value("select count(*) from pg_class where relname like 'pgmend%' or relpersistence = 't'"),
+            "0"
+        );
     }
 }
 
@@ -120,9 +123,8 @@ fn a_row_that_a_constraint_rejects_is_a_warning_and_the_plan_is_still_made() {
 
 #[test]
 fn a_constraint_that_is_checked_at_commit_is_checked_in_the_rehearsal() {
-    let schema = format!(
-        "{USERS};;alter table users add referrer bigint references users deferrable initially deferred"
-    );
+    let schema =
+        format!("{USERS};;alter table users add referrer bigint references users deferrable initially deferred");
     let shop = Shop::new("rehearse_deferred", &schema);
     let plan = shop.plan("update users set referrer = 1000000 where role = 'memeber'", None, 1);
     let failed = messages(&plan, "rehearsal_failed");
@@ -172,11 +174,18 @@ fn a_function_in_an_untrusted_language_is_not_rehearsed() {
 
 #[test]
 fn a_table_smaller_than_a_batch_is_rehearsed() {
-    let shop = Shop::new("rehearse_small", "create table t (a int, b text, n int, primary key (a, b));;insert into t select i, 'x', 0 from generate_series(1, 3) i");
+    let shop = Shop::new(
+        "rehearse_small",
+        "create table t (a int, b text, n int, primary key (a, b));;insert into t select i, 'x', 0 from generate_series(1, 3) i",
+    );
     for mode in [Mode::Stream, Mode::Freeze] {
         let plan = shop.plan("update t set n = 1", Some(mode), 4);
         let rehearsal = plan.rehearsal.expect("it was rehearsed");
-        assert!(!rehearsal.batches.is_empty() && rehearsal.batches.iter().all(|b| b.rows > 0), "{mode:?}: {:?}", plan.findings);
+        assert!(
+            !rehearsal.batches.is_empty() && rehearsal.batches.iter().all(|b| b.rows > 0),
+            "{mode:?}: {:?}",
+            plan.findings
+        );
     }
 }
 
@@ -187,7 +196,8 @@ fn the_predicted_duration_is_printed_beside_the_actual_one() {
         let shop = Shop::new("rehearse_duration", USERS);
         let mut job = Job::from_statement("duration", "update users set n = n + 1");
         job.file.mode = Some(mode);
-        let options = RunOptions { plan: PlanOptions { rehearse: 4, ..PlanOptions::default() }, ..RunOptions::default() };
+        let options =
+            RunOptions { plan: PlanOptions { rehearse: 4, ..PlanOptions::default() }, ..RunOptions::default() };
         let (low, high, actual) = on_runtime(async {
             let mut engine = Engine::connect(Some(&shop.database.url())).await.expect("the engine connects");
             engine.init().await.expect("the control schema is installed");

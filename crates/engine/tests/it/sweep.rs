@@ -27,7 +27,8 @@ async fn a_sweep_takes_rows_that_started_to_match_behind_the_cursor_but_no_row_t
     let paused = engine.run(&job, &slice, &mut Observer::silent()).await.expect("a first slice");
     assert_eq!(paused.changed_rows, 20);
     // Row 1 starts to match behind the cursor; row 2 has an image and is changed back by somebody.
-    sql.run("update users set role = 'admin' where id in (1, 2); insert into users values (1000, 'admin')").expect("a writer");
+    sql.run("update users set role = 'admin' where id in (1, 2); insert into users values (1000, 'admin')")
+        .expect("a writer");
 
     let done = engine.run(&job, &RunOptions::default(), &mut Observer::silent()).await.expect("the rest");
     assert_eq!(done.state, RunState::Succeeded);
@@ -35,7 +36,8 @@ async fn a_sweep_takes_rows_that_started_to_match_behind_the_cursor_but_no_row_t
     assert_eq!(done.arrived_later_rows, Some(1));
     let roles = "select id::text, role from users where id in (1, 2, 1000) order by users.id";
     let left = sql.run(roles).expect("the rows");
-    let left: Vec<(&str, &str)> = left.iter().map(|r| (r[0].as_deref().unwrap_or(""), r[1].as_deref().unwrap_or(""))).collect();
+    let left: Vec<(&str, &str)> =
+        left.iter().map(|r| (r[0].as_deref().unwrap_or(""), r[1].as_deref().unwrap_or(""))).collect();
     assert_eq!(left, [("1", "guest"), ("2", "admin"), ("1000", "admin")]);
 }
 

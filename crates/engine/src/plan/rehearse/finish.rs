@@ -6,8 +6,8 @@ use std::time::Instant;
 use pgmend_core::plan::RunSql;
 use pgmend_pg::PgError;
 
-use super::notes::{Notes, Timing, millis};
 use super::Rehearsing;
+use super::notes::{Notes, Timing, millis};
 use crate::plan::cost::Pace;
 
 /// Commits that are timed: an empty transaction that the server must flush.

@@ -81,8 +81,13 @@ impl Rehearsing<'_> {
     async fn windows(&self, tx: &ReadTx<'_>, rows: i64) -> Result<Vec<Window>, PgError> {
         let size = self.rows + self.few();
         let window = |name, lower: i64| Window { name, lower: lower.max(0), upper: (lower.max(0) + size).min(rows) };
-        let answer = tx.query("choose random rows", "select pg_catalog.random() from pg_catalog.generate_series(1, $1::text::int)", vec![self.batches.max(5).to_string()]);
-        let random = answer.await?.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()?.parse::<f64>().ok());
+        let answer = tx.query(
+            "choose random rows",
+            "select pg_catalog.random() from pg_catalog.generate_series(1, $1::text::int)",
+            vec![self.batches.max(5).to_string()],
+        );
+        let random =
+            answer.await?.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()?.parse::<f64>().ok());
         let mut random = random.map(|at| window("random", ((rows - size).max(0) as f64 * at) as i64));
         let mut windows = vec![window("first", 0), window("last", rows - size)];
         windows.extend(random.next());
@@ -157,8 +162,11 @@ impl Rehearsing<'_> {
 
     /// Rows of a window, just applied, that match the statement again.
     async fn matching(&self, tx: &ReadTx<'_>, lower: i64, upper: i64) -> Result<i64, PgError> {
-        let Some((_, _, layout)) = self.filling.as_ref().filter(|(_, _, layout)| !layout.key.is_empty()) else { return Ok(0) };
-        let columns: Vec<String> = layout.key.iter().map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
+        let Some((_, _, layout)) = self.filling.as_ref().filter(|(_, _, layout)| !layout.key.is_empty()) else {
+            return Ok(0);
+        };
+        let columns: Vec<String> =
+            layout.key.iter().map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
         let sql = format!(
             "select {} from {CHANGE_SET} as s where s.n in ($1::text::bigint, $2::text::bigint) order by s.n",
             columns.join(", ")
@@ -179,7 +187,8 @@ impl Rehearsing<'_> {
         let began = Instant::now();
         let mut changed = 0;
         for statement in apply {
-            let answer = tx.query_job("apply the change set", &self.over_temporary(&statement.sql), own.to_vec()).await?;
+            let answer =
+                tx.query_job("apply the change set", &self.over_temporary(&statement.sql), own.to_vec()).await?;
             changed += answer.affected as i64;
         }
         tx.query("check what commit would check", "set constraints all immediate", vec![]).await?;

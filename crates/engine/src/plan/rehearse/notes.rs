@@ -72,7 +72,8 @@ impl Notes {
 
     /// Takes note of an error, once.
     pub fn failed(&mut self, place: &str, error: &PgError) {
-        if !self.failures.iter().any(|(_, sqlstate, message)| *sqlstate == error.sqlstate && *message == error.message) {
+        if !self.failures.iter().any(|(_, sqlstate, message)| *sqlstate == error.sqlstate && *message == error.message)
+        {
             self.failures.push((place.to_owned(), error.sqlstate.clone(), error.message.clone()));
         }
     }
@@ -131,7 +132,11 @@ impl Notes {
         let versions: i64 = rehearsal.touched.iter().map(|t| t.inserted_rows + t.updated_rows).sum();
         let dead = (versions > 0).then(|| {
             let message = format!("the rehearsal was rolled back; it left about {versions} dead row versions behind");
-            Finding::note("rehearsal_rolled_back", message, format!("autovacuum removes them; or type: vacuum {}", target.sql()))
+            Finding::note(
+                "rehearsal_rolled_back",
+                message,
+                format!("autovacuum removes them; or type: vacuum {}", target.sql()),
+            )
         });
         failures.chain(touched).chain(sequences).chain(dead).collect()
     }
@@ -145,8 +150,13 @@ pub(super) fn millis(since: Instant) -> f64 {
 fn failure(place: &str, sqlstate: &str, message: &str) -> Finding {
     let (what, help) = match sqlstate {
         "55P03" => ("could not be rehearsed", "another session holds a lock on these rows; the run would retry"),
-        "40001" | "40P01" => ("could not be rehearsed", "another session changed these rows at the same time; the run would retry"),
-        "57014" => ("could not be rehearsed", "it took longer than its timeout: choose smaller batches (--batch-rows) or a longer statement_timeout_ms"),
+        "40001" | "40P01" => {
+            ("could not be rehearsed", "another session changed these rows at the same time; the run would retry")
+        }
+        "57014" => (
+            "could not be rehearsed",
+            "it took longer than its timeout: choose smaller batches (--batch-rows) or a longer statement_timeout_ms",
+        ),
         "42501" => ("could not be rehearsed", "grant what is missing, or plan as a role that has it"),
         _ => ("failed in the rehearsal", "the run would stop here: mend these rows first, or exclude them in WHERE"),
     };

@@ -66,7 +66,11 @@ fn judge(function: &Called, outside: &mut Outside) {
     let unknown = !function.trusted && function.extension.is_empty();
     let programs = function.language != "c" && runs_programs(&function.source);
     if reaches || unknown || programs {
-        let what = if programs { "runs programs or writes files".to_owned() } else { format!("is written in {}", function.language) };
+        let what = if programs {
+            "runs programs or writes files".to_owned()
+        } else {
+            format!("is written in {}", function.language)
+        };
         let message = format!("{by}`{name}()`, which {what} and may reach outside the database");
         let help = "what it does there is not rolled back, not repeated exactly once after a crash, and not undone";
         outside.forbids.get_or_insert_with(|| format!("{by}`{name}()`, which may reach outside the database"));
@@ -74,7 +78,8 @@ fn judge(function: &Called, outside: &mut Outside) {
     }
     if function.language != "c" && notifies(&function.source) {
         let message = format!("{by}`{name}()`, which sends notifications (NOTIFY)");
-        let help = "listeners get them with each batch's commit; a rehearsal sends none, and undo does not take them back";
+        let help =
+            "listeners get them with each batch's commit; a rehearsal sends none, and undo does not take them back";
         outside.findings.push(Finding::warning("outside_effects", message, help));
     }
 }
@@ -109,7 +114,8 @@ async fn triggers(tx: &ReadTx<'_>, target: u32) -> Result<Vec<Called>, PgError> 
 
 /// Functions outside the system's own that go by these names.
 async fn functions(tx: &ReadTx<'_>, names: &[String]) -> Result<Vec<Called>, PgError> {
-    let sql = "select '', p.proname::text, p.prosrc, l.lanname::text, l.lanpltrusted::text, coalesce(e.extname::text, '')
+    let sql =
+        "select '', p.proname::text, p.prosrc, l.lanname::text, l.lanpltrusted::text, coalesce(e.extname::text, '')
                  from pg_catalog.pg_proc p
                  join pg_catalog.pg_language l on l.oid = p.prolang
                  left join pg_catalog.pg_depend d
@@ -119,7 +125,8 @@ async fn functions(tx: &ReadTx<'_>, names: &[String]) -> Result<Vec<Called>, PgE
                   and p.prorettype <> 'pg_catalog.trigger'::regtype
                   and p.proname = any ($1::text[])
                 order by 2";
-    let answer = tx.query("read the functions that triggers call", sql, vec![pgmend_pg::session::array_literal(names)]).await?;
+    let answer =
+        tx.query("read the functions that triggers call", sql, vec![pgmend_pg::session::array_literal(names)]).await?;
     Ok(answer.rows.into_iter().map(called).collect())
 }
 
@@ -143,7 +150,8 @@ async fn foreign(tx: &ReadTx<'_>, words: &BTreeSet<String>, outside: &mut Outsid
         let mut cells = row.into_iter().map(Option::unwrap_or_default);
         let (table, server) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
         let message = format!("a trigger names foreign table `{table}` of server {server}");
-        let help = "the other server commits by itself: a crash in between leaves the two apart, and undo does not reach it";
+        let help =
+            "the other server commits by itself: a crash in between leaves the two apart, and undo does not reach it";
         outside.findings.push(Finding::warning("outside_effects", message, help));
     }
     Ok(())

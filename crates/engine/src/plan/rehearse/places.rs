@@ -10,8 +10,8 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::Range;
 
 use super::Rehearsing;
-use crate::error::Error;
 use super::notes::millis;
+use crate::error::Error;
 
 /// Windows in which matches are counted.
 const WINDOWS: usize = 6;
@@ -63,7 +63,8 @@ impl Rehearsing<'_> {
         let is_densest = |w: &&Counted| densest.is_some_and(|d| d.after == w.after);
         let full = windows.iter().filter(|w| w.matches > 0 && !is_densest(w)).map(|w| &w.after);
         let uncounted = starts.iter().skip(WINDOWS);
-        let mut random = full.chain(uncounted).map(|key| Place { name: "random", after: Some(key.clone()), to_end: false });
+        let mut random =
+            full.chain(uncounted).map(|key| Place { name: "random", after: Some(key.clone()), to_end: false });
         let mut list = vec![Place { name: "first", after: None, to_end: false }];
         list.extend(match self.last(tx, &upper).await? {
             Some(place) => Some(place),
@@ -78,7 +79,8 @@ impl Rehearsing<'_> {
     /// Keys of rows from random pages.
     async fn random_keys(&self, tx: &ReadTx<'_>) -> Result<Vec<Vec<String>>, Error> {
         let (table, key) = (&self.bound.table, self.bound.key()?);
-        let columns: Vec<String> = table.key_columns(key).map(|c| format!("t.{}::text", quote_ident(&c.name))).collect();
+        let columns: Vec<String> =
+            table.key_columns(key).map(|c| format!("t.{}::text", quote_ident(&c.name))).collect();
         let wanted = WINDOWS + self.batches as usize;
         let mut percent = 100.0 * SAMPLE_ROWS / (self.plan.counts.scanned_rows.value.max(1) as f64);
         loop {
@@ -97,15 +99,23 @@ impl Rehearsing<'_> {
     }
 
     /// Counts the matches in a window after each key, and times it.
-    async fn count_windows(&self, tx: &ReadTx<'_>, starts: &[Vec<String>], upper: &[String]) -> Result<(Vec<Counted>, f64), Error> {
+    async fn count_windows(
+        &self,
+        tx: &ReadTx<'_>,
+        starts: &[Vec<String>],
+        upper: &[String],
+    ) -> Result<(Vec<Counted>, f64), Error> {
         let RunSql::Stream { window, .. } = &self.plan.sql else { return Ok((Vec::new(), 0.0)) };
         let mut windows = Vec::new();
         let (mut rows, mut took_ms) = (0, 0.0);
         for start in starts.iter().take(WINDOWS) {
-            let own: Vec<String> =
-                std::iter::once(WINDOW_ROWS.to_string()).chain(upper.iter().cloned()).chain(start.iter().cloned()).collect();
+            let own: Vec<String> = std::iter::once(WINDOW_ROWS.to_string())
+                .chain(upper.iter().cloned())
+                .chain(start.iter().cloned())
+                .collect();
             let end = tx.query_job("find the end of a window", &window.after, own).await?;
-            let Some(end) = end.rows.first().map(|r| r.iter().take(upper.len()).flatten().cloned().collect::<Vec<_>>()) else {
+            let Some(end) = end.rows.first().map(|r| r.iter().take(upper.len()).flatten().cloned().collect::<Vec<_>>())
+            else {
                 continue;
             };
             // An empty range takes as long to plan, and scans nothing.
@@ -167,7 +177,12 @@ impl Rehearsing<'_> {
             let columns = table.key_columns(key).map(|c| format!("t.{}{suffix}", quote_ident(&c.name)));
             columns.collect::<Vec<_>>().join(", ")
         };
-        let sql = format!("select {} from {} as t order by {} offset $1::text::bigint limit 1", list("::text"), table.name.sql(), list(" desc"));
+        let sql = format!(
+            "select {} from {} as t order by {} offset $1::text::bigint limit 1",
+            list("::text"),
+            table.name.sql(),
+            list(" desc")
+        );
         let answer = tx.query("find the last rows", &sql, vec![distance.to_string()]).await?;
         Ok(answer.rows.into_iter().next().map(|row| row.into_iter().flatten().collect()))
     }
@@ -179,7 +194,9 @@ impl Rehearsing<'_> {
         let upper = rewriter.first_param() + 1;
         let range = Range { lower: after.map(|_| upper + to.len()), upper: Some(upper) };
         let sql = rewriter.count(range)?;
-        let own = std::iter::once("0").chain(to.iter().map(String::as_str)).chain(after.unwrap_or(&[]).iter().map(String::as_str));
+        let own = std::iter::once("0")
+            .chain(to.iter().map(String::as_str))
+            .chain(after.unwrap_or(&[]).iter().map(String::as_str));
         let answer = tx.query_job("count matches in a range", &sql, own.map(str::to_owned).collect()).await?;
         let row = answer.rows.into_iter().next().unwrap_or_default();
         let cell = |i: usize| row.get(i).cloned().flatten().and_then(|n| n.parse().ok());
@@ -187,12 +204,18 @@ impl Rehearsing<'_> {
     }
 
     /// Rows of any kind in a range of keys; `None` if that cannot be counted in time.
-    pub(super) async fn scanned(&self, tx: &ReadTx<'_>, after: Option<&[String]>, to: &[String]) -> Result<Option<i64>, PgError> {
+    pub(super) async fn scanned(
+        &self,
+        tx: &ReadTx<'_>,
+        after: Option<&[String]>,
+        to: &[String],
+    ) -> Result<Option<i64>, PgError> {
         let table = &self.bound.table;
         let Some(key) = &self.bound.key else { return Ok(None) };
         let columns: Vec<String> = table.key_columns(key).map(|c| format!("t.{}", quote_ident(&c.name))).collect();
         let values = |from: usize| {
-            let values = table.key_columns(key).enumerate().map(|(i, c)| format!("${}::text::{}", from + i, c.base_type.sql));
+            let values =
+                table.key_columns(key).enumerate().map(|(i, c)| format!("${}::text::{}", from + i, c.base_type.sql));
             values.collect::<Vec<_>>().join(", ")
         };
         let first = self.params.len() + 1;

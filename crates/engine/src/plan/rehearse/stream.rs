@@ -58,7 +58,13 @@ impl Rehearsing<'_> {
 
     /// One transaction at one place; tells whether there was something to try. An error of the change is noted; a
     /// lost connection ends the rehearsal.
-    async fn at_place(&self, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<bool, PgError> {
+    async fn at_place(
+        &self,
+        place: &Place,
+        places: &Places,
+        notes: &mut Notes,
+        warm_up: bool,
+    ) -> Result<bool, PgError> {
         let tx = self.session.freeze(&self.scene, self.params.clone()).await?;
         let tried = self.try_batches(&tx.read, place, places, notes, warm_up).await;
         let found_rows = match tried {
@@ -74,7 +80,14 @@ impl Rehearsing<'_> {
     }
 
     /// A small batch, then one of full size behind it.
-    async fn try_batches(&self, tx: &ReadTx<'_>, place: &Place, places: &Places, notes: &mut Notes, warm_up: bool) -> Result<bool, PgError> {
+    async fn try_batches(
+        &self,
+        tx: &ReadTx<'_>,
+        place: &Place,
+        places: &Places,
+        notes: &mut Notes,
+        warm_up: bool,
+    ) -> Result<bool, PgError> {
         self.create_images(tx).await?;
         let Some(few) = self.batch(tx, 1, place.after.as_deref(), &places.upper, Some(self.few())).await? else {
             return Ok(false);
@@ -96,22 +109,35 @@ impl Rehearsing<'_> {
         let scanned_rows = self.scanned(tx, Some(&few.to), &full.to).await?;
         let again = self.count(tx, Some(&few.to), &full.to).await.unwrap_or(0);
         notes.matches_again |= again * 2 > full.rows;
-        notes.batch(place.name, Timing { few: (few.rows, few.took_ms), full: (full.rows, full.took_ms), scanned_rows, wal_bytes });
+        notes.batch(
+            place.name,
+            Timing { few: (few.rows, few.took_ms), full: (full.rows, full.took_ms), scanned_rows, wal_bytes },
+        );
         Ok(true)
     }
 
     /// One batch as the run makes it: bound, images, change; `rows` of `None` means to the end. What would be
     /// checked at its commit is checked at once.
-    async fn batch(&self, tx: &ReadTx<'_>, number: u32, after: Option<&[String]>, upper: &[String], rows: Option<i64>) -> Result<Option<Applied>, PgError> {
+    async fn batch(
+        &self,
+        tx: &ReadTx<'_>,
+        number: u32,
+        after: Option<&[String]>,
+        upper: &[String],
+        rows: Option<i64>,
+    ) -> Result<Option<Applied>, PgError> {
         let RunSql::Stream { bound, image, change, .. } = &self.plan.sql else { return Ok(None) };
-        let of = |ranged: &Ranged| self.over_temporary(if after.is_some() { &ranged.after } else { &ranged.from_start });
+        let of =
+            |ranged: &Ranged| self.over_temporary(if after.is_some() { &ranged.after } else { &ranged.from_start });
         let own = |number: String, to: &[String]| -> Vec<String> {
             std::iter::once(number).chain(to.iter().cloned()).chain(after.unwrap_or(&[]).iter().cloned()).collect()
         };
         let began = Instant::now();
         let wanted = rows.unwrap_or(i64::MAX).to_string();
         let found = tx.query_job("find the next rows", &of(bound), own(wanted, upper)).await?;
-        let Some(to) = found.rows.first().map(|row| row.iter().take(upper.len()).flatten().cloned().collect::<Vec<_>>()) else {
+        let Some(to) =
+            found.rows.first().map(|row| row.iter().take(upper.len()).flatten().cloned().collect::<Vec<_>>())
+        else {
             return Ok(None);
         };
         if let Some(image) = image {

@@ -49,11 +49,18 @@ async fn attempt(copy: &Copy, case: &Case, batch_rows: u32, expected: Option<&Co
         (Expect::Equal, ran) => ran.map_err(|e| format!("{e}"))?,
     };
     if outcome.state != RunState::Succeeded {
-        return Err(format!("the run ended as {:?} after plan {:?} ({})", outcome.state, planned.plan.mode, planned.plan.mode_reason));
+        return Err(format!(
+            "the run ended as {:?} after plan {:?} ({})",
+            outcome.state, planned.plan.mode, planned.plan.mode_reason
+        ));
     }
     if let Some(expected) = expected {
         let contents = copy.contents(&[], case.compare)?;
-        same(&format!("not as the plain statement ({:?}: {})", planned.plan.mode, planned.plan.mode_reason), expected, &contents)?;
+        same(
+            &format!("not as the plain statement ({:?}: {})", planned.plan.mode, planned.plan.mode_reason),
+            expected,
+            &contents,
+        )?;
     }
     agreed(copy, case, batch_rows, &planned, &outcome)?;
     let changed = copy.contents(only, &[])?;
@@ -80,7 +87,10 @@ fn refused(code: Code, ran: Result<(Planned, Outcome), Error>) -> Result<(), Str
         Err(other) => Err(format!("was to be refused with {code} but: {other}")),
         Ok((planned, outcome)) => {
             let plan = planned.plan;
-            Err(format!("was to be refused with {code} but was accepted ({:?}: {}) and {:?}", plan.mode, plan.mode_reason, outcome.state))
+            Err(format!(
+                "was to be refused with {code} but was accepted ({:?}: {}) and {:?}",
+                plan.mode, plan.mode_reason, outcome.state
+            ))
         }
     }
 }
@@ -125,7 +135,14 @@ fn agreed(copy: &Copy, case: &Case, batch_rows: u32, planned: &Planned, outcome:
     Ok(())
 }
 
-async fn undo(copy: &Copy, case: &Case, planned: &Planned, outcome: &Outcome, only: &[&str], before: &Contents) -> Result<(), String> {
+async fn undo(
+    copy: &Copy,
+    case: &Case,
+    planned: &Planned,
+    outcome: &Outcome,
+    only: &[&str],
+    before: &Contents,
+) -> Result<(), String> {
     let mut engine = copy.engine(&case.options()).await?;
     let run = outcome.run_id.to_string();
     let undone = Box::pin(engine.undo(&run, &UndoOptions::default(), &mut Observer::silent())).await;

@@ -81,11 +81,6 @@ impl Copy {
         Ok(())
     }
 
-    /// The URL, for loading a sample.
-    pub fn url(&self) -> String {
-        self.database.url()
-    }
-
     /// Everything in the user's tables, or in these alone, or what these queries give.
     pub fn contents(&self, tables: &[&str], queries: &[&str]) -> Result<Contents, String> {
         let mut sql = self.sql()?;
@@ -95,7 +90,10 @@ impl Copy {
             for table in sql.run(TABLES).map_err(text)?.into_iter().flatten().flatten() {
                 let wanted = tables.is_empty() || tables.iter().any(|t| table == *t || table == format!("public.{t}"));
                 if wanted {
-                    all.push((table.clone(), format!("select t::text from only {table} as t order by t::text collate \"C\"")));
+                    all.push((
+                        table.clone(),
+                        format!("select t::text from only {table} as t order by t::text collate \"C\""),
+                    ));
                 }
             }
         } else {

@@ -28,10 +28,27 @@ fn forms() -> Vec<Case> {
         case("delete_alias", SHOP, "delete from client as c where c.name is null or c.id = 7"),
         case("delete_using", SHOP, "delete from bought b using client c where c.id = b.client_id and c.vip").streamed(),
         case("delete_using_several_matches", SHOP, "delete from client c using bought b where c.id = b.client_id"),
-        case("delete_using_two", SHOP, "delete from bought b using client c join generate_series(1, 3) g on g = c.id where c.id = b.client_id"),
-        case("delete_using_values", SHOP, "delete from bought using (values (1), (2), (2), (99)) v(id) where v.id = bought.id"),
-        case("delete_exists", SHOP, "delete from client where not exists (select from bought where client_id = client.id)").streamed(),
-        case("delete_cte", SHOP, "with gone as (select client_id from bought group by 1 having sum(total) > 40) delete from client where id in (select * from gone)"),
+        case(
+            "delete_using_two",
+            SHOP,
+            "delete from bought b using client c join generate_series(1, 3) g on g = c.id where c.id = b.client_id",
+        ),
+        case(
+            "delete_using_values",
+            SHOP,
+            "delete from bought using (values (1), (2), (2), (99)) v(id) where v.id = bought.id",
+        ),
+        case(
+            "delete_exists",
+            SHOP,
+            "delete from client where not exists (select from bought where client_id = client.id)",
+        )
+        .streamed(),
+        case(
+            "delete_cte",
+            SHOP,
+            "with gone as (select client_id from bought group by 1 having sum(total) > 40) delete from client where id in (select * from gone)",
+        ),
         case("delete_returning", SHOP, "delete from bought where id < 4 returning *"),
         case("delete_nothing", SHOP, "delete from bought where false"),
         case("delete_identity_comes_back_h11", SHOP, "delete from client where id in (2, 4, 8)"),

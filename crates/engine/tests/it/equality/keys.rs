@@ -14,12 +14,30 @@ macro_rules! keyed {
         [
             case(
                 concat!("key_", $name, "_h4"),
-                concat!($before, "create table k (id ", $type, " primary key, v int, w text); insert into k select x::", $type, ", 1, 'w' from unnest(array[", $values, "]::text[]) x"),
+                concat!(
+                    $before,
+                    "create table k (id ",
+                    $type,
+                    " primary key, v int, w text); insert into k select x::",
+                    $type,
+                    ", 1, 'w' from unnest(array[",
+                    $values,
+                    "]::text[]) x"
+                ),
                 "update k set v = v + 1, w = id::text",
             ),
             case(
                 concat!("key_", $name, "_deleted_h4"),
-                concat!($before, "create table k (id ", $type, " primary key, v int, w text); insert into k select x::", $type, ", row_number() over (order by x), 'w' from unnest(array[", $values, "]::text[]) x"),
+                concat!(
+                    $before,
+                    "create table k (id ",
+                    $type,
+                    " primary key, v int, w text); insert into k select x::",
+                    $type,
+                    ", row_number() over (order by x), 'w' from unnest(array[",
+                    $values,
+                    "]::text[]) x"
+                ),
                 "delete from k where v % 2 = 1",
             ),
         ]
@@ -75,12 +93,26 @@ macro_rules! collated {
         [
             case(
                 concat!("collation_", $name, "_h4"),
-                concat!($before, "create table k (id text collate ", $collation, " primary key, v int); insert into k select x, length(x) from unnest(array[", $values, "]) x"),
+                concat!(
+                    $before,
+                    "create table k (id text collate ",
+                    $collation,
+                    " primary key, v int); insert into k select x, length(x) from unnest(array[",
+                    $values,
+                    "]) x"
+                ),
                 "update k set v = v + 1",
             ),
             case(
                 concat!("collation_", $name, "_deleted_h4"),
-                concat!($before, "create table k (id text collate ", $collation, " primary key, v int); insert into k select x, length(x) from unnest(array[", $values, "]) x"),
+                concat!(
+                    $before,
+                    "create table k (id text collate ",
+                    $collation,
+                    " primary key, v int); insert into k select x, length(x) from unnest(array[",
+                    $values,
+                    "]) x"
+                ),
                 "delete from k where id < 'm' or v = 0",
             ),
         ]
@@ -90,12 +122,37 @@ macro_rules! collated {
 fn collations() -> Vec<Case> {
     let collated: Vec<Case> = [
         collated!("c", "", "\"C\"", "'','10','9','B','_x','a','z','É','😀',E'\\t',' '"),
-        collated!("default", "", "\"default\"", "'','10','9','B','_x','a','z','É','a''b','a\"b','a\\\\b','{a,b}','NULL'"),
+        collated!(
+            "default",
+            "",
+            "\"default\"",
+            "'','10','9','B','_x','a','z','É','a''b','a\"b','a\\\\b','{a,b}','NULL'"
+        ),
         collated!("icu", "", "\"und-x-icu\"", "'','10','9','B','_x','a','A','z','É','é','co-op','coop'"),
-        collated!("icu_numeric", "create collation num (provider = icu, locale = 'en-u-kn-true');", "num", "'a10','a9','a09','A9'"),
-        collated!("icu_upper_first", "create collation uf (provider = icu, locale = 'und-u-kf-upper');", "uf", "'a','A','b','B','aB','Ab'"),
-        collated!("nondeterministic", "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);", "ci", "'Ab','aC','b','É','zz','_'"),
-        collated!("nondeterministic_accents", "create collation ai (provider = icu, locale = 'und-u-ks-level1-kc-true', deterministic = false);", "ai", "'Resume','other','zebra','Zebre'"),
+        collated!(
+            "icu_numeric",
+            "create collation num (provider = icu, locale = 'en-u-kn-true');",
+            "num",
+            "'a10','a9','a09','A9'"
+        ),
+        collated!(
+            "icu_upper_first",
+            "create collation uf (provider = icu, locale = 'und-u-kf-upper');",
+            "uf",
+            "'a','A','b','B','aB','Ab'"
+        ),
+        collated!(
+            "nondeterministic",
+            "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);",
+            "ci",
+            "'Ab','aC','b','É','zz','_'"
+        ),
+        collated!(
+            "nondeterministic_accents",
+            "create collation ai (provider = icu, locale = 'und-u-ks-level1-kc-true', deterministic = false);",
+            "ai",
+            "'Resume','other','zebra','Zebre'"
+        ),
     ]
     .into_iter()
     .flatten()

@@ -5,7 +5,8 @@ use pgmend::Code;
 use super::case::{Case, case};
 use super::trial::try_all;
 
-const ITEM: &str = "create table item (id int primary key, name text, price numeric(10,2), done bool not null default false,
+const ITEM: &str =
+    "create table item (id int primary key, name text, price numeric(10,2), done bool not null default false,
         n int default 7, tags text[] default '{a,b,c}');
     insert into item select i, 'item ' || i, i * 1.5, i % 3 = 0, nullif(i % 4, 0) from generate_series(1, 10) i;
     create table price (item_id int, list text, price numeric(10,2), unique (item_id, list));
@@ -31,11 +32,23 @@ fn plain_forms() -> Vec<Case> {
         case("several_columns", ITEM, "update item set name = name || '!', price = price * 2, n = null where not done"),
         case("swap_of_two_columns", ITEM, "update item set n = id, name = n::text, price = n where n is not null"),
         case("or_in_where_h7", ITEM, "update item set n = 99 where id = 2 or id = 7 or done"),
-        case("comments_and_strings_h7", ITEM, "update /* ; where */ item set name = 'a;b -- c $$ :x where' || E'\\'\\n' -- end\n where name like '%;%' or id > 4"),
+        case(
+            "comments_and_strings_h7",
+            ITEM,
+            "update /* ; where */ item set name = 'a;b -- c $$ :x where' || E'\\'\\n' -- end\n where name like '%;%' or id > 4",
+        ),
         case("dollar_quotes_h7", ITEM, "update item set name = $q$it's; :n $1 returning$q$ where id in (1, 10)"),
         case("default", ITEM, "update item set n = default, tags = default, done = default where id > 5").streamed(),
-        case("casts", ITEM, "update item set price = (id::text || '.125')::numeric(6,1), n = '12'::int4, name = cast(id as varchar(1))"),
-        case("case_expression", ITEM, "update item set n = case when done then 1 when n is null then 2 else n * 10 end"),
+        case(
+            "casts",
+            ITEM,
+            "update item set price = (id::text || '.125')::numeric(6,1), n = '12'::int4, name = cast(id as varchar(1))",
+        ),
+        case(
+            "case_expression",
+            ITEM,
+            "update item set n = case when done then 1 when n is null then 2 else n * 10 end",
+        ),
         case("returning_is_left_out", ITEM, "update item set n = 3 where id = 5 returning id, n"),
         case("only", ITEM, "update only item set n = 5 where done"),
         case("star_alias", ITEM, "update item * set n = 5 where done"),
@@ -43,13 +56,33 @@ fn plain_forms() -> Vec<Case> {
         case("nothing_matches", ITEM, "update item set n = 1 where id = 4711"),
         case("all_is_right_already", ITEM, "update item set name = name where id > 2"),
         case("some_are_right_already", ITEM, "update item set n = 2 where id < 9"),
-        case("whole_row_condition_h7", ITEM, "update item i set n = 1 where i is not null and i.* is not distinct from i"),
+        case(
+            "whole_row_condition_h7",
+            ITEM,
+            "update item i set n = 1 where i is not null and i.* is not distinct from i",
+        ),
         case("is_distinct_from", ITEM, "update item set n = 0 where n is distinct from 3"),
-        case("between_and_any", ITEM, "update item set n = -1 where id between symmetric 7 and 3 and id = any ('{3,5,8}')"),
+        case(
+            "between_and_any",
+            ITEM,
+            "update item set n = -1 where id between symmetric 7 and 3 and id = any ('{3,5,8}')",
+        ),
         case("collate_in_where", ITEM, "update item set n = 4 where name > 'item 3' collate \"C\""),
-        case("schema_qualified_operator", ITEM, "update item set n = id operator(pg_catalog.*) 2 where id operator(pg_catalog.<) 4"),
+        case(
+            "schema_qualified_operator",
+            ITEM,
+            "update item set n = id operator(pg_catalog.*) 2 where id operator(pg_catalog.<) 4",
+        ),
         case("ctid_is_read", ITEM, "update item set n = 1 where ctid = '(0,3)'"),
-        case("fourty_terms", ITEM, concat!("update item set name = ", "name||'a'||'b'||'c'||'d'||'e'||'f'||'g'||'h'||'i'||'j'||'k'||'l'||'m'||'n'||'o'||'p'||'q'||'r'||'s'||'t'||'u'||'v'||'w'||'x'||'y'||'z'||'a'||'b'||'c'||'d'||'e'||'f'||'g'||'h'||'i'||'j'||'k'||'l'||'m'||'n'", " where id < 5")),
+        case(
+            "fourty_terms",
+            ITEM,
+            concat!(
+                "update item set name = ",
+                "name||'a'||'b'||'c'||'d'||'e'||'f'||'g'||'h'||'i'||'j'||'k'||'l'||'m'||'n'||'o'||'p'||'q'||'r'||'s'||'t'||'u'||'v'||'w'||'x'||'y'||'z'||'a'||'b'||'c'||'d'||'e'||'f'||'g'||'h'||'i'||'j'||'k'||'l'||'m'||'n'",
+                " where id < 5"
+            ),
+        ),
     ]
 }
 
@@ -77,26 +110,90 @@ fn joins() -> Vec<Case> {
 
 fn sub_selects() -> Vec<Case> {
     vec![
-        case("scalar_subselect", ITEM, "update item set price = (select p.price from price p where p.item_id = item.id and list = 'b')").streamed(),
-        case("row_from_subselect", ITEM, "update item i set (price, name) = (select p.price, p.list || i.name from price p where p.item_id = i.id and p.list = 'sale') where id > 3"),
-        case("row_from_subselect_without_a_row", ITEM, "update item set (price, n) = (select 1, 2 where false) where done"),
+        case(
+            "scalar_subselect",
+            ITEM,
+            "update item set price = (select p.price from price p where p.item_id = item.id and list = 'b')",
+        )
+        .streamed(),
+        case(
+            "row_from_subselect",
+            ITEM,
+            "update item i set (price, name) = (select p.price, p.list || i.name from price p where p.item_id = i.id and p.list = 'sale') where id > 3",
+        ),
+        case(
+            "row_from_subselect_without_a_row",
+            ITEM,
+            "update item set (price, n) = (select 1, 2 where false) where done",
+        ),
         case("row_constructor", ITEM, "update item set (n, name) = row(id + 1, 'x' || id) where id < 6"),
         case("row_without_the_word", ITEM, "update item set (n, name) = (5, default) where id < 3"),
-        case("row_with_one_column", ITEM, "update item set (n) = row(8), (price, done) = (select 0.5, true) where id = 4"),
-        case("exists", ITEM, "update item set done = true where exists (select from price p where p.item_id = item.id and p.price > 75)").streamed(),
+        case(
+            "row_with_one_column",
+            ITEM,
+            "update item set (n) = row(8), (price, done) = (select 0.5, true) where id = 4",
+        ),
+        case(
+            "exists",
+            ITEM,
+            "update item set done = true where exists (select from price p where p.item_id = item.id and p.price > 75)",
+        )
+        .streamed(),
         case("not_in", ITEM, "update item set n = 0 where id not in (select item_id from price)").streamed(),
         case("in_with_null", ITEM, "update item set n = 0 where id not in (select nullif(item_id, 3) from price)"),
-        case("any_array_subselect_h2", ITEM, "update item set n = 0 where id = any (array(select item_id from price where list = 'b'))"),
+        case(
+            "any_array_subselect_h2",
+            ITEM,
+            "update item set n = 0 where id = any (array(select item_id from price where list = 'b'))",
+        ),
         case("aggregate_elsewhere", ITEM, "update item set price = price / (select sum(price) from price)"),
-        case("correlated_aggregate", ITEM, "update item set n = (select count(*) from price p where p.item_id = item.id)").streamed(),
-        case("cte", ITEM, "with top as (select item_id, max(price) m from price group by 1) update item set price = m from top where top.item_id = id"),
-        case("cte_in_a_subselect", ITEM, "with b as materialized (select * from price where list = 'b') update item set n = 1 where id in (select item_id from b)"),
-        case("cte_named_like_the_target", ITEM, "with item as (select 3 as id) update public.item set n = 1 where id in (select id from item)"),
-        case("recursive_cte", ITEM, "with recursive c(v) as (select 1 union all select v * 2 from c where v < 20) update item set n = 0 where id in (select v from c)"),
-        case("two_ctes", ITEM, "with a as (select 2 as k), b as (select k + 1 as k from a) update item i set n = b.k from b where i.id = b.k"),
-        case("writing_cte_h21", ITEM, "with d as (delete from price returning item_id) update item set n = 0 where id in (select item_id from d)").refused(Code::WritingCte),
-        case("nested_subselects", ITEM, "update item set n = (select max(x.v) from (select price * 2 as v from price where item_id = (select id from generate_series(1, 20) id where id = item.id)) x)"),
-        case("union_subselect", ITEM, "update item set n = 3 where id in (select item_id from price where list = 'b' union select 1 intersect select 1)"),
+        case(
+            "correlated_aggregate",
+            ITEM,
+            "update item set n = (select count(*) from price p where p.item_id = item.id)",
+        )
+        .streamed(),
+        case(
+            "cte",
+            ITEM,
+            "with top as (select item_id, max(price) m from price group by 1) update item set price = m from top where top.item_id = id",
+        ),
+        case(
+            "cte_in_a_subselect",
+            ITEM,
+            "with b as materialized (select * from price where list = 'b') update item set n = 1 where id in (select item_id from b)",
+        ),
+        case(
+            "cte_named_like_the_target",
+            ITEM,
+            "with item as (select 3 as id) update public.item set n = 1 where id in (select id from item)",
+        ),
+        case(
+            "recursive_cte",
+            ITEM,
+            "with recursive c(v) as (select 1 union all select v * 2 from c where v < 20) update item set n = 0 where id in (select v from c)",
+        ),
+        case(
+            "two_ctes",
+            ITEM,
+            "with a as (select 2 as k), b as (select k + 1 as k from a) update item i set n = b.k from b where i.id = b.k",
+        ),
+        case(
+            "writing_cte_h21",
+            ITEM,
+            "with d as (delete from price returning item_id) update item set n = 0 where id in (select item_id from d)",
+        )
+        .refused(Code::WritingCte),
+        case(
+            "nested_subselects",
+            ITEM,
+            "update item set n = (select max(x.v) from (select price * 2 as v from price where item_id = (select id from generate_series(1, 20) id where id = item.id)) x)",
+        ),
+        case(
+            "union_subselect",
+            ITEM,
+            "update item set n = 3 where id in (select item_id from price where list = 'b' union select 1 intersect select 1)",
+        ),
     ]
 }
 
@@ -106,7 +203,11 @@ fn elements_and_fields() -> Vec<Case> {
         case("array_element_beyond_the_end", ITEM, "update item set tags[6] = name, tags[1] = null"),
         case("array_slice", ITEM, "update item set tags[2:3] = array['x', 'y'] where done"),
         case("array_append", ITEM, "update item set tags = tags || name where not ('z' = any (tags))"),
-        case("array_lower_bound_h11", SHAPE, "update shape set grid = array_fill(1, array[2, 2], array[5, -3]) where id % 2 = 0"),
+        case(
+            "array_lower_bound_h11",
+            SHAPE,
+            "update shape set grid = array_fill(1, array[2, 2], array[5, -3]) where id % 2 = 0",
+        ),
         case("array_element_below_the_bound", SHAPE, "update shape set ps[0] = row(9, 9, 'n') where id < 4"),
         case("array_two_dimensions", SHAPE, "update shape set grid[0][2] = 42"),
         case("composite_field", SHAPE, "update shape set p.y = (p).x * 10, p.z = null"),
@@ -116,11 +217,28 @@ fn elements_and_fields() -> Vec<Case> {
         case("composite_in_where", SHAPE, "update shape set p = null where (p).x > 3 and p < row(7, 0, '')::point3"),
         case("jsonb_subscript", JSON, "update doc set jb['list'][1] = '\"x\"', jb['new'] = to_jsonb(id)"),
         case("jsonb_set", JSON, "update doc set jb = jsonb_set(jb, '{list,0}', '0') - 'o' where jb ? 'a'"),
-        case("jsonb_operators", JSON, "update doc set jb = jb || '{\"b\": 1}' where jb @> '{\"a\": 3}' or jb ->> 'a' = '5' or jb #>> '{list,2}' = '6'"),
-        case("jsonb_question_operators", JSON, "update doc set jb = jb #- '{list,0}' where jb ?| array['q', 'list'] and jb ?& array['a']"),
-        case("json_text_kept_h11", JSON, "update doc set j = case when id < 4 then j else '{\"b\":1,  \"b\": 2}' end where id <> 5"),
+        case(
+            "jsonb_operators",
+            JSON,
+            "update doc set jb = jb || '{\"b\": 1}' where jb @> '{\"a\": 3}' or jb ->> 'a' = '5' or jb #>> '{list,2}' = '6'",
+        ),
+        case(
+            "jsonb_question_operators",
+            JSON,
+            "update doc set jb = jb #- '{list,0}' where jb ?| array['q', 'list'] and jb ?& array['a']",
+        ),
+        case(
+            "json_text_kept_h11",
+            JSON,
+            "update doc set j = case when id < 4 then j else '{\"b\":1,  \"b\": 2}' end where id <> 5",
+        ),
         case("json_from_jsonb", JSON, "update doc set j = jb::json, jb = j::jsonb"),
-        case("element_and_set_dependence", ITEM, "update item set tags[1] = 'x' where id in (select id from item order by id limit 2)").refused(Code::CannotFreeze),
+        case(
+            "element_and_set_dependence",
+            ITEM,
+            "update item set tags[1] = 'x' where id in (select id from item order by id limit 2)",
+        )
+        .refused(Code::CannotFreeze),
     ]
 }
 

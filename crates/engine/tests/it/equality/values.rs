@@ -53,31 +53,68 @@ const TEXT_BAD: &str = "create table bad (id int primary key, t text, n int); in
 fn moments() -> Vec<Case> {
     vec![
         case("infinity_and_bc", MOMENT, "update moment set ts = tz, tz = ts where id in (2, 5)"),
-        case("interval_arithmetic", MOMENT, "update moment set i = i * 2, d = d - 1, t = t - interval '1 second' where id > 2"),
+        case(
+            "interval_arithmetic",
+            MOMENT,
+            "update moment set i = i * 2, d = d - 1, t = t - interval '1 second' where id > 2",
+        ),
         case("thirty_days_are_not_a_month_h4", MOMENT, "update moment set i = '1 mon' where i = '30 days'"),
         case("equal_intervals_differ_h11", MOMENT, "update moment set i = '720:00:00' where i = '1 mon'"),
-        case("time_zone_of_the_session", MOMENT, "update moment set ts = tz, d = tz::date where id in (3, 5)").with(&[("timezone", "Asia/Kathmandu")]),
-        case("date_style_of_the_session", MOMENT, "update moment set d = '03/04/2021', ts = '05/06/2021 10:00' where id = 5").with(&[("datestyle", "SQL, DMY")]),
-        case("interval_style_of_the_session", MOMENT, "update moment set i = '-1 2:03:04' where id = 3").with(&[("intervalstyle", "sql_standard")]),
+        case("time_zone_of_the_session", MOMENT, "update moment set ts = tz, d = tz::date where id in (3, 5)")
+            .with(&[("timezone", "Asia/Kathmandu")]),
+        case(
+            "date_style_of_the_session",
+            MOMENT,
+            "update moment set d = '03/04/2021', ts = '05/06/2021 10:00' where id = 5",
+        )
+        .with(&[("datestyle", "SQL, DMY")]),
+        case("interval_style_of_the_session", MOMENT, "update moment set i = '-1 2:03:04' where id = 3")
+            .with(&[("intervalstyle", "sql_standard")]),
         case("delete_moments", MOMENT, "delete from moment where id < 5"),
-        case("at_time_zone", MOMENT, "update moment set tz = ts at time zone 'America/New_York', t = (tz at time zone 'UTC')::time where id = 5"),
-        case("extra_float_digits_of_the_session", NUMBER, "update number set n = f8::text::numeric where id = 6").with(&[("extra_float_digits", "0")]),
-        case("bytea_output_of_the_session", OTHER, "update other set nm = by::text where id = 4").with(&[("bytea_output", "escape")]),
-        case("standard_strings_off", TEXT, "update prose set t = 'a\\\\b\\'c' where id = 1").with(&[("standard_conforming_strings", "off"), ("escape_string_warning", "off"), ("backslash_quote", "on")]),
+        case(
+            "at_time_zone",
+            MOMENT,
+            "update moment set tz = ts at time zone 'America/New_York', t = (tz at time zone 'UTC')::time where id = 5",
+        ),
+        case("extra_float_digits_of_the_session", NUMBER, "update number set n = f8::text::numeric where id = 6")
+            .with(&[("extra_float_digits", "0")]),
+        case("bytea_output_of_the_session", OTHER, "update other set nm = by::text where id = 4")
+            .with(&[("bytea_output", "escape")]),
+        case("standard_strings_off", TEXT, "update prose set t = 'a\\\\b\\'c' where id = 1").with(&[
+            ("standard_conforming_strings", "off"),
+            ("escape_string_warning", "off"),
+            ("backslash_quote", "on"),
+        ]),
     ]
 }
 
 fn others() -> Vec<Case> {
     vec![
         case("bits", OTHER, "update other set b = ~b, vb = vb || b'1'"),
-        case("xml_h11", OTHER, "update other set x = xmlelement(name y, x) where x is not null and xml_is_well_formed_document(x::text)"),
+        case(
+            "xml_h11",
+            OTHER,
+            "update other set x = xmlelement(name y, x) where x is not null and xml_is_well_formed_document(x::text)",
+        ),
         case("xml_replaced", OTHER, "update other set x = '<q/>'"),
-        case("ranges", OTHER, "update other set r = r * int4range(2, 4), mr = mr + '{[20,30]}', tr = tr + '[2021-01-01,2022-01-01)' where id in (1, 2)"),
-        case("network", OTHER, "update other set ip = ip + 1, c = set_masklen(c, 24), mac = mac & '00:ff:ff:ff:ff:ff' where id in (1, 4)"),
+        case(
+            "ranges",
+            OTHER,
+            "update other set r = r * int4range(2, 4), mr = mr + '{[20,30]}', tr = tr + '[2021-01-01,2022-01-01)' where id in (1, 2)",
+        ),
+        case(
+            "network",
+            OTHER,
+            "update other set ip = ip + 1, c = set_masklen(c, 24), mac = mac & '00:ff:ff:ff:ff:ff' where id in (1, 4)",
+        ),
         case("bytes", OTHER, "update other set by = by || '\\x00'::bytea"),
         case("geometry", OTHER, "update other set p = p + point(0, 1), pg = null"),
         case("text_search", OTHER, "update other set tv = tv || 'c:3'::tsvector, tq = tq && 'z'"),
-        case("system_types", OTHER, "update other set o = o::int8 - 1, q = 'y', ls = ls - 1, rc = 'pg_attribute', nm = nm || 'z', jp = '$.b' where o > 0"),
+        case(
+            "system_types",
+            OTHER,
+            "update other set o = o::int8 - 1, q = 'y', ls = ls - 1, rc = 'pg_attribute', nm = nm || 'z', jp = '$.b' where o > 0",
+        ),
         case("padded_char", OTHER, "update other set ch = trim(ch) || '  ' || id"),
         case("delete_others", OTHER, "delete from other where id <> 3"),
         case("geometry_and_xml_deleted", OTHER, "delete from other where p is not null"),
@@ -94,7 +131,8 @@ fn texts() -> Vec<Case> {
         case("toast_changed_h29", TOAST, "update wide set doc = doc || 'x', keep = reverse(keep)"),
         case("toast_deleted", TOAST, "delete from wide where length(doc) > 10 and id < 5"),
         case("toast_unchanged_h29", TOAST, "update wide set doc = repeat(md5(id::text), 3000) where id < 5"),
-        case("toast_compared_frozen", TOAST, "update wide set doc = keep where n = (select max(n) from wide) or n < 3").frozen(),
+        case("toast_compared_frozen", TOAST, "update wide set doc = keep where n = (select max(n) from wide) or n < 3")
+            .frozen(),
     ]
 }
 

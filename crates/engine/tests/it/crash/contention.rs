@@ -1,0 +1,131 @@
+//! Other sessions that want the same rows at the same time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use pgmend::{Event, Observer};
+use pgmend_testkit::Sql;
+
+use super::kills::Moments;
+use super::network::succeeded;
+use super::stage::{BARE, DELETE, FREEZE, STREAM, Shape, Stage};
+use super::{block_on, run};
+
+#[test]
+fn a_row_locked_by_another_session_is_waited_out() {
+    for shape in [STREAM, FREEZE, DELETE] {
+        let stage = Stage::new(shape, 40, 8);
+        let mut other = stage.sql();
+        other.run("begin; select from account where id = 60 for update").expect("the row is locked");
+        let release = thread::spawn(move || {
+            sleep(Duration::from_secs(2));
+            other.run("commit").expect("the lock is released");
+        });
+        let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
+        release.join().expect("it does not panic");
+        succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+        stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+#[test]
+fn a_table_locked_at_the_end_of_a_run_is_waited_out() {
+    let stage = Stage::new(STREAM, 40, 8);
+    let url = stage.database.url();
+    let mut observer = Observer::new(move |event| {
+        if matches!(event, Event::Sweeping { .. }) {
+            let mut other = Sql::connect(&url).expect("the server is up");
+            other.run("begin; lock table account in access exclusive mode").expect("the table is locked");
+            thread::spawn(move || {
+                sleep(Duration::from_millis(1_200));
+                other.run("commit").expect("the lock is released");
+            });
+        }
+    });
+    succeeded(block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer))).expect("the run ends");
+    stage.check().expect("nothing is lost or doubled");
+}
+
+/// Two sessions add to two rows at a time in any order, so that they deadlock with each other and with
+/// the run. They add to a column of their own, or to the one that the run adds to.
+#[test]
+fn live_traffic_on_the_same_rows_loses_nothing_and_makes_the_run_lose_nothing() {
+    beside_traffic(STREAM, "touched");
+    beside_traffic(BARE, "balance");
+    beside_traffic(STREAM, "balance");
+}
+
+#[test]
+fn live_traffic_beside_a_frozen_run_loses_nothing() {
+    beside_traffic(FREEZE, "touched");
+}
+
+fn beside_traffic(shape: Shape, column: &'static str) {
+    let stage = Stage::new(shape, 300, 10);
+    let (over, added) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+    let sessions: Vec<_> = (0..2)
+        .map(|seed| {
+            let (over, added, sql) = (Arc::clone(&over), Arc::clone(&added), stage.sql());
+            thread::spawn(move || traffic(sql, column, seed, &over, &added))
+        })
+        .collect();
+    let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
+    over.store(true, Ordering::SeqCst);
+    sessions.into_iter().for_each(|session| session.join().expect("traffic does not fail"));
+    succeeded(ended).unwrap_or_else(|failure| panic!("{} beside {column}: {failure}", shape.name));
+
+    let mut sql = stage.sql();
+    let mut number =
+        |query: &str| -> i64 { sql.value(query).expect("it answers").and_then(|n| n.parse().ok()).unwrap_or_default() };
+    let added = added.load(Ordering::SeqCst);
+    assert!(added > 0, "there was no traffic");
+    let touched = number("select sum(touched) from account");
+    let more = number("select (select sum(balance) from account) - (select sum(balance) from plain.account)");
+    let (expected_touched, expected_more) = if column == "touched" { (added, 0) } else { (0, added) };
+    assert_eq!(touched, expected_touched, "{}: what traffic added to its own column", shape.name);
+    assert_eq!(more, expected_more, "{}: what traffic added to the run's column", shape.name);
+    stage.audit().unwrap_or_else(|failure| panic!("{} beside {column}: {failure}", shape.name));
+}
+
+fn traffic(mut sql: Sql, column: &str, seed: u64, over: &AtomicBool, added: &AtomicI64) {
+    let mut moments = Moments(seed + 100);
+    while !over.load(Ordering::SeqCst) {
+        let (one, two) = (3 * (1 + moments.below(300)), 3 * (1 + moments.below(300)));
+        let add = |id: u32| format!("update account set {column} = {column} + 1 where id = {id};");
+        match sql.run(&format!("begin; {} {} commit", add(one), add(two))) {
+            Ok(_) => {
+                added.fetch_add(2, Ordering::SeqCst);
+            }
+            // The deadlock's victim: nothing of it was written.
+            Err(error) if error.sqlstate == "40P01" => {
+                sql.run("rollback").expect("it rolls back");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        // Room for the run to get through as well.
+        sleep(Duration::from_millis(u64::from(moments.below(4))));
+    }
+}
+
+#[test]
+fn rows_that_arrive_beyond_the_upper_bound_are_reported_and_not_chased() {
+    let stage = Stage::new(STREAM, 60, 4);
+    let url = stage.database.url();
+    let mut observer = Observer::new(move |event| {
+        if let Event::Batch { batch_no, .. } = event {
+            let mut other = Sql::connect(&url).expect("the server is up");
+            let arrival = format!("insert into account values ({}, 1, 1000)", 1_000 + batch_no);
+            other.run(&arrival).expect("the row is inserted");
+        }
+    });
+    let outcome = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer)).expect("the run ends");
+    let mut sql = stage.sql();
+    let arrived = sql.value("select count(*) from account where id > 1000").expect("it answers");
+    assert_eq!(outcome.arrived_later_rows.map(|n| n.to_string()), arrived, "{outcome:?}");
+    let chased = sql.value("select count(*) from account where id > 1000 and balance <> 1000").expect("it answers");
+    assert_eq!(chased.as_deref(), Some("0"));
+    sql.run("delete from account where id > 1000").expect("they are deleted");
+    stage.check().expect("nothing is lost or doubled");
+}

@@ -1,0 +1,116 @@
+//! A failover to a standby that never received the primary's last batches.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use pgmend::{Event, Observer};
+use pgmend_testkit::{Binaries, Server};
+
+use super::network::succeeded;
+use super::stage::{FREEZE, STREAM, Shape, Stage};
+use super::{block_on, run};
+
+/// The batch after which the standby has heard nothing more, and the one after which the primary dies.
+const LAST_RECEIVED: i64 = 12;
+const LAST_WRITTEN: i64 = 40;
+/// For so long the standby answers, but is one.
+const BEFORE_PROMOTION: Duration = Duration::from_millis(800);
+
+/// A copy of a server that takes over its port.
+struct Standby {
+    folder: PathBuf,
+    owner: (u32, u32),
+}
+
+impl Standby {
+    /// Copies what the primary has written until now.
+    fn copy(primary: &Server) -> Self {
+        let folder = primary.data_folder().with_file_name("standby");
+        let data = fs::metadata(primary.data_folder()).expect("the server has a data folder");
+        let standby = Self { folder, owner: (data.uid(), data.gid()) };
+        let port = primary.port().to_string();
+        standby.run("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-X", "stream", "-c", "fast"]);
+        File::create(standby.folder.join("standby.signal")).expect("the copy becomes a standby");
+        standby
+    }
+
+    fn start(&self) {
+        let log = self.folder.with_file_name("standby.log").display().to_string();
+        self.run("pg_ctl", &["start", "-w", "-l", &log]);
+    }
+
+    fn promote(&self) {
+        self.run("pg_ctl", &["promote", "-w"]);
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let binaries = Binaries::find().expect("there is a PostgreSQL");
+        let status = Command::new(binaries.program(program))
+            .args(arguments)
+            .arg("-D")
+            .arg(&self.folder)
+            .current_dir("/")
+            .uid(self.owner.0)
+            .gid(self.owner.1)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.expect("the program starts").success(), "{program} {arguments:?}");
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        if self.folder.join("postmaster.pid").exists() {
+            self.run("pg_ctl", &["stop", "-m", "immediate"]);
+        }
+    }
+}
+
+#[test]
+fn a_streamed_run_makes_the_batches_again_that_a_failover_lost() {
+    survives_failover(STREAM);
+}
+
+#[test]
+fn a_frozen_run_makes_the_batches_again_that_a_failover_lost() {
+    survives_failover(FREEZE);
+}
+
+fn survives_failover(shape: Shape) {
+    let primary = Arc::new(Server::start().expect("a server starts"));
+    let stage = Stage::on(&primary, shape, 200, 2);
+    let standby = Arc::new(Mutex::new(None));
+    let (dying, heir) = (Arc::clone(&primary), Arc::clone(&standby));
+    let again = Arc::new(Mutex::new(Vec::new()));
+    let numbers = Arc::clone(&again);
+    let mut observer = Observer::new(move |event| {
+        let Event::Batch { batch_no, .. } = event else { return };
+        numbers.lock().expect("nobody panics holding it").push(*batch_no);
+        let mut heir = heir.lock().expect("nobody panics holding it");
+        if *batch_no == LAST_RECEIVED && heir.is_none() {
+            *heir = Some(Arc::new(Standby::copy(&dying)));
+        }
+        if *batch_no == LAST_WRITTEN && dying.pid().is_some() {
+            dying.stop_immediate().expect("the primary dies");
+            let heir = Arc::clone(heir.as_ref().expect("there is a copy by now"));
+            thread::spawn(move || {
+                heir.start();
+                sleep(BEFORE_PROMOTION);
+                heir.promote();
+            });
+        }
+    });
+    let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
+    succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    let numbers = again.lock().expect("nobody panics holding it");
+    let twice = numbers.iter().filter(|n| **n == LAST_WRITTEN).count();
+    assert_eq!(twice, 2, "batch {LAST_WRITTEN} was lost and had to be made again: {numbers:?}");
+}

@@ -1,0 +1,206 @@
+//! A network that loses a COMMIT, its answer, or anything else. The running engine recovers by itself.
+
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use pgmend::{Engine, Error, Event, Observer, Outcome, RunOptions, RunState, UndoOptions};
+use pgmend_testkit::{Cut, FaultProxy};
+
+use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
+use super::{block_on, text};
+
+/// Statements of a run once it goes, in their order, and which of their kind to lose.
+const WHILE_RUNNING: [(&str, u32); 8] = [
+    ("pgmend.begin_batch", 2),
+    ("pgmend.end_batch", 2),
+    ("order by b.batch_no desc", 1),
+    ("select count(*)", 1),
+    ("pgmend.change_state", 1),
+    ("pgmend.append_ledger", 1),
+    ("pgmend.release_lease", 1),
+    ("balance + 5", 3),
+];
+/// Statements before a run goes.
+const WHILE_STARTING: [&str; 5] = [
+    "pgmend.start_run",
+    "pgmend.append_ledger",
+    "pgmend.acquire_lease",
+    "pgmend.create_image_table",
+    "pgmend.store_plan",
+];
+
+#[test]
+fn a_lost_commit_is_made_again() {
+    cut_at_commits(&Cut::BeforeCommit);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_not_made_again() {
+    cut_at_commits(&Cut::AfterCommit);
+}
+
+fn cut_at_commits(cut: &Cut) {
+    for nth in [1, 2, 5] {
+        cut_once_running(STREAM, cut, nth).unwrap_or_else(|failure| panic!("commit {nth}: {failure}"));
+    }
+    for shape in [BARE, FREEZE, DELETE, UPSERT, INSERT, UNDO] {
+        cut_once_running(shape, cut, 2).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+#[test]
+fn a_connection_lost_at_any_statement_of_a_run_is_recovered_from() {
+    let mut failures = Vec::new();
+    for (statement, nth) in WHILE_RUNNING {
+        if let Err(failure) = cut_once_running(STREAM, &Cut::BeforeStatement(statement.to_owned()), nth) {
+            failures.push(format!("{statement}: {failure}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_connection_lost_while_a_run_starts_leaves_a_run_that_can_be_started_again() {
+    let stage = Stage::new(STREAM, 40, 8);
+    for statement in WHILE_STARTING {
+        stage.reset().expect("the tables are created");
+        block_on(async { Engine::connect(Some(&stage.database.url())).await?.init().await }).expect("it is installed");
+        let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+        proxy.cut(Cut::BeforeStatement(statement.to_owned()));
+        let first = block_on(through(&proxy, &stage, |_| ()));
+        assert_eq!(proxy.cuts(), 1, "{statement}: {first:?}");
+        if first.is_err() {
+            stage.go_on().unwrap_or_else(|failure| panic!("{statement}: {failure}"));
+        }
+        stage.check().unwrap_or_else(|failure| panic!("{statement}: {failure}"));
+    }
+}
+
+#[test]
+fn a_connection_cut_in_the_middle_of_a_statement_is_recovered_from() {
+    for shape in [STREAM, FREEZE] {
+        let mut stage = Stage::new(shape, 40, 8);
+        stage.file.limits.lock_timeout_ms = 20_000;
+        let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+        let mut other = stage.sql();
+        other.run("begin; select from account where id = 60 for update").expect("the row is locked");
+        thread::scope(|scope| {
+            let running = scope.spawn(|| block_on(through(&proxy, &stage, |_| ())));
+            wait_for_lock(&stage);
+            proxy.cut_now();
+            sleep(Duration::from_millis(300));
+            other.run("commit").expect("the lock is released");
+            succeeded(running.join().expect("it does not panic")).unwrap_or_else(|e| panic!("{}: {e}", shape.name));
+        });
+        stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+/// The worst of them: the server is still committing when the worker is back and reads the checkpoint, which
+/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice.
+#[test]
+fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
+    let stage = Stage::new(STREAM, 40, 8);
+    stage
+        .sql()
+        .run(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1.5); return null; end $$;
+             create constraint trigger slow after update on account deferrable initially deferred
+                for each row when (new.id = 60) execute function slow()",
+        )
+        .expect("the trigger is created");
+    let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+    thread::scope(|scope| {
+        let running = scope.spawn(|| block_on(through(&proxy, &stage, |_| ())));
+        wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'commit'", &stage);
+        proxy.cut_now();
+        succeeded(running.join().expect("it does not panic")).expect("the run ends");
+    });
+    stage.check().expect("nothing is lost or doubled");
+}
+
+#[test]
+fn a_network_that_swallows_everything_for_longer_than_the_lease_is_recovered_from() {
+    let stage = Stage::new(STREAM, 400, 2);
+    let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+    let outage = Arc::clone(&proxy);
+    let begin = move |event: &Event| {
+        if matches!(event, Event::Batch { batch_no: 5, .. }) {
+            let outage = Arc::clone(&outage);
+            thread::spawn(move || {
+                outage.freeze();
+                sleep(Duration::from_millis(3_500));
+                outage.thaw();
+            });
+        }
+    };
+    succeeded(block_on(through(&proxy, &stage, begin))).expect("the run ends");
+    stage.check().expect("nothing is lost or doubled");
+}
+
+/// Runs a shape through a proxy that cuts once, counted from when the run goes.
+fn cut_once_running(shape: Shape, cut: &Cut, nth: u32) -> Result<(), String> {
+    let stage = Stage::new(shape, 60, 8);
+    let proxy = Arc::new(FaultProxy::start(&stage.database.url()).map_err(text)?);
+    let (cutting, cut) = (Arc::clone(&proxy), cut.clone());
+    let retried = Arc::new(Mutex::new(0));
+    let retries = Arc::clone(&retried);
+    let listen = move |event: &Event| {
+        if let Event::Started { .. } = event {
+            cutting.cut_at(cut.clone(), nth);
+        } else if let Event::Retrying { .. } = event {
+            *retries.lock().expect("nobody panics holding it") += 1;
+        }
+    };
+    let ended = block_on(through(&proxy, &stage, listen));
+    if proxy.cuts() != 1 {
+        return Err(format!("no cut: {:?}", succeeded(ended)));
+    }
+    succeeded(ended)?;
+    stage.check()
+}
+
+/// Runs the stage's errand through a proxy, in this process.
+async fn through(
+    proxy: &FaultProxy,
+    stage: &Stage,
+    listen: impl FnMut(&Event) + Send + 'static,
+) -> Result<Outcome, Error> {
+    let errand = stage.errand();
+    let mut observer = Observer::new(listen);
+    let mut engine = Box::pin(Engine::connect(Some(&proxy.url()))).await?;
+    if errand.undo {
+        return Box::pin(engine.undo(&errand.job, &UndoOptions::default(), &mut observer)).await;
+    }
+    Box::pin(engine.run(&errand.job(), &RunOptions::default(), &mut observer)).await
+}
+
+/// Whether a run has succeeded; what it says otherwise.
+pub fn succeeded(ended: Result<Outcome, Error>) -> Result<(), String> {
+    match ended {
+        Ok(outcome) if outcome.state == RunState::Succeeded => Ok(()),
+        Ok(outcome) => Err(format!("the run ended as {:?}", outcome.state)),
+        Err(error) => Err(text(error)),
+    }
+}
+
+/// Waits until somebody waits for a row.
+pub fn wait_for_lock(stage: &Stage) {
+    wait_for(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+        stage,
+    );
+}
+
+/// Waits until this counts one at least.
+pub fn wait_for(count: &str, stage: &Stage) {
+    let mut sql = stage.sql();
+    for _ in 0..1_000 {
+        if sql.value(count).expect("the server is up").is_some_and(|n| n != "0") {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("it never came: {count}");
+}
