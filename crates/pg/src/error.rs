@@ -82,6 +82,12 @@ impl PgError {
         self.is_connection() || disposition(&self.sqlstate) == Disposition::RetryBatch
     }
 
+    /// Whether another session or the server's state was in the way, and nothing is wrong with the change.
+    pub fn is_contention(&self) -> bool {
+        self.is_connection()
+            || matches!(self.sqlstate.as_str(), "40001" | "40P01" | "55P03" | "25006" | "25P03" | "25P04")
+    }
+
     /// Whether it was raised by pgmend's own tables rather than by the user's change.
     pub fn is_ours(&self) -> bool {
         self.named.schema.as_deref() == Some("pgmend") || self.sqlstate.starts_with("PM")

@@ -91,7 +91,10 @@ impl Binaries {
         let answer = String::from_utf8_lossy(&output.stdout);
         let version = Version::parse(&answer)
             .ok_or_else(|| KitError::new(doing(), format!("`postgres --version` answered {answer:?}")))?;
-        Ok(Self { folder: folder.to_path_buf(), version })
+        // A folder of links to some of the programs: the others are where the links lead.
+        let home = folder.join("initdb").canonicalize().ok();
+        let home = home.as_deref().and_then(Path::parent).filter(|home| home.join("postgres").is_file());
+        Ok(Self { folder: home.unwrap_or(folder).to_path_buf(), version })
     }
 
     /// Every installed version outside PATH, newest first.

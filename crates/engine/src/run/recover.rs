@@ -53,7 +53,7 @@ impl Worker<'_, '_> {
         if self.attempt > RETRIES_MAX {
             if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction {
                 self.reload().await?;
-                return Ok(Some(failed(&error, None)));
+                return Ok(Some(given_up(&error)));
             }
             self.attempt = 1;
             self.sizing.shrink();
@@ -158,6 +158,14 @@ impl Worker<'_, '_> {
 fn failed(error: &PgError, place: Option<String>) -> RunState {
     let place = place.map_or(String::new(), |p| format!(" at {p}"));
     RunState::Failed { failure: format!("{error} ({}){place}", error.sqlstate) }
+}
+
+/// Every retry was used up. What was only in the way may be gone tomorrow: that is no failure.
+fn given_up(error: &PgError) -> RunState {
+    if error.is_ours() || !error.is_contention() {
+        return failed(error, None);
+    }
+    RunState::Paused { reason: format!("{error} ({}), {RETRIES_MAX} times over", error.sqlstate) }
 }
 
 /// Why a constraint rejects a row that an undo would restore.

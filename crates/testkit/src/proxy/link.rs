@@ -157,8 +157,9 @@ impl Link {
                 && let Some(sql) = statements.executed_by(message)
                 && self.is_cut_before(&sql)
             {
-                self.ends.close();
+                // Counted before anybody can notice.
                 self.control.count_cut();
+                self.ends.close();
                 return;
             }
             if server.write_all(piece.bytes()).is_err() {
@@ -191,8 +192,9 @@ impl Link {
                 && self.answer_is_lost.load(Ordering::SeqCst)
                 && ends_transaction(message)
             {
-                self.ends.close();
+                // Counted before anybody can notice.
                 self.control.count_cut();
+                self.ends.close();
                 return;
             }
             if !self.control.hold(Direction::ToClient, at, &self.ends) {

@@ -5,7 +5,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use pgmend::{Engine, Error, Event, Observer, Outcome, RunOptions, RunState, UndoOptions};
-use pgmend_testkit::{Cut, FaultProxy};
+use pgmend_testkit::{Cut, FaultProxy, Server, Sql};
 
 use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
 use super::{block_on, text};
@@ -98,10 +98,44 @@ fn a_connection_cut_in_the_middle_of_a_statement_is_recovered_from() {
 }
 
 /// The worst of them: the server is still committing when the worker is back and reads the checkpoint, which
-/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice.
+/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice. A COMMIT that waits
+/// for a synchronous standby is such a one: written, and neither visible nor over.
 #[test]
 fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
-    let stage = Stage::new(STREAM, 40, 8);
+    let server = Server::start().expect("a server starts");
+    for shape in [STREAM, FREEZE] {
+        let stage = Stage::on(&server, shape, 200, 2);
+        let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+        let url = stage.database.url();
+        let listen = move |event: &Event| {
+            if matches!(event, Event::Batch { batch_no: 12, .. }) {
+                wait_for_standby(&url, "nobody");
+            }
+        };
+        thread::scope(|scope| {
+            let running = scope.spawn(|| block_on(through(&proxy, &stage, listen)));
+            wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query = 'commit'", &stage);
+            proxy.cut_now();
+            sleep(Duration::from_millis(1_500));
+            wait_for_standby(&stage.database.url(), "");
+            succeeded(running.join().expect("it does not panic")).unwrap_or_else(|e| panic!("{}: {e}", shape.name));
+        });
+        stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+/// Commits wait for this standby from now on.
+fn wait_for_standby(url: &str, name: &str) {
+    let mut sql = Sql::connect(url).expect("the server is up");
+    sql.run(&format!("alter system set synchronous_standby_names = '{name}'")).expect("it is the superuser");
+    sql.run("select pg_reload_conf()").expect("it is the superuser");
+}
+
+/// The same with the first batch, which has no predecessor to wait for: its own row under its key is what
+/// keeps it from being made twice.
+#[test]
+fn a_first_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
+    let stage = Stage::new(Shape { mode: None, ..STREAM }, 40, 8);
     stage
         .sql()
         .run(
