@@ -227,6 +227,10 @@ pub struct Settings {
     pub date_style: String,
     /// `IntervalStyle`.
     pub interval_style: String,
+    /// Whatever else decides how a value becomes text or text a value, by name: `bytea_output`,
+    /// `extra_float_digits`, `xmloption` …
+    #[serde(default)]
+    pub formats: BTreeMap<String, String>,
 }
 
 /// A column as pgmend stores it in an image or change set.

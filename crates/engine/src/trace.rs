@@ -290,6 +290,7 @@ fn digest_settings(here: &Settings) -> Settings {
         time_zone: "UTC".into(),
         date_style: "ISO, YMD".into(),
         interval_style: "postgres".into(),
+        formats: [("bytea_output", "hex"), ("extra_float_digits", "1")].map(|(k, v)| (k.into(), v.into())).into(),
         ..here.clone()
     }
 }

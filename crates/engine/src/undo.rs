@@ -158,7 +158,8 @@ impl Engine {
         let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
         let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, &comment).await?;
         let number = 2;
-        let built = columns.statements(&table, &relation.sql(), source.ops(), number);
+        let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
+        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction);
         let classes = tx.read.query("look for conflicts", &built.classify, vec![]).await?;
         let classes: Vec<(String, i64)> = classes
             .rows
@@ -212,7 +213,6 @@ impl Engine {
         let expires_at =
             tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
         let samples = source.samples(&tx.read, &table, &columns, &relation, show).await?;
-        let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
         let signature = Digest::of(&("undo", run.run_id, predicate, prior, &self.here.settings));
         let statement = match predicate {
             Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),

@@ -5,12 +5,26 @@ use pgmend_core::table::Table;
 
 use crate::error::PgError;
 use crate::readtx::ReadTx;
-use crate::session::{Session, Statement};
+use crate::session::{Session, Statement, array_literal};
 use crate::store::{from_json, text};
 
 const TABLE: &str = include_str!("../sql/catalog/table.sql");
 const RELATION: &str = include_str!("../sql/catalog/relation.sql");
 const FUNCTION: &str = include_str!("../sql/catalog/function.sql");
+
+/// Settings that a statement's result may depend on, since values become text by them or text values.
+const FORMATS: [&str; 10] = [
+    "bytea_output",
+    "extra_float_digits",
+    "xmlbinary",
+    "xmloption",
+    "default_text_search_config",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "array_nulls",
+    "transform_null_equals",
+];
 
 /// A relation that the statement reads, as seen from the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +78,8 @@ pub struct Surroundings {
     pub timeline: String,
     /// The server's time as ISO 8601, and that plus a day.
     pub now: String,
+    /// `standard_conforming_strings` is off: a backslash in a plain string escapes what follows.
+    pub escapes_in_strings: bool,
 }
 
 impl Session {
@@ -76,8 +92,11 @@ impl Session {
                    session_user, current_setting('server_version_num'), pg_is_in_recovery()::text, \
                    current_setting('session_replication_role'), \
                    (select timeline_id::text from pg_control_checkpoint()), \
-                   to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-        let answer = self.run(&Statement::new("read who and where this session is", sql, vec![])).await?;
+                   to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+                   current_setting('standard_conforming_strings'), \
+                   (select json_object_agg(name, setting)::text from pg_catalog.pg_settings where name = any ($1::text[]))";
+        let formats = vec![array_literal(&FORMATS.map(str::to_owned))];
+        let answer = self.run(&Statement::new("read who and where this session is", sql, formats)).await?;
         let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
         Ok(Surroundings {
             database: DatabaseIdentity {
@@ -92,6 +111,7 @@ impl Session {
                 time_zone: text(row, 6)?,
                 date_style: text(row, 7)?,
                 interval_style: text(row, 8)?,
+                formats: from_json(row, 16)?,
             },
             session_user: text(row, 9)?,
             version_num: text(row, 10)?.parse().unwrap_or(0),
@@ -99,6 +119,7 @@ impl Session {
             replication_role: text(row, 12)?,
             timeline: text(row, 13)?,
             now: text(row, 14)?,
+            escapes_in_strings: text(row, 15)? == "off",
         })
     }
 }

@@ -38,10 +38,10 @@ impl Scene {
             "set the transaction's settings",
             "select set_config('role', 'none', true), set_config('search_path', $1, true), \
              set_config('timezone', $2, true), set_config('datestyle', $3, true), \
-             set_config('intervalstyle', $4, true), set_config('extra_float_digits', '1', true), \
-             set_config('bytea_output', 'hex', true), set_config('row_security', 'on', true), \
+             set_config('intervalstyle', $4, true), set_config('row_security', 'on', true), \
              set_config('lock_timeout', $5, true), set_config('statement_timeout', $6, true), \
-             set_config('idle_in_transaction_session_timeout', $7, true)",
+             set_config('idle_in_transaction_session_timeout', $7, true), \
+             (select count(set_config(key, value, true)) from json_each_text($8::json))::text",
             vec![
                 settings.search_path.clone(),
                 settings.time_zone.clone(),
@@ -50,6 +50,7 @@ impl Scene {
                 self.lock_timeout_ms.to_string(),
                 self.statement_timeout_ms.to_string(),
                 self.idle_timeout_ms.to_string(),
+                serde_json::to_string(&settings.formats).unwrap_or_default(),
             ],
         )
     }

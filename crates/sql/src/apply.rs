@@ -78,13 +78,14 @@ pub fn apply_delete(
 
 /// `insert into target … select from change_set … on conflict do nothing`, in order. `values` pairs
 /// table columns with the columns that hold their values; generated columns are not among them.
-/// Returning yields the key as `pgmend_k1..`.
+/// `complete` is one more condition over `s`. Returning yields the key as `pgmend_k1..`.
 pub fn apply_insert(
     table: &Table,
     key: &Key,
     change_set: &str,
     values: &Guard,
     window: Window,
+    complete: Option<&str>,
     returning: bool,
 ) -> String {
     let columns: Vec<String> = values.iter().map(|(column, _)| quote_ident(column)).collect();
@@ -95,8 +96,9 @@ pub fn apply_insert(
         .map(|(i, column)| format!("t.{} as pgmend_k{}", quote_ident(&column.name), i + 1))
         .collect();
     let returned = if returning { format!(" returning {}", keys.join(", ")) } else { String::new() };
+    let complete = complete.map_or_else(String::new, |complete| format!(" and ({complete})"));
     format!(
-        "insert into {} as t ({}) overriding system value select {} from {change_set} as s where {} and s.op = 'I' \
+        "insert into {} as t ({}) overriding system value select {} from {change_set} as s where {} and s.op = 'I'{complete} \
          order by s.n on conflict do nothing{returned}",
         table.name.sql(),
         columns.join(", "),

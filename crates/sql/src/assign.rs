@@ -61,6 +61,21 @@ enum After {
     Unknown,
 }
 
+/// Whether an assigned value is DEFAULT, also as an element of `(a, b) = (x, default)`.
+pub(crate) fn is_default(value: &Node) -> bool {
+    match &value.node {
+        Some(NodeEnum::SetToDefault(_)) => true,
+        Some(NodeEnum::MultiAssignRef(multi)) => match multi.source.as_ref().and_then(|source| source.node.as_ref()) {
+            Some(NodeEnum::RowExpr(row)) => {
+                let index = usize::try_from(multi.colno - 1).unwrap_or(usize::MAX);
+                row.args.get(index).is_some_and(|arg| matches!(arg.node, Some(NodeEnum::SetToDefault(_))))
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
 /// `(a, b) = row(x, y)` arrives as two targets that share the row; each gets its own element.
 fn single(target: &mut p::ResTarget) {
     let element = match target.val.as_ref().and_then(|val| val.node.as_ref()) {

@@ -3,9 +3,10 @@
 use pg_query::Node;
 use pg_query::protobuf as p;
 use pgmend_core::refusal::Refusal;
-use pgmend_core::table::quote_ident;
+use pgmend_core::table::{ForeignKey, quote_ident};
 
 use crate::deparse;
+use crate::family::{self, equal};
 use crate::fragment;
 use crate::keyset::{self, Range};
 use crate::matched::{Lock, names, qualify};
@@ -90,12 +91,17 @@ impl Rewriter<'_> {
         let change = self.change(range, skip_unchanged, Returning::Rows(&after))?;
         let keys = names('k', columns.keys.len());
         let same: Vec<String> = keys.iter().map(|key| format!("m.{key} = c.{key}")).collect();
+        // The rows are read beside it: a table of the user's by that name must not be captured.
+        let mut changed = "pgmend_changed".to_owned();
+        while self.statement.reads().iter().any(|(_, name)| *name == changed) {
+            changed.push('_');
+        }
         let mut values: Vec<String> = keys.iter().map(|key| format!("m.{key}")).collect();
         values.extend(names('b', columns.before.len()).iter().map(|name| format!("m.{name}")));
         values.extend(names('a', columns.after.len()).iter().map(|name| format!("c.{name}")));
         Ok(format!(
-            "with pgmend_changed as ({change}) insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, \
-             '{}', {} from ({rows}) as m join pgmend_changed as c on {}",
+            "with {changed} as ({change}) insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, \
+             '{}', {} from ({rows}) as m join {changed} as c on {}",
             list(columns),
             self.op(),
             values.join(", "),
@@ -115,6 +121,10 @@ impl Rewriter<'_> {
     ) -> Result<String, Refusal> {
         let after = !columns.after.is_empty();
         let keys = qualify("m", &names('k', columns.keys.len()));
+        let cascading = family::cascading(self.target.table);
+        if self.statement.kind() == Kind::Delete && !cascading.is_empty() {
+            return self.freeze_tree(change_set, columns, &cascading);
+        }
         let rows = if distinct || !after {
             self.rows(&before(columns), after, Range::default(), skip_unchanged && after, Lock::None)?
         } else {
@@ -131,6 +141,38 @@ impl Rewriter<'_> {
             list(columns),
             self.op(),
             qualify("m", &outputs(columns))
+        ))
+    }
+
+    /// DELETE along a foreign key from the table to itself that cascades: the rows that match and, further
+    /// down, those that go with them, each imaged.
+    fn freeze_tree(
+        &self,
+        change_set: &str,
+        columns: &ImageColumns,
+        cascading: &[&ForeignKey],
+    ) -> Result<String, Refusal> {
+        let matched = self.rows(&[], false, Range::default(), false, Lock::None)?;
+        let (table, outputs) = (self.target.table.name.sql(), names('k', columns.keys.len()));
+        let keys: Vec<String> = self.key_columns().iter().map(|c| c.name.clone()).collect();
+        let of =
+            |alias: &str| keys.iter().map(|k| format!("{alias}.{}", quote_ident(k))).collect::<Vec<_>>().join(", ");
+        let refers = cascading.iter().map(|fk| format!("({})", equal("c", &fk.from_columns, "p", &fk.to_columns)));
+        let before: Vec<String> = columns.before.iter().map(|(c, _)| format!(", t.{}", quote_ident(c))).collect();
+        Ok(format!(
+            "insert into {change_set} (op, {}) with recursive pgmend_gone ({}) as (select {} from ({matched}) as m union \
+             select {} from pgmend_gone as g join {table} as p on {} join {table} as c on {}) \
+             select 'D', {}{} from pgmend_gone as g join {table} as t on {} order by {}",
+            list(columns),
+            outputs.join(", "),
+            qualify("m", &outputs),
+            of("c"),
+            equal("p", &keys, "g", &outputs),
+            refers.collect::<Vec<_>>().join(" or "),
+            of("t"),
+            before.concat(),
+            equal("t", &keys, "g", &outputs),
+            of("t"),
         ))
     }
 

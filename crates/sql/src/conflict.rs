@@ -23,6 +23,8 @@ pub struct Applied<'a> {
     pub window: Window,
     /// One more condition over `t` and `s` for deletes.
     pub block: Option<&'a str>,
+    /// One more condition over `s` for inserts.
+    pub complete: Option<&'a str>,
 }
 
 impl Applied<'_> {
@@ -76,10 +78,11 @@ impl Applied<'_> {
         let held = unchanged(self.table, self.guard);
         let held = held.strip_prefix(" and ").unwrap_or("true");
         let block = self.block.unwrap_or("true");
+        let complete = self.complete.unwrap_or("true");
         format!(
             "select pgmend.record_conflict(${run}::text::uuid, ${batch}::text::bigint, c.n, c.pgmend_key, c.pgmend_reason) from (\
              select s.n, array[{}]::text[] as pgmend_key, case \
-             when s.op = 'I' then case when {gone} then null else 'the key is taken' end \
+             when s.op = 'I' then case when not ({gone}) then 'the key is taken' when not ({complete}) then 'what it refers to is gone' end \
              when {gone} then 'the row is gone' \
              when not ({held}) then 'the row was changed since' \
              when s.op = 'D' and not ({block}) then 'other rows refer to it' end as pgmend_reason \
@@ -100,10 +103,11 @@ impl Applied<'_> {
         let held = unchanged(self.table, self.guard);
         let held = held.strip_prefix(" and ").unwrap_or("true");
         let block = self.block.unwrap_or("true");
+        let complete = self.complete.unwrap_or("true");
         let already = already.unwrap_or("false");
         format!(
             "select s.op::text, case \
-             when s.op = 'I' then case when {gone} then '' else 'the key is taken' end \
+             when s.op = 'I' then case when not ({gone}) then 'the key is taken' when not ({complete}) then 'what it refers to is gone' else '' end \
              when {gone} then 'the row is gone' \
              when s.op = 'U' and not ({held}) and ({already}) then 'already' \
              when not ({held}) then 'the row was changed since' \

@@ -3,10 +3,12 @@
 use pg_query::protobuf as p;
 use pg_query::{DeparseOptions, NodeEnum};
 use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::table::quote_ident;
 use serde_json::Value;
 
 use crate::depth;
 use crate::fragment;
+use crate::walk::{Visitor, Walk};
 
 /// The text of one statement. Refuses a tree that does not survive the way to text and back.
 pub(crate) fn text(statement: &NodeEnum) -> Result<String, Refusal> {
@@ -14,15 +16,38 @@ pub(crate) fn text(statement: &NodeEnum) -> Result<String, Refusal> {
 }
 
 fn there_and_back(statement: &NodeEnum) -> Result<String, Refusal> {
-    let raw = p::RawStmt { stmt: Some(Box::new(fragment::node(statement.clone()))), stmt_location: 0, stmt_len: 0 };
+    let mut written = statement.clone();
+    let mut alias = SetAlias { found: false };
+    written.walk(&mut alias);
+    let raw = p::RawStmt { stmt: Some(Box::new(fragment::node(written))), stmt_location: 0, stmt_len: 0 };
     let tree = p::ParseResult { version: VERSION, stmts: vec![raw] };
-    let text = pg_query::deparse(&tree, DeparseOptions::default()).map_err(|error| lost(&error.to_string()))?;
+    let mut text = pg_query::deparse(&tree, DeparseOptions::default()).map_err(|error| lost(&error.to_string()))?;
+    if alias.found {
+        text = text.replace(&quote_ident(QUOTED_SET), "\"set\"");
+    }
     let again = fragment::statement(&text)?;
     if shape(&again) == shape(statement) { Ok(text) } else { Err(lost(&text)) }
 }
 
 /// The grammar's version, as pg_query stamps its trees.
 const VERSION: i32 = 180_006;
+
+/// Stands for the alias `set` on the way to text: the deparser writes `UPDATE t set SET …`, which does not
+/// parse. A name with a line feed is quoted, and no identifier in use can be mistaken for it.
+const QUOTED_SET: &str = "\nset\n";
+
+struct SetAlias {
+    found: bool,
+}
+
+impl Visitor for SetAlias {
+    fn relation(&mut self, relation: &mut p::RangeVar) {
+        if let Some(alias) = relation.alias.as_mut().filter(|alias| alias.aliasname == "set") {
+            QUOTED_SET.clone_into(&mut alias.aliasname);
+            self.found = true;
+        }
+    }
+}
 
 fn lost(detail: &str) -> Refusal {
     Refusal::new(

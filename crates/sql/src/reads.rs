@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self as p, AExprKind, SetOperation};
+use pgmend_core::refusal::Refusal;
 
 use crate::clock;
 use crate::fragment;
@@ -77,6 +78,15 @@ pub(crate) struct Reads {
     pub(crate) locks: bool,
     /// The name of a node that the walk does not know.
     pub(crate) unknown: Option<String>,
+}
+
+/// The functions that a column's default calls, without the clock's, which are bound to the instant.
+pub fn functions_of_default(sql: &str) -> Result<Vec<FunctionUse>, Refusal> {
+    let mut default = fragment::expression(sql)?;
+    clock::bind(&mut default, 1);
+    let mut reads = Reads::empty("");
+    reads.part(Place::Set, &mut default);
+    Ok(reads.functions.into_iter().collect())
 }
 
 impl Reads {

@@ -4,6 +4,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf as p;
 use pgmend_core::refusal::{Code, Refusal};
 
+use crate::assign;
 use crate::clock;
 use crate::deparse;
 use crate::depth;
@@ -202,6 +203,20 @@ impl Statement {
     /// All functions called. The clock functions, which are bound to the instant, are not listed.
     pub fn functions(&self) -> Vec<FunctionUse> {
         self.functions.clone()
+    }
+
+    /// UPDATE: the columns that are set to their DEFAULT.
+    pub fn defaulted(&self) -> Vec<String> {
+        let Tree::Update(update) = &self.tree else { return Vec::new() };
+        let mut names = Vec::new();
+        for target in &update.target_list {
+            if let Some(NodeEnum::ResTarget(target)) = &target.node
+                && target.val.as_ref().is_some_and(|value| assign::is_default(value))
+            {
+                names.push(target.name.clone());
+            }
+        }
+        names
     }
 
     /// All operators used, by name.

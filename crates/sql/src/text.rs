@@ -18,7 +18,6 @@ pub(crate) fn single(text: &str, declared: &[ParamDecl]) -> Result<NodeEnum, Ref
         return Err(Refusal::new(Code::Empty, "the text holds no statement", "write one UPDATE, DELETE or INSERT"));
     }
     depth::check_tokens(&tokens)?;
-    reserved(text, &tokens)?;
     let numbered = params::number(text, &tokens, declared);
     // Another kind of statement is named as such even if its parameters are wrong.
     let parsed_text = numbered.as_ref().map_or(text, |numbered| numbered.text.as_str());
@@ -51,30 +50,6 @@ fn scan(text: &str) -> Result<Vec<ScanToken>, Refusal> {
     let scanned = pg_query::scan(text).map_err(|error| syntax(message(&error)))?;
     let comment = |token: &ScanToken| matches!(token.token(), Token::SqlComment | Token::CComment);
     Ok(scanned.tokens.into_iter().filter(|token| !comment(token)).collect())
-}
-
-/// Names that pgmend gives to its own outputs.
-fn reserved(text: &str, tokens: &[ScanToken]) -> Result<(), Refusal> {
-    for token in tokens.iter().filter(|token| token.token() == Token::Ident) {
-        let (start, end) = (usize::try_from(token.start).unwrap_or(0), usize::try_from(token.end).unwrap_or(0));
-        let name = text.get(start..end).unwrap_or_default().trim_matches('"').to_ascii_lowercase();
-        let own = name.strip_prefix("pgmend_").is_some_and(|rest| {
-            matches!(rest, "changed" | "n") || rest.strip_prefix(['k', 'b', 'a', 't']).is_some_and(is_number)
-        });
-        if own {
-            return Err(Refusal::new(
-                Code::BadJob,
-                format!("the name {name} is one that pgmend gives to its own columns"),
-                "use another alias",
-            )
-            .at(start));
-        }
-    }
-    Ok(())
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn message(error: &pg_query::Error) -> String {

@@ -151,7 +151,7 @@ fn change_sets_are_applied_by_key_and_guard() {
         [
             apply_update(&table, key, "shop.cs", &columns, &columns.before, window, true),
             apply_delete(&table, key, "shop.cs", &columns, &columns.before, window, Some("true"), true),
-            apply_insert(&table, key, "shop.cs", &columns.after, window, true),
+            apply_insert(&table, key, "shop.cs", &columns.after, window, None, true),
         ]
         .join("\n")
     );

@@ -65,6 +65,7 @@ fn plan() -> Plan {
             time_zone: "UTC".into(),
             date_style: "ISO, MDY".into(),
             interval_style: "postgres".into(),
+            formats: std::collections::BTreeMap::new(),
         },
         limits: pgmend_core::limits::Limits::default(),
         images: PlanImages { keep: true, reason: None, layout: None, exact: true },

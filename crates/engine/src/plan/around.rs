@@ -113,7 +113,17 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
     if bound.key.is_none() {
         return (false, "irreversible: the table has no usable key, so the new rows cannot be found again".into());
     }
-    let cascades: Vec<String> = cascades(bound).iter().map(|fk| format!("{} (through {})", fk.from, fk.name)).collect();
+    // What a delete takes along within the table is part of its change set.
+    let within = |fk: &&&ForeignKey| {
+        bound.statement.kind() == Kind::Delete
+            && fk.from == bound.table.name
+            && fk.on_delete == ReferentialAction::Cascade
+    };
+    let cascades: Vec<String> = cascades(bound)
+        .iter()
+        .filter(|fk| !within(fk))
+        .map(|fk| format!("{} (through {})", fk.from, fk.name))
+        .collect();
     if !cascades.is_empty() {
         return (false, format!("not fully undoable: rows of {} change along and have no images", cascades.join(", ")));
     }

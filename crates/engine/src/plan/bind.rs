@@ -27,10 +27,13 @@ pub struct Bound {
     pub source_width: Option<usize>,
 }
 
-/// Reads the statement of a job.
-pub fn parse(job: &Job) -> Result<Statement, Refusal> {
+/// Reads the statement of a job. `escapes`: the session has `standard_conforming_strings` off.
+pub fn parse(job: &Job, escapes: bool) -> Result<Statement, Refusal> {
     let params: Vec<ParamDecl> =
         job.params.iter().map(|p| ParamDecl { name: p.name.clone(), type_sql: p.type_sql.clone() }).collect();
+    if escapes {
+        return Statement::parse(&pgmend_sql::with_escapes(&job.statement), &params);
+    }
     Statement::parse(&job.statement, &params)
 }
 

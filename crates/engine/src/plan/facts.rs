@@ -95,7 +95,15 @@ pub async fn gather(tx: &ReadTx<'_>, statement: &Statement, table: &Table) -> Re
             facts.relations.push((name, tx.read_relation(oid, table.oid).await?));
         }
     }
-    for call in statement.functions() {
+    let mut calls = statement.functions();
+    for name in statement.defaulted() {
+        // Identities draw from a sequence, which the rewriter knows of by itself.
+        let default = table.column(&name).filter(|c| c.identity.is_none()).and_then(|c| c.default_sql.as_deref());
+        if let Some(default) = default {
+            calls.extend(pgmend_sql::functions_of_default(default)?);
+        }
+    }
+    for call in calls {
         if let Some(found) = tx.called_function(call.schema.as_deref(), &call.name).await? {
             facts.functions.push((call, found));
         }

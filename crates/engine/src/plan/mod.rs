@@ -52,7 +52,7 @@ impl Engine {
     pub async fn plan(&mut self, job: &Job, options: &PlanOptions) -> Result<Planned, Error> {
         self.refuse_standby()?;
         refuse_replication_role(&self.here)?;
-        let statement = bind::parse(job)?;
+        let statement = bind::parse(job, self.here.escapes_in_strings)?;
         let store = !options.print_only && self.has_control_schema().await?;
         let scene = planning_scene(&self.here);
         let params = self.params(job);

@@ -2,7 +2,7 @@
 
 use pgmend_core::plan::{Apply, ImageLayout, Ranged, Residual, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{ReferentialAction, Table, quote_ident};
+use pgmend_core::table::quote_ident;
 use pgmend_sql::{
     Applied, Guard, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_update,
 };
@@ -93,7 +93,8 @@ pub fn freeze(
     let window = Window { lower: number + 1, upper: number + 2 };
     let guard: Guard = columns.before.clone();
     let table = &bound.table;
-    let applied = Applied { table, key, change_set, columns: &columns, guard: &guard, window, block: None };
+    let applied =
+        Applied { table, key, change_set, columns: &columns, guard: &guard, window, block: None, complete: None };
     let sql = match (op, &images) {
         ('U', None) => apply_update(table, key, change_set, &columns, &guard, window, false),
         ('U', Some(images)) => applied.update_imaged(IMAGE_TABLE, number, images),
@@ -105,22 +106,6 @@ pub fn freeze(
         conflicts: Some(applied.record_conflicts(number + 3, number)),
         residual: row_local.transpose()?,
     })
-}
-
-/// For a delete that no foreign key would reject but that would take other rows along: the rows that
-/// refer to it, as one more condition.
-pub fn references_block(table: &Table) -> Option<String> {
-    let conditions: Vec<String> = table
-        .referenced_by
-        .iter()
-        .filter(|fk| fk.on_delete != ReferentialAction::Reject)
-        .map(|fk| {
-            let pairs = fk.from_columns.iter().zip(&fk.to_columns);
-            let equal = pairs.map(|(from, to)| format!("r.{} = t.{}", quote_ident(from), quote_ident(to)));
-            format!("not exists (select from {} as r where {})", fk.from.sql(), equal.collect::<Vec<_>>().join(" and "))
-        })
-        .collect();
-    (!conditions.is_empty()).then(|| conditions.join(" and "))
 }
 
 /// The SQL of a frozen INSERT.
@@ -188,14 +173,16 @@ pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
         return Ok(None);
     }
     let key = bound.key()?;
-    let called = quote_ident(statement.alias().unwrap_or(&bound.table.name.name));
+    let called = statement.alias().unwrap_or(&bound.table.name.name);
+    let image = if called == "pgmend_i" { "pgmend_j" } else { "pgmend_i" };
+    let called = quote_ident(called);
     let images = pgmend_pg::images::layout(&bound.table, &bound.table.key_columns(key).collect::<Vec<_>>(), &[], &[]);
     let same: Vec<String> = images
         .key
         .iter()
-        .map(|k| format!("pgmend_i.{} = {called}.{}", quote_ident(&k.image_column), quote_ident(&k.column)))
+        .map(|k| format!("{image}.{} = {called}.{}", quote_ident(&k.image_column), quote_ident(&k.column)))
         .collect();
-    let condition = format!("not exists (select from {IMAGE_TABLE} as pgmend_i where {})", same.join(" and "));
+    let condition = format!("not exists (select from {IMAGE_TABLE} as {image} where {})", same.join(" and "));
     let narrowed = statement.with_condition(&condition)?;
     let rewriter =
         Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;

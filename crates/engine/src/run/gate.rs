@@ -16,7 +16,7 @@ use crate::plan::{bind, freeze, planning_scene, signature};
 impl Engine {
     /// The signature of a job against this database.
     pub(crate) async fn signature_of(&self, job: &Job) -> Result<Digest, Error> {
-        let statement = bind::parse(job)?;
+        let statement = bind::parse(job, self.here.escapes_in_strings)?;
         let tx = self.session.read(&planning_scene(&self.here), self.params(job)).await?;
         let bound = bind::bind(&tx, job, statement, &self.here.settings.search_path).await;
         tx.end().await?;
@@ -55,6 +55,9 @@ impl Engine {
         differs("TimeZone", &then.time_zone, &now.time_zone);
         differs("DateStyle", &then.date_style, &now.date_style);
         differs("IntervalStyle", &then.interval_style, &now.interval_style);
+        for (name, planned) in &then.formats {
+            differs(name, planned, now.formats.get(name).map_or("unknown", String::as_str));
+        }
         let tx = self.session.read(&planning_scene(&self.here), vec![]).await?;
         let oid = tx.resolve(Some(&plan.target.schema), &plan.target.name).await;
         let fingerprint = match &oid {

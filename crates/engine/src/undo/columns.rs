@@ -11,7 +11,7 @@ use super::Built;
 use super::source::Source;
 use crate::error::Error;
 use crate::plan::bind::image_columns;
-use crate::plan::statements::{IMAGE_TABLE, references_block};
+use crate::plan::statements::IMAGE_TABLE;
 
 /// How the columns of an undo's change set come from the images.
 pub struct UndoColumns {
@@ -95,21 +95,26 @@ impl UndoColumns {
     }
 
     /// The statements that apply the change set.
-    pub fn statements(&self, table: &Table, change_set: &str, ops: &[char], number: usize) -> Built {
+    /// `together`: all rows in one transaction, where no row can be set aside once a foreign key rejects it.
+    pub fn statements(&self, table: &Table, change_set: &str, ops: &[char], number: usize, together: bool) -> Built {
         let columns = image_columns(&self.layout);
         let set = self.assignable(table, &columns);
         let guard: Guard = columns.before.clone();
-        let block = references_block(table);
         let window = Window { lower: number + 1, upper: number + 2 };
-        let applied = |columns| Applied {
+        let bare = Applied {
             table,
             key: &self.key,
             change_set,
-            columns,
+            columns: &columns,
             guard: &guard,
             window,
-            block: block.as_deref(),
+            block: None,
+            complete: None,
         };
+        let block = if ops.contains(&'D') { bare.unreferenced(together) } else { None };
+        let complete = if ops.contains(&'I') { bare.complete(together) } else { None };
+        let (block, complete) = (block.as_deref(), complete.as_deref());
+        let applied = |columns| Applied { columns, block, complete, ..bare };
         let exact = ops.contains(&'U') && table.triggers.iter().any(|t| t.enabled && t.row && t.before && t.on_update);
         let images = exact.then(|| ImageLayout {
             before: self.layout.before.clone(),
@@ -119,8 +124,8 @@ impl UndoColumns {
         let statement = |op: char| match (op, &images) {
             ('U', None) => apply_update(table, &self.key, change_set, &set, &guard, window, false),
             ('U', Some(images)) => applied(&set).update_imaged(IMAGE_TABLE, number, &image_columns(images)),
-            ('D', _) => apply_delete(table, &self.key, change_set, &columns, &guard, window, block.as_deref(), false),
-            (_, _) => apply_insert(table, &self.key, change_set, &columns.after, window, false),
+            ('D', _) => apply_delete(table, &self.key, change_set, &columns, &guard, window, block, false),
+            (_, _) => apply_insert(table, &self.key, change_set, &columns.after, window, complete, false),
         };
         let order = ['D', 'U', 'I'];
         let apply =

@@ -28,7 +28,7 @@ pub async fn check(copies: &Copies, case: &Case) -> Result<(), String> {
 fn plain(copy: &Copy, case: &Case) -> Result<Contents, String> {
     let mut sql = copy.sql()?;
     for (name, value) in case.settings {
-        sql.run(&format!("set {name} = '{value}'")).map_err(text)?;
+        sql.run(&format!("select set_config('{name}', '{value}', false)")).map_err(text)?;
     }
     sql.run(&case.plain_statement()).map_err(|e| format!("the plain statement fails: {e}"))?;
     drop(sql);

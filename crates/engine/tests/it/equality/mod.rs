@@ -12,6 +12,7 @@ mod trial;
 
 mod deletes;
 mod inserts;
+mod jobs;
 mod keys;
 mod updates;
 mod values;
