@@ -34,6 +34,8 @@ pub struct Named {
 pub const CONNECTION_FAILURE: &str = "08006";
 /// A guard of ours: the lease has been taken over.
 pub const LEASE_LOST: &str = "PM505";
+/// A guard of ours: this is a standby, or another server.
+pub const OTHER_SERVER: &str = "PM507";
 /// A guard of ours: the checkpoint that the batch builds on is not there.
 pub const CHECKPOINT_MISSING: &str = "PM520";
 

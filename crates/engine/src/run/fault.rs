@@ -3,9 +3,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Every point, in the order that a run passes them.
-pub const POINTS: [&str; 6] =
-    ["run_started", "lease_taken", "batch_applied", "batch_committed", "before_finish", "after_finish"];
+/// Every point, in the order that a run passes them; one that is not stopped, resumed or swept passes fewer.
+pub const POINTS: [&str; 12] = [
+    "planned",
+    "run_started",
+    "lease_taken",
+    "run_resumed",
+    "images_created",
+    "batch_applied",
+    "batch_committed",
+    "before_finish",
+    "sweep_begun",
+    "after_finish",
+    "run_stopped",
+    "lease_released",
+];
 
 static PASSED: AtomicU64 = AtomicU64::new(0);
 
@@ -16,7 +28,34 @@ pub fn point(name: &str) {
     }
     let Ok(wanted) = std::env::var("PGMEND_FAULT") else { return };
     let (wanted, nth) = wanted.split_once(':').map_or((wanted.as_str(), 1), |(n, k)| (n, k.parse().unwrap_or(1)));
+    debug_assert!(POINTS.contains(&name), "{name} is not listed");
     if wanted == name && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == nth {
         std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::POINTS;
+
+    /// The sources of the engine that a run goes through.
+    const SOURCES: [&str; 6] = [
+        include_str!("mod.rs"),
+        include_str!("worker.rs"),
+        include_str!("stream.rs"),
+        include_str!("frozen.rs"),
+        include_str!("finish.rs"),
+        include_str!("recover.rs"),
+    ];
+
+    #[test]
+    fn every_point_is_passed_somewhere_and_every_passage_is_listed() {
+        let passages = SOURCES.iter().flat_map(|source| source.split("fault::point(\"").skip(1));
+        let mut passed: Vec<&str> = passages.filter_map(|after| after.split('"').next()).collect();
+        passed.sort_unstable();
+        passed.dedup();
+        let mut listed = POINTS;
+        listed.sort_unstable();
+        assert_eq!(passed, listed);
     }
 }

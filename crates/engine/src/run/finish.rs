@@ -8,11 +8,12 @@ use pgmend_pg::PgError;
 use pgmend_pg::store::{End, Fact, StoredRun};
 
 use super::fault;
-use super::worker::Worker;
+use super::recover::QUERY_CANCELED;
+use super::worker::{Worker, cancellable};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::progress::Event;
+use crate::progress::{Event, Stop};
 
 /// Time for each check at the end, in milliseconds; a check that takes longer says so instead.
 const CHECK_BUDGET_MS: u64 = 120_000;
@@ -47,6 +48,7 @@ impl Worker<'_, '_> {
         self.session().index_images(name).await?;
         let body = serde_json::json!({ "pass": self.pass + 1, "rows": within });
         self.session().append_ledger(self.run_id(), "run_swept", &body).await?;
+        fault::point("sweep_begun");
         self.pass += 1;
         self.prefetched = None;
         self.skipped_to = None;
@@ -57,8 +59,12 @@ impl Worker<'_, '_> {
         let mut scene = self.scene.clone();
         scene.statement_timeout_ms = CHECK_BUDGET_MS;
         let tx = self.session().read(&scene, self.params.clone()).await?;
-        let end = self.check_within(&tx).await;
+        let end = cancellable(self.session(), self.observer.stop_receiver(), self.check_within(&tx)).await;
         tx.end().await?;
+        if self.observer.stop() == Stop::Now {
+            // What was cancelled is not what cannot be counted.
+            return Err(PgError::new("check the end of the run", QUERY_CANCELED, "stopped by a second signal"));
+        }
         end
     }
 

@@ -18,6 +18,7 @@ use pgmend_core::job::Job;
 use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
+use pgmend_pg::batch::Lease;
 use pgmend_pg::gate::RunStart;
 use pgmend_pg::images::ImageTable;
 use pgmend_pg::scene::Scene;
@@ -97,6 +98,7 @@ impl Engine {
         options: &RunOptions,
         observer: &mut Observer,
     ) -> Result<Outcome, Error> {
+        fault::point("planned");
         gate::refuse_unexpected(&plan)?;
         gate::refuse_altered(&self.session, &plan).await?;
         let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
@@ -120,10 +122,13 @@ impl Engine {
             })
             .await;
         if let Err(error) = started {
+            if error.is_connection() {
+                // Whether it has started, the same command will see; nothing was changed yet.
+                return Err(error.into());
+            }
             // Somebody was faster with the same change: theirs is the run, and who drives it is the lease's business.
             let runs = self.session.runs_of_signature(&plan.signature.0).await?;
-            let faster = runs.into_iter().find(|r| !r.state.ended()).filter(|_| !error.is_connection());
-            return match faster {
+            return match runs.into_iter().find(|r| !r.state.ended()) {
                 Some(run) => self.drive(run, options, observer, true).await,
                 None => Err(error.into()),
             };
@@ -155,22 +160,42 @@ impl Engine {
         self.refuse_other_server(&plan)?;
         let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
         fault::point("lease_taken");
+        let driven = self.drive_under(&lease, plan, run, options, observer, resumed).await;
+        if driven.is_err() && !self.session.is_closed() {
+            // So that the same command need not wait. If it does not arrive, the lease runs out by itself.
+            let _ = self.session.release(&lease).await;
+        }
+        driven
+    }
+
+    /// Drives a run whose lease is held.
+    async fn drive_under(
+        &mut self,
+        lease: &Lease,
+        plan: Plan,
+        run: StoredRun,
+        options: &RunOptions,
+        observer: &mut Observer,
+        resumed: bool,
+    ) -> Result<Outcome, Error> {
         let run = self.one_run(&run.run_id.to_string()).await?;
         if run.state.ended() {
             // Finished by whoever held the lease before us.
-            self.session.release(&lease).await?;
+            self.session.release(lease).await?;
             return self.outcome(&run, resumed).await;
         }
         if resumed {
             let fact = Fact { name: "run_resumed", body: &serde_json::json!({ "client": crate::engine::client() }) };
-            self.session.change_state(&lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
+            self.session.change_state(lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
+            fault::point("run_resumed");
         }
         if let (Some(name), Some(layout)) = (&run.image_table, &plan.images.layout) {
             let comment = format!("images of run {}, job {}", run.run_id, run.job);
             self.session.create_images(name, layout, &plan.settings.role, &comment).await?;
+            fault::point("images_created");
         }
         let run = self.one_run(&run.run_id.to_string()).await?;
-        let worker = worker::Worker::new(self, plan, run, lease, options, observer, resumed).await?;
+        let worker = worker::Worker::new(self, plan, run, lease.clone(), options, observer, resumed).await?;
         // On the heap: the loop's state is large, and callers hold it for as long as the run lasts.
         Box::pin(worker.drive()).await
     }

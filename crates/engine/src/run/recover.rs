@@ -6,17 +6,21 @@ use pgmend_core::limits::RETRIES_MAX;
 use pgmend_core::plan::ChangeKind;
 use pgmend_core::retry::{Disposition, backoff, disposition};
 use pgmend_core::run::RunState;
-use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST};
+use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
 use pgmend_pg::{PgError, Session};
 
-use super::worker::{OTHER_COUNT, Step, Worker};
+use super::worker::{OTHER_COUNT, Step, Worker, wait_or_stop};
 use crate::error::Error;
 use crate::progress::{Event, Stop};
 
 /// Attempts to get a connection again before the run is given up for now.
 const RECONNECTS_MAX: u32 = 12;
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
-const QUERY_CANCELED: &str = "57014";
+pub(super) const QUERY_CANCELED: &str = "57014";
+/// `read_only_sql_transaction`: a standby.
+const READ_ONLY: &str = "25006";
+/// `too_many_connections`.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 
 impl Worker<'_, '_> {
     /// `None`: try again. `Some`: stop in that state.
@@ -50,13 +54,20 @@ impl Worker<'_, '_> {
             Disposition::ShrinkBatch => self.sizing.shrink(),
             Disposition::RetryBatch => {}
         }
-        if self.attempt > RETRIES_MAX {
+        // A server that is away, or not yet the primary, is waited for as long as a connection to it is.
+        let away = error.is_connection() || error.sqlstate == OTHER_SERVER || error.sqlstate == READ_ONLY;
+        if self.attempt > if away { RECONNECTS_MAX } else { RETRIES_MAX } {
             if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction {
                 self.reload().await?;
                 return Ok(Some(given_up(&error)));
             }
             self.attempt = 1;
-            self.sizing.shrink();
+            if error.is_contention() {
+                // Closer to what is in the way; back to the full size once past it.
+                self.cornering = Some((self.batch_rows() / 2).max(1));
+            } else {
+                self.sizing.shrink();
+            }
         }
         let wait = backoff(self.attempt, jitter());
         self.observer.tell(&Event::Retrying {
@@ -64,9 +75,19 @@ impl Worker<'_, '_> {
             wait_s: wait.as_secs_f64(),
             error: error.to_string(),
         });
-        tokio::time::sleep(wait).await;
+        wait_or_stop(self.observer.stop_receiver(), wait).await;
         self.reload().await?;
         Ok(None)
+    }
+
+    /// The same at the end of a run, where no row is changed any more: what is not in the way is a failure.
+    pub(super) async fn recover_end(&mut self, error: PgError) -> Result<Option<RunState>, Error> {
+        let passes = error.is_transient() || error.sqlstate == LEASE_LOST || self.observer.stop() == Stop::Now;
+        if passes || disposition(&error.sqlstate) == Disposition::PauseRun {
+            return self.recover(error).await;
+        }
+        self.reload().await?;
+        Ok(Some(failed(&error, None)))
     }
 
     /// Forgets what memory says and reads the checkpoint, over a new connection if need be. An old transaction
@@ -93,7 +114,11 @@ impl Worker<'_, '_> {
                     self.at = at;
                     return Ok(());
                 }
-                Err(error) if error.is_connection() && reconnects < RECONNECTS_MAX => {
+                Err(error)
+                    if (error.is_connection() || error.sqlstate == TOO_MANY_CONNECTIONS)
+                        && reconnects < RECONNECTS_MAX
+                        && self.observer.stop() != Stop::Now =>
+                {
                     reconnects += 1;
                     let wait = backoff(reconnects, jitter());
                     self.observer.tell(&Event::Retrying {
@@ -101,7 +126,7 @@ impl Worker<'_, '_> {
                         wait_s: wait.as_secs_f64(),
                         error: error.to_string(),
                     });
-                    tokio::time::sleep(wait).await;
+                    wait_or_stop(self.observer.stop_receiver(), wait).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -119,9 +144,9 @@ impl Worker<'_, '_> {
     /// conflict; another run stops, and names the row's place.
     async fn corner(&mut self, error: &PgError) -> Result<Option<RunState>, Error> {
         self.reload().await?;
-        self.attempt = 0;
         let size = self.batch_rows();
         if size > 1 && !self.plan.one_transaction {
+            self.attempt = 0;
             self.cornering = Some(size / 2);
             return Ok(None);
         }
@@ -130,12 +155,15 @@ impl Worker<'_, '_> {
             match self.record_rejected(&reason).await {
                 Ok(Step::Applied(batch)) => {
                     self.cornering = None;
+                    self.attempt = 0;
                     self.at.batch_no += 1;
                     self.at.cursor = Some(batch.cursor);
                     self.at.conflict_rows += batch.conflict_rows;
                     return Ok(None);
                 }
-                Ok(Step::Exhausted) => return Ok(None),
+                Ok(Step::Exhausted | Step::Skipped) => return Ok(None),
+                // Bounded like any other: the row is cornered again, and the attempts are counted on.
+                Err(error) if error.is_transient() => return Box::pin(self.recover(error)).await,
                 Err(error) => return Ok(Some(failed(&error, None))),
             }
         }

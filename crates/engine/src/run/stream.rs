@@ -25,7 +25,11 @@ impl Worker<'_, '_> {
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
         let bound = match self.prefetched.take() {
             Some(bound) => bound,
-            None => self.next_bound(&upper).await?,
+            None => match self.next_bound(&upper).await? {
+                Bound::At(to) => Some(to),
+                Bound::End => None,
+                Bound::Further => return Ok(Step::Skipped),
+            },
         };
         let Some(to) = bound else { return Ok(Step::Exhausted) };
         let began = Instant::now();
@@ -108,23 +112,23 @@ impl Worker<'_, '_> {
         Some(Statement { doing: "find the next rows", sql: self.with_images(sql), params: self.params_with(own) })
     }
 
-    /// The last key of the next batch; `None` when the range is exhausted. When matches are so rare that
-    /// looking for them runs into the timeout, looks window by window.
-    async fn next_bound(&mut self, upper: &[String]) -> Result<Option<Vec<String>>, PgError> {
+    /// The last key of the next batch. When matches are so rare that looking for them runs into the timeout,
+    /// looks window by window.
+    async fn next_bound(&mut self, upper: &[String]) -> Result<Bound, PgError> {
         let from = self.from();
         match self.read_bound(from.as_deref(), upper).await {
             Err(error) if error.sqlstate == QUERY_CANCELED => {}
-            other => return other,
+            other => return other.map(|found| found.map_or(Bound::End, Bound::At)),
         }
         for _ in 0..WINDOWS_PER_STEP {
             let from = self.from();
-            let Some(end) = self.read_window(from.as_deref(), upper).await? else { return Ok(None) };
+            let Some(end) = self.read_window(from.as_deref(), upper).await? else { return Ok(Bound::End) };
             if let Some(found) = self.read_bound(from.as_deref(), &end).await? {
-                return Ok(Some(found));
+                return Ok(Bound::At(found));
             }
             self.skipped_to = Some(end);
         }
-        Err(PgError::new("find the next rows", "40001", "still looking for matching rows"))
+        Ok(Bound::Further)
     }
 
     async fn read_bound(&self, from: Option<&[String]>, upper: &[String]) -> Result<Option<Vec<String>>, PgError> {
@@ -153,6 +157,15 @@ impl Worker<'_, '_> {
         tx.end().await?;
         Ok(key(&answer?.rows, columns))
     }
+}
+
+/// Where the next batch ends.
+enum Bound {
+    At(Vec<String>),
+    /// The range is exhausted.
+    End,
+    /// Windows without a match were passed over, and there are more.
+    Further,
 }
 
 fn key(rows: &[Vec<Option<String>>], columns: usize) -> Option<Vec<String>> {

@@ -1,6 +1,6 @@
 //! The worker: drives one run to its end, one batch and one transaction at a time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgmend_core::id::RunId;
 use pgmend_core::plan::{Plan, RunSql};
@@ -10,6 +10,7 @@ use pgmend_core::sizing::Sizing;
 use pgmend_core::table::RelationName;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
+use pgmend_pg::error::LEASE_LOST;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
@@ -38,6 +39,8 @@ pub(super) struct Applied {
 /// What one step came to.
 pub(super) enum Step {
     Applied(Applied),
+    /// Nothing to change was found as far as was looked; there is more to look at.
+    Skipped,
     /// The range is exhausted.
     Exhausted,
 }
@@ -62,7 +65,7 @@ pub(super) struct Worker<'e, 'o> {
     pub prefetched: Option<Option<Vec<String>>>,
     /// Where windows without a match have been skipped to, ahead of the checkpoint.
     pub skipped_to: Option<Vec<String>>,
-    /// Rows of the next batch while a row that fails is being cornered.
+    /// Rows of the next batch while a row that fails, or that somebody else holds, is being cornered.
     pub cornering: Option<u32>,
     pub attempt: u32,
     pub resumed: bool,
@@ -119,11 +122,13 @@ impl<'e, 'o> Worker<'e, 'o> {
             if let Some(reason) = self.stop_wish() {
                 return self.stop(RunState::Paused { reason }).await;
             }
-            if !self.heartbeat.trusted() {
-                if self.heartbeat.lost() {
-                    return Err(self.lease_lost());
+            if !self.heartbeat.trusted()
+                && let Err(error) = self.regain_trust().await
+            {
+                match self.recover(error).await? {
+                    Some(state) => return self.stop(state).await,
+                    None => continue,
                 }
-                self.regain_trust().await?;
             }
             let step = match self.sql() {
                 RunSql::Stream { .. } => self.stream_batch().await,
@@ -131,16 +136,16 @@ impl<'e, 'o> Worker<'e, 'o> {
             };
             match step {
                 Ok(Step::Applied(batch)) => self.advance(batch),
+                Ok(Step::Skipped) => self.attempt = 0,
                 Ok(Step::Exhausted) => match self.finish().await {
                     Ok(true) => return self.leave().await,
                     Ok(false) => {}
                     // The checks and the record of the end can be made again.
-                    Err(error) if error.is_transient() => {
-                        if let Some(state) = self.recover(error).await? {
+                    Err(error) => {
+                        if let Some(state) = self.recover_end(error).await? {
                             return self.stop(state).await;
                         }
                     }
-                    Err(error) => return Err(error.into()),
                 },
                 Err(error) => {
                     if let Some(state) = self.recover(error).await? {
@@ -206,7 +211,10 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.batches_here += 1;
         self.attempt = 0;
         self.skipped_to = None;
-        if self.cornering.is_none() {
+        if let Some(rows) = self.cornering {
+            // The row that failed lies ahead, or fails no more: back to the full size step by step.
+            self.cornering = Some(rows.saturating_mul(2)).filter(|rows| *rows < self.sizing.rows());
+        } else {
             self.sizing.record((batch.changed_rows + batch.skipped_rows).max(0) as u64, batch.took_ms);
         }
         self.observer.tell(&Event::Batch {
@@ -234,6 +242,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             self.reload().await?;
         }
         self.record(&state, None, fact).await?;
+        fault::point("run_stopped");
         self.leave().await
     }
 
@@ -257,20 +266,19 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     async fn last_words(&mut self) -> Result<Outcome, Error> {
         self.session().release(&self.lease).await?;
+        fault::point("lease_released");
         self.run = self.engine.one_run(&self.run_id().to_string()).await?;
         self.engine.outcome(&self.run, self.resumed).await
     }
 
     /// The lease was not renewed in time: renew it from here, or find out that it is gone.
-    async fn regain_trust(&mut self) -> Result<(), Error> {
-        if self.session().is_closed() {
-            self.reload().await?;
+    async fn regain_trust(&mut self) -> Result<(), PgError> {
+        let seconds = self.plan.limits.lease_seconds;
+        if self.heartbeat.lost() || !self.session().heartbeat(&self.lease, seconds).await? {
+            return Err(PgError::new("renew the lease", LEASE_LOST, "the lease has been taken over"));
         }
-        if self.session().heartbeat(&self.lease, self.plan.limits.lease_seconds).await? {
-            self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, self.plan.limits.lease_seconds);
-            return Ok(());
-        }
-        Err(self.lease_lost())
+        self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, seconds);
+        Ok(())
     }
 
     /// A run that has all its rows in one batch and knows their number changes exactly as many, or none.
@@ -311,6 +319,20 @@ pub(super) async fn cancellable<T>(
                 }
             }
         }
+    }
+}
+
+/// Waits, but no longer than until somebody wants to stop.
+pub(super) async fn wait_or_stop(mut stop: tokio::sync::watch::Receiver<Stop>, wait: Duration) {
+    let wished = async {
+        // A sender that is gone will never ask.
+        if stop.wait_for(|wish| *wish != Stop::None).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = wished => {}
     }
 }
 

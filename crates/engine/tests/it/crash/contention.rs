@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use pgmend::{Event, Observer};
+use pgmend::{Event, Observer, RunState};
 use pgmend_testkit::Sql;
 
 use super::kills::Moments;
-use super::network::succeeded;
+use super::network::{succeeded, wait_for_lock};
 use super::stage::{BARE, DELETE, FREEZE, STREAM, Shape, Stage};
 use super::{block_on, run};
 
@@ -26,6 +26,54 @@ fn a_row_locked_by_another_session_is_waited_out() {
         let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
         release.join().expect("it does not panic");
         succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+        stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+/// Nobody can say when the other session ends: the run pauses after a bounded number of attempts, and the same
+/// command goes on.
+#[test]
+fn a_row_that_stays_locked_pauses_the_run() {
+    for shape in [STREAM, FREEZE] {
+        let mut stage = Stage::new(shape, 40, 1);
+        stage.file.limits.lock_timeout_ms = 50;
+        let mut other = stage.sql();
+        other.run("begin; select from account where id = 60 for update").expect("the row is locked");
+        let stopped = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
+        let stopped = stopped.expect("it stops");
+        assert!(matches!(&stopped.state, RunState::Paused { reason } if reason.contains("55P03")), "{stopped:?}");
+        assert!(stopped.changed_rows > 0, "what comes before the row is changed");
+        other.run("commit").expect("the lock is released");
+        stage.go_on().and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+/// The run waits for a row of the other session's, and the other session for one of the run's. Only the run looks
+/// for deadlocks in time, and so it is the one to be ended by it.
+#[test]
+fn a_deadlock_that_ends_the_runs_batch_is_recovered_from() {
+    for shape in [STREAM, FREEZE, DELETE] {
+        let mut stage = Stage::new(shape, 40, 20);
+        stage.file.limits.lock_timeout_ms = 20_000;
+        let mut other = stage.sql();
+        other
+            .run("set deadlock_timeout = '60s'; begin; update account set touched = touched where id = 60")
+            .expect("the row is locked");
+        let retried = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&retried);
+        let mut observer = Observer::new(move |event| {
+            if matches!(event, Event::Retrying { error, .. } if error.contains("deadlock")) {
+                heard.store(true, Ordering::SeqCst);
+            }
+        });
+        thread::scope(|scope| {
+            let running = scope.spawn(|| block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer)));
+            wait_for_lock(&stage);
+            other.run("update account set touched = touched where id = 3; commit").expect("the run is the victim");
+            let ended = running.join().expect("it does not panic");
+            succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+        });
+        assert!(retried.load(Ordering::SeqCst), "{}: there was no deadlock", shape.name);
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
     }
 }

@@ -19,8 +19,8 @@ use super::{block_on, run};
 /// The batch after which the standby has heard nothing more, and the one after which the primary dies.
 const LAST_RECEIVED: i64 = 12;
 const LAST_WRITTEN: i64 = 40;
-/// For so long the standby answers, but is one.
-const BEFORE_PROMOTION: Duration = Duration::from_millis(800);
+/// For so long the standby answers, but is one: longer than a worker trusts a lease that was not renewed.
+const BEFORE_PROMOTION: Duration = Duration::from_millis(2_500);
 
 /// A copy of a server that takes over its port.
 struct Standby {

@@ -3,7 +3,9 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
+use super::stage::{
+    BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_FREEZE, UPSERT,
+};
 
 /// Kills of one run. Each lets a few batches pass, so that the run cannot end before the last of them.
 const KILLS: u32 = 15;
@@ -32,6 +34,7 @@ fn a_frozen_update_killed_at_random_moments_changes_every_row_once() {
 #[test]
 fn a_delete_killed_at_random_moments_deletes_every_row_once() {
     killed(DELETE, 4);
+    killed(FROZEN_DELETE, 8);
 }
 
 #[test]
@@ -43,6 +46,8 @@ fn inserts_killed_at_random_moments_insert_every_row_once() {
 #[test]
 fn an_undo_killed_at_random_moments_restores_every_row_once() {
     killed(UNDO, 7);
+    killed(UNDO_FREEZE, 9);
+    killed(UNDO_DELETE, 10);
 }
 
 fn killed(shape: Shape, seed: u64) {

@@ -5,6 +5,7 @@
 //! A worker is a process of its own, since only a process can be killed: this test binary again, told to run
 //! the one "test" in [`worker`].
 
+mod audit;
 mod stage;
 mod worker;
 
@@ -14,7 +15,9 @@ mod fault_points;
 mod gates;
 mod kills;
 mod network;
+mod obstacles;
 mod restarts;
+mod sweeps;
 mod takeover;
 
 use pgmend::{Engine, Error, Job, Observer, Outcome, RunOptions};

@@ -27,6 +27,8 @@ pub struct Errand {
     pub file: JobFile,
     /// Undo the job's latest run instead of running it.
     pub undo: bool,
+    /// Stop, resumable, after so many batches.
+    pub stop_after: Option<u64>,
 }
 
 impl Errand {
@@ -40,7 +42,8 @@ impl Errand {
         if self.undo {
             return Box::pin(engine.undo(&self.job, &UndoOptions::default(), &mut observer)).await;
         }
-        Box::pin(engine.run(&self.job(), &RunOptions::default(), &mut observer)).await
+        let options = RunOptions { stop_after_batches: self.stop_after, ..RunOptions::default() };
+        Box::pin(engine.run(&self.job(), &options, &mut observer)).await
     }
 }
 
@@ -94,7 +97,11 @@ impl Said {
     }
 
     pub fn succeeded(&self) -> bool {
-        matches!(self, Said::Outcome(outcome) if outcome["state"]["state"] == "succeeded")
+        self.ended_as("succeeded")
+    }
+
+    pub fn ended_as(&self, state: &str) -> bool {
+        matches!(self, Said::Outcome(outcome) if outcome["state"]["state"] == state)
     }
 }
 

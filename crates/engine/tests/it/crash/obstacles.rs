@@ -1,0 +1,152 @@
+//! What stands in a run's way until somebody clears it: timeouts, a full disk, rights that are gone, rows that
+//! cannot be changed. The run makes what it can, says what is in the way, and goes on when told to.
+
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use pgmend::{Event, Observer, Outcome, RunState};
+
+use super::network::{succeeded, wait_for, wait_for_lock};
+use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
+use super::{block_on, run};
+
+/// Runs in this process, and keeps the sizes of its batches.
+fn run_watched(stage: &Stage) -> (Result<Outcome, pgmend::Error>, Vec<i64>) {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&sizes);
+    let mut observer = Observer::new(move |event| {
+        if let Event::Batch { rows, .. } = event {
+            heard.lock().expect("nobody panics holding it").push(*rows);
+        }
+    });
+    let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
+    let sizes = sizes.lock().expect("nobody panics holding it").clone();
+    (ended, sizes)
+}
+
+fn run_silently(stage: &Stage) -> Result<Outcome, pgmend::Error> {
+    block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()))
+}
+
+/// A trigger that does this for each row changed.
+fn trigger(stage: &Stage, body: &str) {
+    let sql = format!(
+        "create function obstacle() returns trigger language plpgsql as $$ begin {body} return coalesce(new, old); end $$;
+         create trigger obstacle before update or delete on account for each row execute function obstacle()"
+    );
+    stage.sql().run(&sql).expect("the trigger is created");
+}
+
+#[test]
+fn a_batch_that_runs_into_its_timeout_is_made_smaller() {
+    let mut stage = Stage::new(STREAM, 16, 12);
+    stage.file.limits.statement_timeout_ms = Some(400);
+    trigger(&stage, "perform pg_sleep(0.05);");
+    let (ended, sizes) = run_watched(&stage);
+    succeeded(ended).expect("the run ends");
+    assert!(sizes.iter().all(|rows| *rows < 8) && sizes.len() > 1, "{sizes:?}");
+    stage.file.limits.statement_timeout_ms = None;
+    stage.check().expect("nothing is lost or doubled");
+}
+
+/// Stops a run with an error of the server's, and lets it go on.
+fn pauses_until_cleared(shape: Shape, sqlstate: &str, wanted: &str) {
+    let stage = Stage::new(shape, 40, 8);
+    stage.sql().run("create table here (is_it int); insert into here values (1)").expect("the obstacle is there");
+    trigger(
+        &stage,
+        &format!(
+            "if old.id = 60 and exists (select from here) then raise exception using errcode = '{sqlstate}', \
+             message = 'in the way'; end if;"
+        ),
+    );
+    let stopped = run_silently(&stage).expect("it stops");
+    assert_eq!(stopped.state.name(), wanted, "{sqlstate}: {stopped:?}");
+    assert!(format!("{:?}", stopped.state).contains("in the way"), "{stopped:?}");
+    let free = stage.sql().value("select expires_at = '-infinity' from pgmend.lease").expect("it answers");
+    assert_eq!(free.as_deref(), Some("t"), "{sqlstate}: nobody need wait for the lease");
+    stage.sql().run("truncate here").expect("the obstacle is cleared");
+    let again = run_silently(&stage);
+    assert!(again.as_ref().is_ok_and(|outcome| outcome.resumed), "{again:?}");
+    succeeded(again).and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{sqlstate}: {failure}"));
+}
+
+#[test]
+fn a_full_disk_pauses_a_run_until_there_is_room() {
+    for shape in [STREAM, FREEZE] {
+        pauses_until_cleared(shape, "53100", "paused");
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_changed_fails_a_run_that_goes_on_once_it_can() {
+    for shape in [STREAM, FREEZE, DELETE] {
+        pauses_until_cleared(shape, "23514", "failed");
+    }
+}
+
+#[test]
+fn a_deadlock_that_never_ends_pauses_the_run() {
+    let mut stage = Stage::new(STREAM, 20, 1);
+    stage.file.limits.batch_rows = Some(1);
+    stage.sql().run("create table here (is_it int); insert into here values (1)").expect("the obstacle is there");
+    trigger(
+        &stage,
+        "if old.id = 30 and exists (select from here) then raise exception using errcode = '40P01'; end if;",
+    );
+    let stopped = run_silently(&stage).expect("it stops");
+    assert!(matches!(&stopped.state, RunState::Paused { reason } if reason.contains("40P01")), "{stopped:?}");
+    stage.sql().run("truncate here").expect("the obstacle is cleared");
+    succeeded(run_silently(&stage)).and_then(|()| stage.check()).expect("nothing is lost or doubled");
+}
+
+#[test]
+fn a_run_whose_statement_or_session_somebody_ends_makes_the_batch_again() {
+    for end in ["pg_cancel_backend", "pg_terminate_backend"] {
+        for shape in [STREAM, FREEZE] {
+            let mut stage = Stage::new(shape, 40, 8);
+            stage.file.limits.lock_timeout_ms = 20_000;
+            let mut other = stage.sql();
+            other.run("begin; select from account where id = 60 for update").expect("the row is locked");
+            thread::scope(|scope| {
+                let running = scope.spawn(|| run_silently(&stage));
+                wait_for_lock(&stage);
+                let victims = format!(
+                    "select {end}(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+                );
+                stage.sql().run(&victims).expect("it is the superuser");
+                sleep(Duration::from_millis(200));
+                other.run("commit").expect("the lock is released");
+                let ended = running.join().expect("it does not panic");
+                succeeded(ended).unwrap_or_else(|failure| panic!("{end}, {}: {failure}", shape.name));
+            });
+            stage.check().unwrap_or_else(|failure| panic!("{end}, {}: {failure}", shape.name));
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_that_somebody_ends_comes_back_and_keeps_the_lease() {
+    let mut stage = Stage::new(STREAM, 60, 2);
+    stage.file.limits.lock_timeout_ms = 20_000;
+    let mut other = stage.sql();
+    other.run("begin; select from account where id = 60 for update").expect("the row is locked");
+    thread::scope(|scope| {
+        let running = scope.spawn(|| run_silently(&stage));
+        wait_for_lock(&stage);
+        let beating = "datname = current_database() and query like '%pgmend.heartbeat%' and pid <> pg_backend_pid()";
+        wait_for(&format!("select count(*) from pg_stat_activity where {beating}"), &stage);
+        let sent = "select heartbeat_at from pgmend.lease";
+        let before = stage.sql().value(sent).expect("it answers");
+        stage
+            .sql()
+            .run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where {beating}"))
+            .expect("it is the superuser");
+        sleep(Duration::from_millis(1_500));
+        assert_ne!(stage.sql().value(sent).expect("it answers"), before, "there is no heartbeat any more");
+        other.run("commit").expect("the lock is released");
+        succeeded(running.join().expect("it does not panic")).expect("the run ends");
+    });
+    stage.check().expect("nothing is lost or doubled");
+}
