@@ -232,9 +232,39 @@ fn bind(declared: &BTreeMap<String, Param>, overrides: &BTreeMap<String, String>
     all.into_iter().map(|(name, param)| bound(name, &param)).collect()
 }
 
-/// `--param n=5` without a declaration: an integer if it reads as one, else text.
+/// `--param day=2026-01-31` without a declaration: the type that a value of this shape most likely has, since a
+/// comparison of a date with a text is an error. A declaration, or a cast in the statement, says otherwise.
 fn guess_type(value: &str) -> &'static str {
-    if value.parse::<i64>().is_ok() { "bigint" } else { "text" }
+    // `9` stands for any digit, `f` for a hexadecimal one that is none.
+    let shape: String = value.chars().map(shape_of).collect();
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    let decimal = digits.split_once('.').is_some_and(|(whole, part)| is_number(whole) && is_number(part));
+    match shape.as_str() {
+        _ if value.parse::<i64>().is_ok() => "bigint",
+        _ if decimal || is_number(digits) => "numeric",
+        "9999-99-99" => "date",
+        _ if shape.starts_with("9999-99-99 99:99") || shape.starts_with("9999-99-99T99:99") => "timestamptz",
+        _ if is_uuid(&shape) => "uuid",
+        _ => "text",
+    }
+}
+
+fn shape_of(letter: char) -> char {
+    match letter {
+        '0'..='9' => '9',
+        'a'..='f' | 'A'..='F' => 'f',
+        other => other,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_uuid(shape: &str) -> bool {
+    let groups: Vec<&str> = shape.split('-').collect();
+    let hexadecimal = |group: &&str| group.bytes().all(|b| b == b'9' || b == b'f');
+    groups.iter().map(|g| g.len()).eq([8, 4, 4, 4, 12]) && groups.iter().all(hexadecimal)
 }
 
 fn bound(name: String, param: &Param) -> Result<BoundParam, Refusal> {
@@ -291,6 +321,19 @@ mod tests {
         let file = JobFile::parse("[params.year]\ntype = \"int\"\nvalue = 1999\n").unwrap();
         let job = Job::new("j".into(), "select 1".into(), file, &[("year".into(), "2001".into())].into()).unwrap();
         assert_eq!(job.params[0].value, "2001");
+    }
+
+    #[test]
+    fn a_value_without_a_declaration_has_the_type_that_it_looks_like() {
+        let day = "2026-01-31";
+        let uuid = "0199C2e1-6f3a-7c11-9d40-5be2a1c00f17";
+        let numbers = [("5", "bigint"), ("-5", "bigint"), ("9223372036854775808", "numeric"), ("-1.50", "numeric")];
+        let times = [(day, "date"), ("2026-01-31 10:00", "timestamptz"), ("2026-01-31T10:00:00Z", "timestamptz")];
+        let texts =
+            [("", "text"), ("5.", "text"), ("1e5", "text"), ("2026-01", "text"), ("Kim", "text"), (uuid, "uuid")];
+        for (value, expected) in numbers.into_iter().chain(times).chain(texts) {
+            assert_eq!(guess_type(value), expected, "{value}");
+        }
     }
 
     #[test]

@@ -86,12 +86,8 @@ codes! {
     SystemTarget = "PM307", "the target is not a user's permanent table";
     /// Row-level security hides rows.
     RowSecurity = "PM308", "row-level security may hide rows from this role";
-    /// Key type whose order cannot be trusted.
-    KeyType = "PM309", "the key's type cannot be used as a cursor";
     /// The role may not do what the statement needs.
     Privilege = "PM310", "the role lacks a privilege";
-    /// The batch query would not use the key's index.
-    NoIndexScan = "PM311", "the batch query does not use the key's index";
     // PM4xx: undo.
     /// Images are gone or were never kept.
     Irreversible = "PM401", "there are no images to restore from";

@@ -249,7 +249,15 @@ pub struct Table {
     pub fingerprint: String,
 }
 
+/// How [`Table::unusable_keys`] says that an index may be in an order that comparisons no longer have.
+const OTHER_COLLATION: &str = "uses a collation that was built with another version";
+
 impl Table {
+    /// The first index that only the version of its collation keeps from being a key.
+    pub fn drifted_key(&self) -> Option<&str> {
+        self.unusable_keys.iter().find_map(|why| why.strip_suffix(OTHER_COLLATION)).map(str::trim_end)
+    }
+
     /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)

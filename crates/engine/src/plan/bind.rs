@@ -98,6 +98,13 @@ fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -
     if statement.kind() == Kind::Insert {
         return Ok(None);
     }
+    if let Some(index) = table.drifted_key() {
+        let message =
+            format!("index {index} uses a collation that was built with another version: ranges may miss rows");
+        let help =
+            format!("type: reindex table concurrently {}; then refresh the collation's version", table.name.sql());
+        return Err(Refusal::new(Code::CollationDrift, message, help));
+    }
     let why =
         if table.unusable_keys.is_empty() { String::new() } else { format!(" ({})", table.unusable_keys.join("; ")) };
     let message = format!("`{}` has no unique index on columns that are all NOT NULL{why}", table.name);

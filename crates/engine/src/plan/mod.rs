@@ -113,7 +113,7 @@ impl Engine {
             count::count(tx, &bound, &rewriter, budget).await?
         };
         drop(rewriter);
-        choose_mode(&mut bound, &counts, job.file.mode, several_matches, &empty)?;
+        choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
         let rewriter = bound.rewriter(&empty)?;
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
         self.describe(tx, job, options, &bound, &rewriter, &mut draft).await?;
@@ -328,31 +328,27 @@ impl Engine {
         freeze::count_present(tx, bound, &mut draft.plan).await?;
         freeze::refuse_moved_keys(tx, bound, &draft.plan).await?;
         let rows = draft.plan.change_set.as_ref().map_or(0, |c| c.rows);
-        refuse_large_transaction(bound, rows)
+        refuse_large_transaction(bound, rows, draft.plan.limits.rows_per_transaction_max)
     }
 }
 
 /// A change that cannot be split must fit into one batch.
-fn refuse_large_transaction(bound: &Bound, rows: i64) -> Result<(), Error> {
+fn refuse_large_transaction(bound: &Bound, rows: i64, most: u32) -> Result<(), Error> {
     let Some((code, reason)) = &bound.class.one_transaction else { return Ok(()) };
-    if rows <= i64::from(BATCH_ROWS_CEILING) {
+    if rows <= i64::from(most) {
         return Ok(());
     }
-    let message = format!(
-        "{reason}; all {rows} rows would have to change in one transaction, which may hold {BATCH_ROWS_CEILING}"
-    );
-    let help = "split the statement by a condition under which the rule holds, or drop the constraint or trigger for the time of the run";
+    let message = format!("{reason}; all {rows} rows would have to change in one transaction, which may hold {most}");
+    let help = if most < BATCH_ROWS_CEILING {
+        "split the statement by a condition under which the rule holds, or raise rows_per_transaction_max"
+    } else {
+        "split the statement by a condition under which the rule holds, or drop the constraint or trigger for the time of the run"
+    };
     Err(Refusal::new(*code, message, help).into())
 }
 
-fn choose_mode(
-    bound: &mut Bound,
-    counts: &Counts,
-    wanted: Option<Mode>,
-    several_matches: bool,
-    empty: &Key,
-) -> Result<(), Error> {
-    refuse_large_transaction(bound, counts.matched_rows.value)?;
+fn choose_mode(bound: &mut Bound, counts: &Counts, job: &Job, several_matches: bool, empty: &Key) -> Result<(), Error> {
+    refuse_large_transaction(bound, counts.matched_rows.value, job.file.limits.rows_per_transaction_max)?;
     let computable = bound.rewriter(empty)?.computable_after() || bound.statement.kind() != Kind::Update;
     if several_matches {
         bound.class.mode = Mode::Freeze;
@@ -368,7 +364,7 @@ fn choose_mode(
     }
     let (scanned, matched) = (counts.scanned_rows.value, counts.matched_rows.value);
     let sparse = scanned > SPARSE_TABLE_ROWS && (matched as f64) < SPARSE_SHARE * scanned as f64;
-    if wanted.is_none() && bound.class.mode == Mode::Stream && sparse && computable {
+    if job.file.mode.is_none() && bound.class.mode == Mode::Stream && sparse && computable {
         bound.class.mode = Mode::Freeze;
         bound.class.reason = format!("only {matched} of {scanned} rows match: one scan finds them all");
     }

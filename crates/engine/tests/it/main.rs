@@ -5,5 +5,6 @@
 mod control;
 mod crash;
 mod equality;
+mod refusals;
 mod rehearse;
 mod sweep;

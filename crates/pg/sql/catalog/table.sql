@@ -49,7 +49,16 @@ with target as (
                 when x.amname <> 'btree' then 'is not a btree'
                 when exists (select from unnest(x.keys) k join pg_catalog.pg_attribute a on a.attrelid = $1::oid and a.attnum = k where not a.attnotnull)
                 then 'has a column that may be NULL'
-                when x.indnkeyatts > 8 then 'has more than 8 columns' end as unusable
+                when x.indnkeyatts > 8 then 'has more than 8 columns'
+                when exists (
+                    select from unnest(x.indcollation::oid[]) with ordinality u (oid, o)
+                      join pg_catalog.pg_collation co on co.oid = u.oid
+                      join pg_catalog.pg_database d on d.datname = current_database()
+                     where o <= x.indnkeyatts
+                           -- The database's own collation (100) is recorded from version 15 on.
+                       and coalesce(co.collversion, case when co.oid = 100 then to_jsonb(d) ->> 'datcollversion' end)
+                           <> pg_collation_actual_version(co.oid))
+                then 'uses a collation that was built with another version' end as unusable
       from idx x where x.indisunique
 ), fk as (
     select con.*,

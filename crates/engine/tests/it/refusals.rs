@@ -1,0 +1,138 @@
+//! Refusals: each code that a plan can give, with a statement that gets it. The pages of docs/errors speak of the same
+//! cases. Codes of runs, undo and connections are met where those are tested.
+
+use pgmend::{Code, Engine, Error, Job, JobFile, Observer, PlanOptions, RunOptions};
+use pgmend_testkit::{Database, Server};
+
+/// The tables that the statements meet.
+const SCENE: &str = r#"
+    create table users (id int primary key, name text, role text, since date);
+    insert into users select i, 'user' || i, 'memeber' from generate_series(1, 20) i;
+    create table import (user_id int, role text);
+    insert into import values (17, 'member'), (17, 'admin');
+    create table price (sku text primary key, amount numeric);
+    create table offer (sku text, amount numeric);
+    insert into offer values ('A', 10), ('A', 12);
+    create function charge_fee(int) returns int language sql as 'select 1';
+    create table item (id int primary key, place int unique deferrable);
+    insert into item select i, i from generate_series(1, 20) i;
+    create table audited (id int primary key);
+    insert into audited select generate_series(1, 20);
+    create function audit() returns trigger language plpgsql as 'begin return null; end';
+    create trigger audit after delete on audited for each statement execute function audit();
+    create table seat (id int primary key);
+    insert into seat select generate_series(1, 20);
+    create table doc (id int primary key, tags text[]);
+    insert into doc values (1, '{a}');
+    create table no_key (email text unique);
+    create view member as select * from users;
+    create table person (id int primary key);
+    create table employee () inherits (person);
+    create table ruled (id int primary key);
+    create rule keep as on delete to ruled do instead nothing;
+    create table named (name text collate "und-x-icu" primary key);
+    update pg_collation set collversion = '1' where collname = 'und-x-icu';
+"#;
+
+/// Statements by the code that refuses them.
+const CASES: [(Code, &str); 25] = [
+    (Code::Empty, "-- nothing yet"),
+    (Code::SeveralStatements, "delete from users; delete from seat"),
+    (Code::NotAChange, "truncate users"),
+    (Code::Syntax, "update users set role = 'member', where role = 'memeber'"),
+    (Code::BareParameter, "delete from users where id < $1"),
+    (Code::Parameter, "delete from users where id < :id"),
+    (Code::CurrentOf, "update users set role = 'member' where current of c"),
+    (Code::ServerRejects, "update users set since = 'soon'"),
+    (
+        Code::WritingCte,
+        "with x as (delete from seat returning id) update users set role = 'x' where id in (select id from x)",
+    ),
+    (Code::VolatilePredicate, "delete from users where random() < 0.1"),
+    (Code::SideEffects, "update users set id = charge_fee(id)"),
+    (Code::AmbiguousSource, "update users u set role = i.role from import i where i.user_id = u.id"),
+    (
+        Code::DuplicateSource,
+        "insert into price select sku, amount from offer on conflict (sku) do update set amount = excluded.amount",
+    ),
+    (Code::NotSplittable, "update item set place = place + 1"),
+    (Code::StatementTrigger, "delete from audited"),
+    (Code::KeyMoves, "update seat set id = id + 1"),
+    (Code::CannotFreeze, "update doc set tags[3] = 'x' where id in (select id from doc limit 1)"),
+    (Code::NoKey, "delete from no_key"),
+    (Code::NoSuchTable, "delete from userz"),
+    (Code::NotATable, "delete from member"),
+    (Code::Inheritance, "delete from person"),
+    (Code::CollationDrift, "delete from named"),
+    (Code::Rules, "delete from ruled"),
+    (Code::SystemTarget, "delete from pg_class"),
+    (Code::SystemTarget, "delete from pgmend.batch"),
+];
+
+/// No transaction may hold as many rows as the tables above have.
+fn job(statement: &str) -> Job {
+    let mut file = JobFile::default();
+    file.limits.rows_per_transaction_max = 10;
+    Job { file, ..Job::from_statement("refused", statement) }
+}
+
+fn code(result: Result<impl Sized, Error>) -> Option<Code> {
+    match result {
+        Err(Error::Refused(refusal)) => {
+            assert!(!refusal.help.is_empty(), "{} has no way out", refusal.message);
+            Some(refusal.code)
+        }
+        Err(Error::Database { .. } | Error::Corrupt(_)) | Ok(_) => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_refused_by_its_code_with_a_way_out_and_no_plan_is_stored() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(SCENE).expect("the scene");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    engine.init().await.expect("the control schema");
+    for (expected, statement) in CASES {
+        let planned = engine.plan(&job(statement), &PlanOptions::default()).await;
+        assert_eq!(code(planned), Some(expected), "{statement}");
+    }
+    assert_eq!(sql.value("select count(*) from pgmend.plan").expect("plans").as_deref(), Some("0"));
+    let left = "select count(*) from pg_class where relname like 'change\\_set\\_%'";
+    assert_eq!(sql.value(left).expect("change sets").as_deref(), Some("0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_refused_what_it_may_not_do_or_not_see() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    let role = db.create_role("clerk", "").expect("a role");
+    sql.run(&format!(
+        "create table branch (id int primary key); alter table branch enable row level security;
+         create policy own on branch for all to {role} using (id < 5); grant all on branch to {role};
+         create table secret (id int primary key); grant select on secret to {role}"
+    ))
+    .expect("the tables");
+    let mut engine = Engine::connect(Some(&db.url_for(&role))).await.expect("a connection");
+    let options = PlanOptions::default();
+    assert_eq!(code(engine.plan(&job("delete from branch"), &options).await), Some(Code::RowSecurity));
+    assert_eq!(code(engine.plan(&job("delete from secret"), &options).await), Some(Code::Privilege));
+    assert_eq!(code(engine.list().await), Some(Code::ControlSchema));
+    sql.run(&format!("alter role {role} set session_replication_role = replica")).expect("the setting");
+    let mut engine = Engine::connect(Some(&db.url_for(&role))).await.expect("a connection");
+    assert_eq!(code(engine.plan(&job("delete from secret"), &options).await), Some(Code::ReplicationRole));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_be_one_transaction_is_never_larger_than_the_job_allows() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(SCENE).expect("the scene");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    let statement = "update item set place = place + 1 where id <= ";
+    let ran = engine.run(&job(&format!("{statement} 11")), &RunOptions::default(), &mut Observer::silent()).await;
+    assert_eq!(code(ran), Some(Code::NotSplittable));
+    let narrow = job("update item set place = place + 100 where id <= 10");
+    let outcome = engine.run(&narrow, &RunOptions::default(), &mut Observer::silent()).await.expect("a small one");
+    assert_eq!((outcome.changed_rows, outcome.batches), (10, 1));
+}
