@@ -310,6 +310,13 @@ mod tests {
     }
 
     #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("user", "user"), 0);
+    }
+
+    #[test]
     fn a_parameter_outside_its_range_is_refused() {
         let file = JobFile::parse("[params.year]\ntype = \"int\"\nvalue = 1999\nmin = 2000\n").unwrap();
         let error = Job::new("j".into(), "select 1".into(), file, &BTreeMap::new()).unwrap_err();

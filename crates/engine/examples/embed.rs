@@ -4,7 +4,7 @@
 //! cargo run -p pgmend --example embed -- postgresql:///shop "update users set role = 'member' where role = 'memeber'"
 //! ```
 
-use pgmend::{Engine, Error, Event, Job, Observer, PlanOptions, RunOptions, Severity, UndoOptions};
+use pgmend::{Engine, Error, Event, Job, Observer, Outcome, PlanOptions, RunOptions, Severity, UndoOptions};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -13,7 +13,12 @@ async fn main() -> Result<(), Error> {
         eprintln!("usage: embed DATABASE_URL STATEMENT");
         return Ok(());
     };
-    let mut engine = Engine::connect(Some(&url)).await?;
+    embed(&url, &statement).await.map(|_| ())
+}
+
+/// Plans, inspects, runs and undoes; gives the outcomes of the run and of its undo.
+pub async fn embed(url: &str, statement: &str) -> Result<(Outcome, Outcome), Error> {
+    let mut engine = Engine::connect(Some(url)).await?;
     engine.init().await?;
 
     let job = Job::from_statement("embedded", statement);
@@ -27,7 +32,7 @@ async fn main() -> Result<(), Error> {
         plan.mode.name()
     );
     for finding in plan.findings.iter().filter(|f| f.severity != Severity::Note) {
-        println!("{}: {} {}", finding.check, finding.message, finding.help);
+        println!("{}: {}; {}", finding.check, finding.message, finding.help);
     }
 
     let mut observer = Observer::new(|event| {
@@ -55,5 +60,5 @@ async fn main() -> Result<(), Error> {
         undone.changed_rows,
         undone.conflict_rows
     );
-    Ok(())
+    Ok((outcome, undone))
 }

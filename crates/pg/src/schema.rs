@@ -11,6 +11,10 @@ const GRANTS: &str = include_str!("../sql/schema/roles.sql");
 /// The version that this pgmend needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
+/// Publications that take every new table along, in one line.
+pub const PUBLICATIONS_OF_ALL: &str =
+    "select string_agg(quote_ident(pubname), ', ' order by pubname) from pg_catalog.pg_publication where puballtables";
+
 /// Group roles: who may run, approve, observe.
 pub const ROLES: [&str; 3] = ["pgmend_runner", "pgmend_approver", "pgmend_observer"];
 
@@ -38,8 +42,17 @@ impl Session {
         if from_version.is_none_or(|v| v < VERSION) {
             self.migrate().await?;
         }
-        let (roles, notes) = self.install_roles().await?;
+        let (roles, mut notes) = self.install_roles().await?;
+        notes.extend(self.published_to_all().await?);
         Ok(Installed { from_version, roles, notes })
+    }
+
+    /// A publication FOR ALL TABLES takes the control schema along, and its subscribers stop.
+    async fn published_to_all(&self) -> Result<Option<String>, PgError> {
+        let answer = self.run(&Statement::new("look for publications", PUBLICATIONS_OF_ALL, vec![])).await?;
+        Ok(answer.scalar().map(|names| {
+            format!("publication {names} is FOR ALL TABLES and takes schema pgmend along: a subscriber that lacks its tables stops")
+        }))
     }
 
     async fn migrate(&self) -> Result<(), PgError> {

@@ -80,7 +80,7 @@ impl Server {
         ServerOptions::new().start()
     }
 
-    /// The server that tests share, each with its own [`Database`].
+    /// The server that tests share, each with its own [`Database`](crate::Database).
     ///
     /// It is the one that [`SERVER_VARIABLE`] names, or else one that this process starts and
     /// that goes away with it. Panics when there is no server to be had: without one, no test

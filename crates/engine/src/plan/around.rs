@@ -137,6 +137,16 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
     (true, "every changed row is imaged in the batch's own transaction".into())
 }
 
+/// A publication FOR ALL TABLES includes the tables of a run, which its subscribers do not have.
+pub fn publications_of_all(names: Option<&str>) -> Option<Finding> {
+    let names = names?;
+    let message = format!(
+        "publication {names} is FOR ALL TABLES and takes pgmend's own tables along: subscribers that lack them stop"
+    );
+    let help = "publish by schema or by table before the run, or make the tables there too: docs/promises.md";
+    Some(Finding::warning("publication_of_all_tables", message, help))
+}
+
 /// Findings about the target and the statement.
 pub fn findings(bound: &Bound) -> Vec<Finding> {
     let mut findings = bound.class.findings.clone();

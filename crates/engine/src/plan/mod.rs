@@ -272,6 +272,8 @@ impl Engine {
             vec![],
         );
         plan.findings.extend(around::wraparound(age.await?.number()?, plan.estimates.batches.value));
+        let all = tx.query("look for publications", pgmend_pg::schema::PUBLICATIONS_OF_ALL, vec![]).await?;
+        plan.findings.extend(around::publications_of_all(all.scalar()));
         let expiry = format!(
             "select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         );

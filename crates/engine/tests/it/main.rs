@@ -4,7 +4,9 @@
 
 mod control;
 mod crash;
+mod embed;
 mod equality;
+mod installing;
 mod refusals;
 mod rehearse;
 mod sweep;

@@ -2,6 +2,7 @@
 //!
 //! A keyword that asks for protection which pgmend cannot give is refused, never ignored.
 
+use pgmend_core::job::distance;
 use pgmend_core::refusal::{Code, Refusal};
 
 /// What pgmend does with a keyword.
@@ -122,24 +123,9 @@ fn unknown(name: &str, origin: &str) -> Refusal {
     Refusal::new(Code::Connection, format!("unknown keyword `{name}` in {origin}"), help)
 }
 
-/// How many single-letter edits lie between two words.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut previous: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut current = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let replaced = previous[j] + usize::from(a != *b);
-            current.push(replaced.min(previous[j + 1] + 1).min(current[j] + 1));
-        }
-        previous = current;
-    }
-    previous[right.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{accept, distance};
+    use super::accept;
 
     #[test]
     fn an_unknown_keyword_is_refused_with_the_nearest_one() {
@@ -155,12 +141,5 @@ mod tests {
         assert!(accept("gssencmode", "prefer", "x").is_ok());
         assert!(accept("gssencmode", "require", "x").is_err());
         assert!(accept("requirepeer", "postgres", "x").is_err());
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("user", "user"), 0);
     }
 }

@@ -1,0 +1,40 @@
+//! Installing the control schema: who may read what is in it, and who is warned of it.
+
+use pgmend::{Engine, Job, Observer, PlanOptions, RunOptions};
+use pgmend_testkit::{Database, Server};
+
+const USERS: &str = "create table users (id int primary key, role text not null); \
+                     insert into users select i, 'memeber' from generate_series(1, 10) i";
+
+fn job() -> Job {
+    Job::from_statement("fix-roles", "update users set role = 'member' where role = 'memeber'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_groups_read_the_record_but_no_images_also_after_a_second_init() {
+    let db = Database::create(Server::shared(), "installing").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(USERS).expect("the table");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    engine.run(&job(), &RunOptions::default(), &mut Observer::silent()).await.expect("a run");
+    engine.init().await.expect("the second init");
+    let readable = "select string_agg(relname, ' ' order by relname) from pg_class
+                     where relnamespace = 'pgmend'::regnamespace and relkind = 'r'
+                       and has_table_privilege('pgmend_observer', oid, 'select')";
+    let readable = sql.value(readable).expect("what observers read").unwrap_or_default();
+    assert!(readable.contains("batch") && readable.contains("ledger"), "{readable}");
+    assert!(!readable.contains("image_"), "{readable}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_for_all_tables_is_warned_of_before_its_subscribers_stop() {
+    let db = Database::create(Server::shared(), "installing").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(USERS).expect("the table");
+    sql.run("create publication everything for all tables").expect("the publication");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    let planned = engine.plan(&job(), &PlanOptions::default()).await.expect("a plan");
+    assert!(planned.plan.findings.iter().any(|f| f.check == "publication_of_all_tables"));
+    let installed = engine.init().await.expect("the control schema");
+    assert!(installed.notes.iter().any(|note| note.contains("everything")), "{:?}", installed.notes);
+}
