@@ -165,9 +165,12 @@ pub struct Run {
     /// Write. Without it nothing is changed
     #[arg(long)]
     pub execute: bool,
-    /// Make the same change again although it has been made, for this reason
-    #[arg(long, value_name = "REASON")]
-    pub again: Option<String>,
+    /// Make the same change again although it has been made
+    #[arg(long, requires = "reason")]
+    pub again: bool,
+    /// Why it is made again; goes into the report
+    #[arg(long, requires = "again", value_name = "TEXT")]
+    pub reason: Option<String>,
     /// Stop, resumable, after this many batches
     #[arg(long, value_name = "N")]
     pub stop_after_batches: Option<u64>,

@@ -15,6 +15,11 @@ use pace::Pace;
 /// Lines of batches on a pipe are this far apart; logs of a long run stay readable.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Before the first batch there is nothing to fill a bar with.
+const WAITING: &str = "{spinner} {wide_msg}";
+/// The message is cut where the terminal ends: a wrapped line could not be drawn over.
+const BAR: &str = "{spinner} {bar:28} {wide_msg}";
+
 /// The spinner turns while a batch waits for a lock, so that a quiet run does not look dead.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -144,34 +149,46 @@ impl State {
     fn draw(&self, bar: &ProgressBar, event: &Event) {
         match event {
             Event::Started { planned_rows, changed_rows, resumed, .. } => {
+                bar.set_style(style(BAR));
                 bar.set_length((*planned_rows).max(1).unsigned_abs());
                 bar.set_position((*changed_rows).max(0).unsigned_abs());
-                bar.set_message(if *resumed { "going on from the last committed batch" } else { "starting" });
+                if *resumed {
+                    bar.suspend(|| write_line(&sentence(event)));
+                }
+                bar.set_message("starting");
             }
             Event::Batch { changed_rows, planned_rows, .. } => {
                 bar.set_length((*planned_rows).max(*changed_rows).max(1).unsigned_abs());
                 bar.set_position((*changed_rows).max(0).unsigned_abs());
                 bar.set_message(message(event, &self.pace));
             }
-            Event::Retrying { .. } | Event::WaitingForLease { .. } => bar.suspend(|| write_line(&sentence(event))),
+            // A first retry is everyday life beside an application: it is shown while it lasts.
+            Event::Retrying { attempt, .. } if *attempt > 1 => bar.suspend(|| write_line(&sentence(event))),
+            Event::Retrying { .. } | Event::WaitingForLease { .. } => {
+                bar.enable_steady_tick(TICK);
+                bar.set_message(sentence(event));
+            }
             Event::Freezing | Event::Sweeping { .. } | Event::Stopping => bar.set_message(sentence(event)),
         }
     }
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {bar:28} {percent:>3} % {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("█▌░");
-    ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr()).with_style(style)
+    ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr()).with_style(style(WAITING))
 }
 
-/// `1,240,000 rows · 345 already right · 8,312 rows/s · ETA 3–5 min · batch 750`.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("█▌░")
+}
+
+/// `62 %  1,240,000 of 2,000,000 rows · 345 already right · 8,312 rows/s · ETA 3–5 min · batch 750`.
 fn message(event: &Event, pace: &Pace) -> String {
     let Event::Batch { changed_rows, skipped_rows, conflict_rows, next_batch_rows, planned_rows, .. } = event else {
         return String::new();
     };
-    let mut parts = vec![format!("{} of {} rows", figure::rows(*changed_rows), figure::rows(*planned_rows))];
+    let share = figure::percent(*changed_rows, *planned_rows);
+    let mut parts =
+        vec![format!("{share:>5}  {} of {} rows", figure::rows(*changed_rows), figure::rows(*planned_rows))];
     if *skipped_rows > 0 {
         parts.push(format!("{} already right", figure::rows(*skipped_rows)));
     }
@@ -190,16 +207,36 @@ fn message(event: &Event, pace: &Pace) -> String {
 
 fn sentence(event: &Event) -> String {
     match event {
-        Event::Retrying { attempt, wait_s, error } => format!("retry {attempt} in {wait_s:.1} s: {error}"),
+        Event::Retrying { attempt, wait_s, error, sqlstate } => {
+            format!("{}; again in {wait_s:.1} s (retry {attempt})", reason(sqlstate, error))
+        }
         Event::WaitingForLease { holder, left_s } => {
-            format!("driven by {holder}; waiting {} for its lease to run out", figure::duration(*left_s))
+            format!("driven by {holder}; waiting for its lease to run out, {} left", figure::duration(left_s.ceil()))
         }
         Event::Freezing => "computing the change set".to_owned(),
         Event::Sweeping { pass } => format!("counting what is left, pass {pass}"),
         Event::Stopping => "finishing the batch, then stopping".to_owned(),
+        Event::Started { job, resumed: true, changed_rows, planned_rows, .. } => format!(
+            "going on with {job} after its last committed batch: {} of {} rows are changed",
+            figure::rows(*changed_rows),
+            figure::rows(*planned_rows)
+        ),
         Event::Started { job, .. } => format!("starting {job}"),
         Event::Batch { batch_no, .. } => format!("batch {batch_no}"),
     }
+}
+
+/// Why a batch is tried again, for a person: what the server calls it means little at night.
+fn reason(sqlstate: &str, error: &str) -> String {
+    let told = match sqlstate {
+        "40001" => "the application changed a row of this batch meanwhile",
+        "40P01" => "a deadlock with another session; the batch gave way",
+        "55P03" => "another session holds a row of this batch; `pgmend status` names it",
+        "57014" => "the batch took too long; smaller now",
+        code if code.starts_with("08") || code.starts_with("57P") => return format!("connection lost ({error})"),
+        _ => error,
+    };
+    told.to_owned()
 }
 
 /// `event=batch batch_no=12 …`: one line, `key=value`, text values quoted.
@@ -231,8 +268,8 @@ fn line(event: &Event, pace: &Pace) -> String {
             line
         }
         Event::Freezing => "event=freezing".to_owned(),
-        Event::Retrying { attempt, wait_s, error } => {
-            format!("event=retrying attempt={attempt} wait_s={wait_s:.1} error={error:?}")
+        Event::Retrying { attempt, wait_s, error, sqlstate } => {
+            format!("event=retrying attempt={attempt} wait_s={wait_s:.1} sqlstate={sqlstate} error={error:?}")
         }
         Event::WaitingForLease { holder, left_s } => {
             format!("event=waiting_for_lease holder={holder:?} left_s={left_s:.0}")
@@ -276,8 +313,10 @@ mod tests {
         let expected = "event=batch batch_no=12 rows=500 changed_rows=6000 planned_rows=300000 skipped_rows=7 \
                         conflict_rows=0 took_ms=61.2 next_batch_rows=750 rows_per_s=1000 eta_s=294-294";
         assert_eq!(line(&batch(12), &pace), expected);
-        let retry = Event::Retrying { attempt: 2, wait_s: 0.5, error: "deadlock \"x\"".into() };
-        assert_eq!(line(&retry, &pace), r#"event=retrying attempt=2 wait_s=0.5 error="deadlock \"x\"""#);
+        let retry =
+            Event::Retrying { attempt: 2, wait_s: 0.5, error: "deadlock \"x\"".into(), sqlstate: "40P01".into() };
+        assert_eq!(line(&retry, &pace), r#"event=retrying attempt=2 wait_s=0.5 sqlstate=40P01 error="deadlock \"x\"""#);
+        assert_eq!(sentence(&retry), "a deadlock with another session; the batch gave way; again in 0.5 s (retry 2)");
     }
 
     #[test]
@@ -287,7 +326,7 @@ mod tests {
             pace.record(500, seconds);
         }
         let text = message(&batch(12), &pace);
-        assert_eq!(text, "6,000 of 300,000 rows · 7 already right · 833 rows/s · ETA 4.9–7.8 min · batch 750");
+        assert_eq!(text, "  2 %  6,000 of 300,000 rows · 7 already right · 833 rows/s · ETA 4.9–7.8 min · batch 750");
     }
 
     #[test]
@@ -304,7 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bars_template_is_valid() {
-        assert!(ProgressStyle::with_template("{spinner} {bar:28} {percent:>3} % {msg}").is_ok());
+    fn the_templates_are_valid() {
+        for template in [WAITING, BAR] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod figure;
+pub mod next;
 pub mod outcome;
 pub mod page;
 pub mod paint;

@@ -375,6 +375,9 @@ pub struct Plan {
     pub job: String,
     /// Goal, owner and ticket, where given.
     pub about: BTreeMap<String, String>,
+    /// Columns declared plain: their values may be shown wherever this plan's rows are.
+    #[serde(default)]
+    pub plain: Vec<String>,
     /// What it does.
     pub kind: ChangeKind,
     /// The statement as typed.

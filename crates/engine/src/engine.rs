@@ -110,8 +110,21 @@ pub(crate) fn cannot_connect(error: pgmend_pg::PgError) -> Error {
 /// Operating-system user, host and version, for the record.
 pub(crate) fn client() -> String {
     let var = |names: &[&str]| names.iter().find_map(|n| std::env::var(n).ok());
-    let user = var(&["USER", "LOGNAME"]).unwrap_or_else(|| "unknown".into());
+    let user = var(&["USER", "LOGNAME"]).or_else(account).unwrap_or_else(|| "unknown".into());
     let host = std::fs::read_to_string("/etc/hostname").ok().map(|h| h.trim().to_owned());
     let host = host.filter(|h| !h.is_empty()).or_else(|| var(&["HOSTNAME"])).unwrap_or_else(|| "unknown".into());
     format!("{user}@{host}, pgmend {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The account that this process runs as: services and containers often lack `USER`.
+fn account() -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = std::fs::metadata("/proc/self").ok()?.uid();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    Some(named.unwrap_or_else(|| format!("uid {uid}")))
 }

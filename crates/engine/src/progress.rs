@@ -48,6 +48,8 @@ pub enum Event {
         wait_s: f64,
         /// The error, without row values.
         error: String,
+        /// Its SQLSTATE.
+        sqlstate: String,
     },
     /// Another worker's lease has to run out first.
     WaitingForLease {

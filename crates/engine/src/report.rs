@@ -1,7 +1,7 @@
 //! The paper trail of a run: what was asked for, what was planned, what happened, how it was checked and how to
 //! take it back. Markdown to paste into a ticket, or JSON.
 
-mod markdown;
+pub(crate) mod markdown;
 
 use std::collections::BTreeMap;
 

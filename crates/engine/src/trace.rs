@@ -18,6 +18,9 @@ use crate::outcome::Touch;
 use crate::plan::planning_scene;
 use crate::plan::sample::value_kind;
 
+/// An undo of an undo of … beyond this many shows masked values.
+const UNDOS_FOLLOWED_MAX: u32 = 20;
+
 /// The row that is asked about.
 struct Subject {
     /// The table, and the partitioned table that it belongs to.
@@ -108,8 +111,26 @@ impl Engine {
         Ok((!rows.is_empty()).then_some(Found { run, plan, kind, rows, layout }))
     }
 
+    /// What may be shown of a run's rows: columns declared plain, constants of the statement. An undo shows what the
+    /// run that it undoes may show.
+    pub(crate) async fn shown_of(&self, plan: &Plan) -> Result<Mask, Error> {
+        let mut forward = None;
+        for _ in 0..UNDOS_FOLLOWED_MAX {
+            let Some(undone) = forward.as_ref().unwrap_or(plan).undo_of else { break };
+            let run = self.one_run(&undone.to_string()).await?;
+            forward = Some(self.session.plan_of(run.plan_id).await?.plan);
+        }
+        let plan = forward.as_ref().unwrap_or(plan);
+        Ok(Mask {
+            show_all: false,
+            plain: plan.plain.iter().cloned().collect(),
+            constants: pgmend_sql::constants(&plan.statement),
+        })
+    }
+
     async fn touches_of(&self, found: &Found, table: &Table, show_values: bool) -> Result<Vec<Touch>, Error> {
-        let mask = mask(&found.plan, table, show_values);
+        let shown = self.shown_of(&found.plan).await?;
+        let mask = mask(shown, table, show_values);
         let mut touches = Vec::new();
         for row in &found.rows {
             // A row of a change set without a batch, or one that was a conflict, was never changed.
@@ -247,11 +268,11 @@ fn touch(run: &StoredRun, changed_at: String) -> Touch {
 }
 
 /// Constants of the statement are no secrets, and columns that refer to other tables are keys there.
-fn mask(plan: &Plan, table: &Table, show_all: bool) -> Mask {
-    let plain = table.references.iter().flat_map(|fk| fk.from_columns.iter().cloned());
-    let plain =
-        plain.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain)).collect();
-    Mask { show_all, plain, constants: pgmend_sql::constants(&plan.statement) }
+fn mask(mut shown: Mask, table: &Table, show_all: bool) -> Mask {
+    let keys = table.references.iter().flat_map(|fk| fk.from_columns.iter().cloned());
+    let keys = keys.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain));
+    shown.plain.extend(keys);
+    Mask { show_all, ..shown }
 }
 
 /// What the image of a row says changed, column by column.

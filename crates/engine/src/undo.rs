@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
 use crate::plan::{cost, freeze, planning_scene};
 use crate::progress::Observer;
+use crate::report::markdown::thousands;
 use columns::UndoColumns;
 use source::Source;
 
@@ -111,7 +112,8 @@ impl Engine {
         filter: bool,
         show: bool,
     ) -> Result<Plan, Error> {
-        let source = Source::of(run, forward, &self.session).await?;
+        let shown = self.shown_of(forward).await?;
+        let source = Source::of(run, forward, &self.session, shown).await?;
         // Undone, redone, undone again: each is another change.
         let prior =
             self.session.runs_undoing(run.run_id).await?.iter().filter(|u| u.state == RunState::Succeeded).count();
@@ -156,7 +158,9 @@ impl Engine {
         let relation = freeze::relation(plan_id, &format!("undo {}", run.job), &self.here.now);
         let fill = source.filling(&relation, &table, &columns, predicate, filter);
         let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
-        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, &comment).await?;
+        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, &comment)
+            .await
+            .map_err(|error| about_predicate(error, predicate, &table))?;
         let number = 2;
         let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
         let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction);
@@ -190,7 +194,10 @@ impl Engine {
             .map(|(reason, n)| {
                 Finding::warning(
                     "conflict",
-                    format!("{n} rows will not be restored: {reason}"),
+                    format!(
+                        "{} will not be restored: {reason}",
+                        if *n == 1 { "1 row".into() } else { format!("{} rows", thousands(*n)) }
+                    ),
                     "they are left as they are and listed",
                 )
             })
@@ -212,7 +219,7 @@ impl Engine {
         );
         let expires_at =
             tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
-        let samples = source.samples(&tx.read, &table, &columns, &relation, show).await?;
+        let samples = source.samples(&tx.read, &table, &columns, &built.restorable, show).await?;
         let signature = Digest::of(&("undo", run.run_id, predicate, prior, &self.here.settings));
         let statement = match predicate {
             Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),
@@ -230,6 +237,7 @@ impl Engine {
             plan_id,
             job: run.job.clone(),
             about: forward.about.clone(),
+            plain: forward.plain.clone(),
             kind: ChangeKind::Undo,
             statement: statement.clone(),
             canonical: statement,
@@ -280,6 +288,18 @@ impl Engine {
     }
 }
 
+/// What the server says of names and types in an undo is about the predicate: the rest is not the user's text.
+fn about_predicate(error: Error, predicate: Option<&str>, table: &Table) -> Error {
+    match error {
+        Error::Database { message, sqlstate, .. } if predicate.is_some() && sqlstate.starts_with("42") => {
+            let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+            let help = format!("the predicate is about rows of {}, which has: {}", table.name, columns.join(", "));
+            Refusal::new(Code::ServerRejects, message, help).into()
+        }
+        other => other,
+    }
+}
+
 /// The target as it is now, found by its oid.
 async fn current_table(tx: &pgmend_pg::readtx::ReadTx<'_>, forward: &Plan, search_path: &str) -> Result<Table, Error> {
     let sql = "select count(*)::text from pg_catalog.pg_class where oid = $1::oid";
@@ -294,6 +314,8 @@ async fn current_table(tx: &pgmend_pg::readtx::ReadTx<'_>, forward: &Plan, searc
 pub(crate) struct Built {
     pub sql: RunSql,
     pub classify: String,
+    /// The first rows that can be restored, for the samples.
+    pub restorable: String,
     /// The layout of the undo's own images, where a trigger decides what is stored.
     pub images: Option<pgmend_core::plan::ImageLayout>,
 }

@@ -99,6 +99,30 @@ impl Applied<'_> {
     /// that will be applied), rows.
     /// Lock: none. Index: the target's key, or a merge or hash over both.
     pub fn classify(&self, already: Option<&str>) -> String {
+        format!(
+            "select s.op::text, {} as pgmend_reason, count(*)::text \
+             from {} as s left join {} as t on {} group by 1, 2 order by 1, 2",
+            self.verdict(already),
+            self.change_set,
+            self.table.name.sql(),
+            same_key(self.table, self.key, &self.columns.keys),
+        )
+    }
+
+    /// The first rows of the change set that can be applied, to be shown.
+    /// Lock: none. Index: the change set's primary key, the target's key.
+    pub fn applicable(&self, rows: u32) -> String {
+        format!(
+            "select s.* from {} as s left join {} as t on {} where {} = '' order by s.n limit {rows}",
+            self.change_set,
+            self.table.name.sql(),
+            same_key(self.table, self.key, &self.columns.keys),
+            self.verdict(None),
+        )
+    }
+
+    /// Why a row of the change set cannot be applied; empty if it can.
+    fn verdict(&self, already: Option<&str>) -> String {
         let gone = format!("t.{} is null", quote_ident(&self.table.columns[self.key.columns[0]].name));
         let held = unchanged(self.table, self.guard);
         let held = held.strip_prefix(" and ").unwrap_or("true");
@@ -106,16 +130,12 @@ impl Applied<'_> {
         let complete = self.complete.unwrap_or("true");
         let already = already.unwrap_or("false");
         format!(
-            "select s.op::text, case \
+            "case \
              when s.op = 'I' then case when not ({gone}) then 'the key is taken' when not ({complete}) then 'what it refers to is gone' else '' end \
              when {gone} then 'the row is gone' \
              when s.op = 'U' and not ({held}) and ({already}) then 'already' \
              when not ({held}) then 'the row was changed since' \
-             when s.op = 'D' and not ({block}) then 'other rows refer to it' else '' end as pgmend_reason, count(*)::text \
-             from {} as s left join {} as t on {} group by 1, 2 order by 1, 2",
-            self.change_set,
-            self.table.name.sql(),
-            same_key(self.table, self.key, &self.columns.keys),
+             when s.op = 'D' and not ({block}) then 'other rows refer to it' else '' end"
         )
     }
 

@@ -2,6 +2,7 @@
 
 use pgmend::{PlanOptions, Planned};
 use pgmend_core::exit;
+use serde::Serialize;
 
 use crate::Done;
 use crate::args::{JobFlags, JobSource, Plan, Planning};
@@ -29,9 +30,17 @@ pub fn options(planning: &Planning) -> PlanOptions {
     }
 }
 
+/// A plan for programs: with the lines to type next, as people get them.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    planned: &'a Planned,
+    next: &'a [String],
+}
+
 /// Shows a whole plan; the exit code tells a script whether it is worth running.
 pub fn show(shell: &Shell, planned: &Planned, next: &[String]) -> Done {
-    shell.show(planned, |paint| plan::full(planned, next, paint))?;
+    shell.show(&Shown { planned, next }, |paint| plan::full(planned, next, paint))?;
     Ok(exit_code(planned))
 }
 

@@ -112,7 +112,7 @@ fn next(shell: &Shell, args: &Run, planned: &Planned) -> Vec<String> {
 
 fn run_options(args: &Run) -> RunOptions {
     RunOptions {
-        again: args.again.clone(),
+        again: args.reason.clone().filter(|_| args.again),
         plan: plan::options(&args.planning),
         stop_after_batches: args.stop_after_batches,
     }

@@ -18,6 +18,14 @@ pub fn rows(value: i64) -> String {
     text
 }
 
+/// A moment to the second: `2026-11-21T15:10:45Z`.
+pub fn moment(at: &str) -> String {
+    match (at.split_once('.'), at.ends_with('Z')) {
+        (Some((seconds, _)), true) => format!("{seconds}Z"),
+        _ => at.to_owned(),
+    }
+}
+
 /// `1 row`, `2 rows`, for any noun with a regular plural.
 pub fn counted(value: i64, noun: &str) -> String {
     let plural = match noun {
@@ -106,6 +114,12 @@ mod tests {
         assert_eq!([0, 999, 1_000, -1_234_567].map(rows), ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!(rows(i64::MIN), "-9,223,372,036,854,775,808");
         assert_eq!([counted(1, "row"), counted(2, "batch")], ["1 row", "2 batches"]);
+    }
+
+    #[test]
+    fn a_moment_is_told_to_the_second() {
+        assert_eq!(moment("2026-11-21T15:10:45.891512Z"), "2026-11-21T15:10:45Z");
+        assert_eq!(moment("2026-11-21T15:10:45Z"), "2026-11-21T15:10:45Z");
     }
 
     #[test]

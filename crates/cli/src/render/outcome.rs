@@ -4,6 +4,7 @@ use pgmend::{Initialised, Outcome, RunState};
 use pgmend_core::exit;
 
 use super::figure::{counted, duration, rows};
+use super::next::aligned;
 use super::page::Page;
 use super::paint::Paint;
 use crate::shell::quoted;
@@ -32,14 +33,20 @@ pub fn exit_code(outcome: &Outcome) -> u8 {
 /// The outcome for people.
 pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
     let mut page = Page::new(paint);
-    let verb = if reading.undo { "restored" } else { "changed" };
+    let verb = match outcome.kind.as_str() {
+        "undo" => "restored",
+        "delete" => "deleted",
+        "insert" => "inserted",
+        _ => "changed",
+    };
     let done = format!(
         "{} {verb} in {}, {}",
         counted(outcome.changed_rows, "row"),
         counted(outcome.batches, "batch"),
         duration(outcome.duration_s)
     );
-    page.push(&format!("{} {}: {done}", headline(outcome, paint), outcome.job));
+    let undo = if reading.undo { "undo of " } else { "" };
+    page.push(&format!("{} {undo}{}: {done}", headline(outcome, paint), outcome.job));
     page.pair("run", &outcome.run_id.to_string());
     if let Some(why) = reason(&outcome.state) {
         page.pair("because", why);
@@ -87,7 +94,7 @@ fn still_matching(residual: i64, later: Option<i64>) -> String {
     }
 }
 
-/// The lines to type, each with a shell comment, so that a whole line can be pasted.
+/// The lines to type.
 fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
     let run = outcome.run_id.to_string();
     // A job's name means its latest forward run, which this is; an undo has only its id.
@@ -105,9 +112,7 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
             lines.push((format!("pgmend report {name}"), "the paper trail, as Markdown"));
         }
     }
-    let lines: Vec<_> = lines.into_iter().map(|(command, remark)| ((reading.line)(&command), remark)).collect();
-    let width = lines.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
-    lines.iter().map(|(command, remark)| format!("{command:<width$}  # {remark}")).collect()
+    aligned(lines.into_iter().map(|(command, remark)| ((reading.line)(&command), Some(remark))).collect())
 }
 
 /// What `init` did.
@@ -167,7 +172,8 @@ mod tests {
 
     #[test]
     fn an_undo_with_conflicts_does_not_look_like_a_clean_one() {
-        let undo = Outcome { conflict_rows: 3, residual_rows: None, ..outcome(RunState::Succeeded) };
+        let undo =
+            Outcome { kind: "undo".into(), conflict_rows: 3, residual_rows: None, ..outcome(RunState::Succeeded) };
         insta::assert_snapshot!(show(&undo, true));
     }
 

@@ -27,10 +27,12 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
     rows::transitions(&mut page, plan);
     rows::groups(&mut page, plan);
     effects::around(&mut page, plan);
-    effects::cost(&mut page, plan);
-    effects::rehearsal(&mut page, plan);
-    effects::undo(&mut page, plan);
-    page.list("EXPLAIN (one batch)", &plan.explain);
+    if !plan.changes_nothing() {
+        effects::cost(&mut page, plan);
+        effects::rehearsal(&mut page, plan);
+        effects::undo(&mut page, plan);
+        effects::explain(&mut page, plan);
+    }
     findings(&mut page, &plan.findings);
     validity(&mut page, planned);
     page.list("NEXT", next);
@@ -41,16 +43,13 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
 pub fn short(planned: &Planned, paint: Paint) -> String {
     let plan = &planned.plan;
     let mut page = Page::new(paint);
-    let title = format!("PLAN {}", plan.job);
-    page.heading(&title, &format!("{} · digest {}", plan.plan_id.short(), digest_short(&planned.digest)));
+    page.heading(&title(plan), &format!("{} · digest {}", plan.plan_id.short(), digest_short(&planned.digest)));
     page.pair("database", &database(plan));
     page.pair("target", &format!("{} {} ({})", plan.kind.name(), plan.target, plan.mode.name()));
     page.pair("will change", &will_change(plan));
     page.pair("takes", &format!("{}, {}", effects::duration(plan), effects::batches(plan)));
-    page.pair("undo", if plan.reversible.0 { "possible" } else { "NOT POSSIBLE, or not of everything" });
-    if !plan.reversible.0 {
-        page.pair("", &plan.reversible.1);
-    }
+    let undo = if plan.reversible.0 { "possible".to_owned() } else { page.paint.red(&plan.reversible.1) };
+    page.pair("undo", &undo);
     nothing_banner(&mut page, plan);
     let serious: Vec<Finding> = plan.findings.iter().filter(|f| f.severity > Severity::Note).cloned().collect();
     findings(&mut page, &serious);
@@ -103,7 +102,7 @@ pub fn findings(page: &mut Page, findings: &[Finding]) {
 fn header(page: &mut Page, planned: &Planned) {
     let plan = &planned.plan;
     let remark = format!("plan {} · digest {}", plan.plan_id.short(), digest_short(&planned.digest));
-    page.heading(&format!("PLAN {}", plan.job), &remark);
+    page.heading(&title(plan), &remark);
     for (name, value) in &plan.about {
         page.pair(name, value);
     }
@@ -113,9 +112,17 @@ fn header(page: &mut Page, planned: &Planned) {
     }
 }
 
+/// `PLAN fix-roles`, `PLAN undo of fix-roles`.
+fn title(plan: &Plan) -> String {
+    let undo = if plan.kind == ChangeKind::Undo { "undo of " } else { "" };
+    format!("PLAN {undo}{}", plan.job)
+}
+
 fn database(plan: &Plan) -> String {
     let identity = &plan.database;
-    format!("{} as {} (PostgreSQL {})", identity.database, plan.settings.role, identity.server_version)
+    // Packagers add their own version in brackets, which says nothing about the server.
+    let version = identity.server_version.split_whitespace().next().unwrap_or_default();
+    format!("{} as {} (PostgreSQL {version})", identity.database, plan.settings.role)
 }
 
 fn statement(page: &mut Page, plan: &Plan) {
@@ -195,11 +202,11 @@ fn nothing_banner(page: &mut Page, plan: &Plan) {
 fn validity(page: &mut Page, planned: &Planned) {
     let plan = &planned.plan;
     page.heading("VALID", "");
-    page.pair("planned", &format!("{} by {}", plan.planned_at, plan.planned_by));
-    page.pair("may start until", &plan.expires_at);
+    page.pair("planned", &format!("{} by {}", figure::moment(&plan.planned_at), plan.planned_by));
+    page.pair("may start until", &figure::moment(&plan.expires_at));
     page.pair("goes stale", "when the table's definition, the job or the database changes");
     if !planned.stored {
-        page.pair("stored", "no: it cannot be run by its id");
+        page.pair("stored", "no, since there is no control schema or --print-only: it cannot be run by its id");
     }
 }
 

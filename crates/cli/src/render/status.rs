@@ -1,10 +1,11 @@
 //! What runs do now, and the list of all of them.
 
 use comfy_table::{CellAlignment, Table, presets};
-use pgmend::{Conflict, RunSummary, Status};
+use pgmend::{Conflict, RunSummary, Severity, Status};
 use pgmend_core::limits::CONFLICTS_LISTED_MAX;
 
 use super::figure;
+use super::next::remarked;
 use super::page::Page;
 use super::paint::Paint;
 use super::plan::findings;
@@ -54,8 +55,11 @@ fn one(page: &mut Page, run: &Status) {
     if let Some(undo) = summary.undone_by {
         page.pair("undone by", &format!("run {undo}"));
     }
-    findings(page, &run.findings);
-    page.list("NEXT", &run.next);
+    if summary.ended_at.is_none() {
+        let serious: Vec<_> = run.findings.iter().filter(|f| f.severity > Severity::Note).cloned().collect();
+        findings(page, &serious);
+    }
+    page.list("NEXT", &remarked(&run.next));
 }
 
 fn state(state: &str, paint: Paint) -> String {

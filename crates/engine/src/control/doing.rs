@@ -6,6 +6,7 @@ use pgmend_pg::archive::{Blocker, Tenure};
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
 use super::silent;
+use crate::report::markdown::thousands;
 
 /// All that is known of a run at one moment.
 pub(super) struct Glance<'a> {
@@ -27,7 +28,10 @@ impl Glance<'_> {
         match &self.run.state {
             RunState::Running => self.running(&so_far),
             RunState::Paused { .. } => {
-                format!("is paused after batch {}; {so_far}; nobody drives it, it can be resumed", at.batch_no)
+                format!(
+                    "is paused after batch {}; {so_far}; nobody drives it, it can be resumed",
+                    thousands(at.batch_no)
+                )
             }
             RunState::Failed { .. } => {
                 format!(
@@ -75,14 +79,14 @@ impl Glance<'_> {
         if let Some(blocker) = self.blockers.first() {
             return format!("waits for a lock that {} holds; {so_far}", who(blocker));
         }
-        let pace = self.rows_per_s.map_or(String::new(), |rate| format!(", {rate:.0} rows/s"));
+        let pace = self.rows_per_s.map_or(String::new(), |rate| format!(", {} rows/s", thousands(rate.round() as i64)));
         let share = match self.run.planned_rows {
-            planned if planned > 0 => format!(" of {planned} planned"),
+            planned if planned > 0 => format!(" of {} planned", thousands(planned)),
             _ => String::new(),
         };
         format!(
             "{holder} drives it: {} rows{share} changed in {}{pace}",
-            self.at.changed_rows,
+            thousands(self.at.changed_rows),
             counted(self.at.batch_no, "batch")
         )
     }
@@ -125,10 +129,10 @@ fn who(blocker: &Blocker) -> String {
     format!("pid {} ({application} of {}, {}{open})", blocker.pid, blocker.user, blocker.state)
 }
 
-/// `1 batch`, `2 batches`.
+/// `1 batch`, `2,000 batches`.
 fn counted(value: i64, noun: &str) -> String {
     let plural = if noun.ends_with("ch") { "es" } else { "s" };
-    format!("{value} {noun}{}", if value == 1 { "" } else { plural })
+    format!("{} {noun}{}", thousands(value), if value == 1 { "" } else { plural })
 }
 
 /// A word as a POSIX shell reads it back.

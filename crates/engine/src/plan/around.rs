@@ -48,16 +48,19 @@ fn foreign_keys(bound: &Bound) -> Vec<String> {
         ReferentialAction::Cascade => "takes the referring rows along (CASCADE)",
         ReferentialAction::Set => "sets the referring columns (SET NULL or SET DEFAULT)",
     };
-    let incoming = table.referenced_by.iter().filter_map(|fk| match bound.statement.kind() {
-        Kind::Delete => Some(format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_delete))),
+    let incoming = table.referenced_by.iter().map(|fk| match bound.statement.kind() {
+        Kind::Delete => format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_delete)),
         Kind::Update if fk.to_columns.iter().any(|c| assigned.contains(c)) => {
-            Some(format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_update)))
+            format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_update))
         }
-        Kind::Update | Kind::Insert => None,
+        Kind::Update | Kind::Insert => format!("{} refers to it ({}): not touched", fk.from, fk.name),
     });
-    let outgoing = table.references.iter().filter_map(|fk| {
-        let checked = bound.statement.kind() == Kind::Insert || fk.from_columns.iter().any(|c| assigned.contains(c));
-        checked.then(|| format!("{} is checked against {}", fk.name, fk.to))
+    let outgoing = table.references.iter().map(|fk| match bound.statement.kind() {
+        Kind::Insert => format!("{} is checked against {}", fk.name, fk.to),
+        Kind::Update if fk.from_columns.iter().any(|c| assigned.contains(c)) => {
+            format!("{} is checked against {}", fk.name, fk.to)
+        }
+        Kind::Update | Kind::Delete => format!("it refers to {} ({}): not touched", fk.to, fk.name),
     });
     incoming.chain(outgoing).collect()
 }

@@ -153,13 +153,21 @@ pub async fn groups(
     );
     let answer = tx.query_job("count by group", &sql, vec![]).await?;
     let kind = value_kind(column, false);
-    let number = |cell: &Option<String>| cell.as_deref().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let group = |row: &Vec<Option<String>>| Group {
-        value: mask.show(by, kind, row[0].as_deref()),
-        changed_rows: number(&row[1]),
-        matched_rows: number(&row[2]),
-    };
-    Ok(answer.rows.iter().filter(|r| r.len() == 3).map(group).collect())
+    let number = |cell: &Option<String>| cell.as_deref().and_then(|n| n.parse().ok()).unwrap_or(0_i64);
+    let mut groups: Vec<Group> = Vec::new();
+    for row in answer.rows.iter().filter(|r| r.len() == 3) {
+        let value = mask.show(by, kind, row[0].as_deref());
+        let (changed_rows, matched_rows) = (number(&row[1]), number(&row[2]));
+        // Values that are masked cannot be told apart: their rows are counted together.
+        match groups.iter_mut().find(|g| g.value == value) {
+            Some(known) => {
+                known.changed_rows += changed_rows;
+                known.matched_rows += matched_rows;
+            }
+            None => groups.push(Group { value, changed_rows, matched_rows }),
+        }
+    }
+    Ok(groups)
 }
 
 /// Runs a query under the budget; `None` when it ran out, or when the query would take from a sequence. A budget of zero asks for estimates only.

@@ -64,7 +64,7 @@ impl Engine {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
         if store {
-            self.store(&mut draft, &bound, &scene, params).await?;
+            self.store(&mut draft, &bound, &scene, params, options.show_values).await?;
         }
         let digest = draft.plan.digest().0;
         Ok(Planned { plan: draft.plan, digest, stored: store })
@@ -201,6 +201,7 @@ impl Engine {
             plan_id,
             job: job.name.clone(),
             about,
+            plain: job.file.plain.clone(),
             kind,
             statement: job.statement.trim().to_owned(),
             canonical,
@@ -293,6 +294,7 @@ impl Engine {
         bound: &Bound,
         scene: &Scene,
         params: Vec<Option<String>>,
+        show_values: bool,
     ) -> Result<(), Error> {
         let Some((sql, relation, layout)) = &draft.filling else {
             return Ok(self.session.store_plan(&draft.plan).await?);
@@ -307,6 +309,11 @@ impl Engine {
             }
         };
         freeze::recount(&mut draft.plan.counts, &change_set);
+        if bound.statement.kind() == Kind::Insert {
+            let constants = pgmend_sql::constants(&draft.plan.statement);
+            let mask = sample::mask(bound, &draft.plan.plain, constants, show_values);
+            draft.plan.samples = sample::proposals(&tx.read, bound, &mask, &change_set).await?;
+        }
         draft.plan.change_set = Some(change_set);
         let checked = self.check_frozen(&tx, draft, bound).await;
         if let Err(error) = checked {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use pgmend_core::mask::{Mask, ValueKind};
-use pgmend_core::plan::{Sample, Transition};
-use pgmend_core::table::Column;
+use pgmend_core::plan::{ChangeSet, ImageColumn, Sample, Transition};
+use pgmend_core::table::{Column, quote_ident};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{Join, Kind, Matched, Rewriter};
 
@@ -12,7 +12,7 @@ use super::bind::Bound;
 use crate::error::Error;
 
 /// Rows shown that will change.
-const CHANGED_SAMPLES: u32 = 5;
+const CHANGED_SAMPLES: usize = 5;
 /// From → to pairs shown for one column; more of them mean that it has many values.
 const TRANSITIONS_MAX: usize = 20;
 /// Time for each of these queries: they are there to help, not to hold the plan up.
@@ -34,6 +34,9 @@ pub fn mask(bound: &Bound, plain: &[String], constants: BTreeSet<String>, show_a
     let keys = keys.filter(|name| bound.table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain));
     Mask { show_all, plain: plain.iter().cloned().chain(keys).collect(), constants }
 }
+
+/// Rows read so that those shown can differ in what happens to them.
+const LOOKED_AT_ROWS: u32 = 200;
 
 /// Rows that will change, and one that is already right.
 pub async fn samples(
@@ -62,7 +65,8 @@ pub async fn samples(
     };
     let mut samples = Vec::new();
     let changed = text_of(bound, &rewriter.matched(&spec)?, columns.len(), after, "")?;
-    samples.extend(read(tx, bound, &changed, &columns, after, mask, CHANGED_SAMPLES).await?);
+    let looked_at = read(tx, bound, &changed, &columns, after, mask, LOOKED_AT_ROWS).await?;
+    samples.extend(telling(looked_at, CHANGED_SAMPLES));
     if after {
         let spec = Matched { skip_unchanged: false, order_by_key: false, limit: None, ..spec };
         let side =
@@ -74,6 +78,18 @@ pub async fn samples(
         samples.extend(rows.into_iter().map(|s| Sample { already_right: true, ..s }));
     }
     Ok(samples)
+}
+
+/// Of many rows in the order of their keys, some few that show each kind of change.
+fn telling(looked_at: Vec<Sample>, most: usize) -> Vec<Sample> {
+    let mut kinds = BTreeSet::new();
+    let (mut first, mut rest): (Vec<_>, Vec<_>) =
+        looked_at.into_iter().enumerate().partition(|(_, sample)| kinds.insert(sample.columns.clone()));
+    first.truncate(most);
+    rest.truncate(most - first.len());
+    let mut chosen: Vec<(usize, Sample)> = first.into_iter().chain(rest).collect();
+    chosen.sort_by_key(|(place, _)| *place);
+    chosen.into_iter().map(|(_, sample)| sample).collect()
 }
 
 fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str) -> Result<String, Error> {
@@ -156,12 +172,63 @@ pub async fn transitions(
             continue;
         }
         let kind = bound.table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, false));
-        transitions.extend(answer.rows.iter().filter(|r| r.len() == 3).map(|row| Transition {
-            column: name.clone(),
-            from: mask.show(name, kind, row[0].as_deref()),
-            to: mask.show(name, kind, row[1].as_deref()),
-            rows: row[2].as_deref().and_then(|n| n.parse().ok()).unwrap_or(0),
-        }));
+        for row in answer.rows.iter().filter(|r| r.len() == 3) {
+            let (from, to) = (mask.show(name, kind, row[0].as_deref()), mask.show(name, kind, row[1].as_deref()));
+            let rows = row[2].as_deref().and_then(|n| n.parse().ok()).unwrap_or(0);
+            // Values that are masked cannot be told apart: their rows are counted together.
+            match transitions.iter_mut().find(|t: &&mut Transition| t.column == *name && t.from == from && t.to == to) {
+                Some(known) => known.rows += rows,
+                None => transitions.push(Transition { column: name.clone(), from, to, rows }),
+            }
+        }
     }
     Ok(transitions)
+}
+
+/// The first rows that an insert proposes, as the change set has them.
+pub async fn proposals(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    mask: &Mask,
+    change_set: &ChangeSet,
+) -> Result<Vec<Sample>, Error> {
+    let columns: Vec<&ImageColumn> = change_set.layout.after.iter().collect();
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<String> = columns.iter().map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
+    let sql = format!(
+        "select {} from {} as s where s.n <= {CHANGED_SAMPLES} order by s.n",
+        list.join(", "),
+        change_set.relation.sql()
+    );
+    let answer = tx.query("read samples", &sql, vec![]).await?;
+    let cell = |(column, value): (&&ImageColumn, &Option<String>)| {
+        let key = bound.key.as_ref().is_some_and(|k| bound.table.key_columns(k).any(|c| c.name == column.column));
+        let kind = bound.table.column(&column.column).map_or(ValueKind::Sensitive, |c| value_kind(c, key));
+        (column.column.clone(), None, mask.show(&column.column, kind, value.as_deref()))
+    };
+    let sample = |row: &Vec<Option<String>>| Sample {
+        key: Vec::new(),
+        columns: columns.iter().zip(row).map(cell).collect(),
+        already_right: false,
+    };
+    Ok(answer.rows.iter().map(sample).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(key: u32, from: &str) -> Sample {
+        let columns = vec![("role".to_owned(), Some(from.to_owned()), Some("x".to_owned()))];
+        Sample { key: vec![("id".to_owned(), Some(key.to_string()))], columns, already_right: false }
+    }
+
+    #[test]
+    fn samples_show_each_kind_of_change_before_a_second_of_the_same() {
+        let looked_at = (1..=200).map(|key| sample(key, if key == 150 { "rare" } else { "usual" })).collect();
+        let keys: Vec<_> = telling(looked_at, 3).into_iter().map(|s| s.key[0].1.clone().unwrap_or_default()).collect();
+        assert_eq!(keys, ["1", "2", "150"]);
+    }
 }

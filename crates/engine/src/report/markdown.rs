@@ -40,7 +40,7 @@ impl Report {
         line("run", &format!("`{}`", self.run_id));
         line("plan", &format!("`{}`, digest `{}`", self.plan_id, self.digest));
         line("database", &self.database);
-        line("planned", &format!("{} by {}", self.planned_by.1, self.planned_by.0));
+        line("planned", &format!("{} by {}", to_the_second(&self.planned_by.1), self.planned_by.0));
         line(
             "started",
             &format!("{} by {} as {} ({})", self.started_by.1, self.started_by.0, self.effective_role, self.client),
@@ -194,6 +194,11 @@ impl Report {
     }
 }
 
+/// `2026-11-21T15:10:45Z`, without the fraction that planning keeps.
+fn to_the_second(at: &str) -> String {
+    at.split_once('.').map_or_else(|| at.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
+
 /// A value that may stand in a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
@@ -209,7 +214,7 @@ fn about_bytes(figure: Figure) -> String {
 }
 
 /// `1,234,567`.
-fn thousands(value: i64) -> String {
+pub(crate) fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = if value < 0 { "-".to_owned() } else { String::new() };
     for (place, digit) in digits.chars().enumerate() {

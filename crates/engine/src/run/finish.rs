@@ -5,7 +5,7 @@ use pgmend_core::plan::{Residual, RunSql};
 use pgmend_core::run::RunState;
 use pgmend_core::table::RelationName;
 use pgmend_pg::PgError;
-use pgmend_pg::store::{End, Fact, StoredRun};
+use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 
 use super::fault;
 use super::recover::QUERY_CANCELED;
@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::progress::{Event, Stop};
+use crate::report::markdown::thousands;
 
 /// Time for each check at the end, in milliseconds; a check that takes longer says so instead.
 const CHECK_BUDGET_MS: u64 = 120_000;
@@ -75,13 +76,22 @@ impl Worker<'_, '_> {
             let images = tx.query("count the images", &sql, vec![]).await?.number()?;
             let verdict = if images == self.at.changed_rows { "equal" } else { "NOT EQUAL" };
             let changed = self.at.changed_rows;
-            end.verification.push(format!("{images} images, {changed} rows changed by the checkpoints: {verdict}"));
+            end.verification.push(format!(
+                "{} images for {} changed rows: {verdict}",
+                thousands(images),
+                thousands(changed)
+            ));
             if images != changed {
                 return Err(PgError::corrupt(format!(
                     "run {} has {images} images for {changed} changed rows",
                     self.run_id()
                 )));
             }
+        }
+        if let Some(change_set) = &self.plan.change_set {
+            let sql = format!("select count(*)::text from {}", change_set.relation.sql());
+            let rows = tx.query("count the change set", &sql, vec![]).await?.number()?;
+            end.verification.push(accounted(rows, &self.at));
         }
         let (residual, later) = match &self.plan.sql {
             RunSql::Stream { residual, arrived_later, .. } => (Some(residual), Some(arrived_later)),
@@ -130,7 +140,7 @@ impl Worker<'_, '_> {
             residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some())
         else {
             end.residual_rows = Some(matching);
-            end.verification.push(format!("{matching} rows match the statement"));
+            end.verification.push(format!("{} rows match the statement", thousands(matching)));
             return Ok(());
         };
         let left = tx.attempt("count rows left out", &self.with_images(not_imaged), vec![]).await;
@@ -139,15 +149,31 @@ impl Worker<'_, '_> {
                 end.residual_rows = Some(left);
                 let again = matching - left;
                 if again > 0 {
-                    end.verification.push(format!("{again} rows match the statement again: it does not falsify its own condition, and was applied to each once"));
+                    end.verification.push(format!(
+                        "{} changed rows still match, as this statement does not make its own condition false; each was changed once",
+                        thousands(again)
+                    ));
                 }
-                end.verification.push(format!("{left} rows match the statement and were not changed by this run"));
+                end.verification.push(match left {
+                    0 => "0 rows are left to change".into(),
+                    left => format!("{} rows match the statement and were not changed by this run", thousands(left)),
+                });
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => end.verification.push(format!("rows left out could not be counted: {}", error.message)),
         }
         Ok(())
     }
+}
+
+/// Whether every row of a change set is changed, a conflict, or was as wanted already.
+fn accounted(rows: i64, at: &LastCheckpoint) -> String {
+    let LastCheckpoint { changed_rows, conflict_rows, skipped_rows, .. } = at;
+    let verdict = if rows == changed_rows + conflict_rows + skipped_rows { "equal" } else { "NOT EQUAL" };
+    let mut parts = vec![format!("{} changed", thousands(*changed_rows))];
+    parts.extend((*conflict_rows > 0).then(|| format!("{} in conflict", thousands(*conflict_rows))));
+    parts.extend((*skipped_rows > 0).then(|| format!("{} there already", thousands(*skipped_rows))));
+    format!("{} rows in the change set, {}: {verdict}", thousands(rows), parts.join(" and "))
 }
 
 impl Engine {

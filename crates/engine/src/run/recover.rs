@@ -74,6 +74,7 @@ impl Worker<'_, '_> {
             attempt: self.attempt,
             wait_s: wait.as_secs_f64(),
             error: error.to_string(),
+            sqlstate: error.sqlstate.clone(),
         });
         wait_or_stop(self.observer.stop_receiver(), wait).await;
         self.reload().await?;
@@ -125,6 +126,7 @@ impl Worker<'_, '_> {
                         attempt: reconnects,
                         wait_s: wait.as_secs_f64(),
                         error: error.to_string(),
+                        sqlstate: error.sqlstate.clone(),
                     });
                     wait_or_stop(self.observer.stop_receiver(), wait).await;
                 }

@@ -8,7 +8,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{Applied, Guard, ImageColumns, Window, apply_delete, apply_insert, apply_update};
 
 use super::Built;
-use super::source::Source;
+use super::source::{SAMPLES, Source};
 use crate::error::Error;
 use crate::plan::bind::image_columns;
 use crate::plan::statements::IMAGE_TABLE;
@@ -138,6 +138,7 @@ impl UndoColumns {
                 residual: None,
             },
             classify: applied(&columns).classify(already.as_deref()),
+            restorable: applied(&columns).applicable(SAMPLES),
             images,
         }
     }

@@ -1,5 +1,6 @@
 //! Where a run's images are: in its own table, or in the change set that it applied.
 
+use pgmend_core::mask::{MASKED, Mask, ValueKind};
 use pgmend_core::plan::{ImageLayout, Plan, Sample};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{RelationName, Table, quote_ident};
@@ -12,7 +13,7 @@ use crate::error::Error;
 use crate::plan::sample::value_kind;
 
 /// Rows shown of an undo.
-const SAMPLES: u32 = 5;
+pub const SAMPLES: u32 = 5;
 
 /// The images of a run.
 pub struct Source {
@@ -26,13 +27,13 @@ pub struct Source {
     ops: Vec<char>,
     /// Whether it is a change set, whose key is the one before the change.
     pub change_set: bool,
-    /// Constants of the run's statement, which may be shown.
-    constants: std::collections::BTreeSet<String>,
+    /// What may be shown of the rows: columns declared plain, constants of the statement.
+    shown: Mask,
 }
 
 impl Source {
     /// Finds the images of a run, or says why there are none.
-    pub async fn of(run: &StoredRun, forward: &Plan, session: &Session) -> Result<Self, Error> {
+    pub async fn of(run: &StoredRun, forward: &Plan, session: &Session, shown: Mask) -> Result<Self, Error> {
         let none = |why: String| -> Error {
             Refusal::new(
                 Code::Irreversible,
@@ -47,7 +48,6 @@ impl Source {
         if !forward.images.keep {
             return Err(none("images were switched off".into()));
         }
-        let constants = pgmend_sql::constants(&forward.statement);
         if let (Some(name), Some(layout)) = (&run.image_table, &forward.images.layout) {
             let relation = RelationName::new("pgmend", name);
             let ops = ops_of(forward);
@@ -58,7 +58,7 @@ impl Source {
                 order: "batch_no",
                 ops,
                 change_set: false,
-                constants,
+                shown,
             });
         }
         let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
@@ -78,7 +78,7 @@ impl Source {
             order: "n",
             ops: ops_of(forward),
             change_set: true,
-            constants,
+            shown,
         })
     }
 
@@ -139,12 +139,17 @@ impl Source {
                 .iter()
                 .map(|(c, i)| format!("pgmend_i.{} as {}", quote_ident(i), quote_ident(c)))
                 .collect();
-            conditions.push(format!(
-                "case when pgmend_i.op = 'D' then exists (select from (select {}) as {name} where {predicate}) \
-                 else exists (select from {} as {name} where {same} and ({predicate})) end",
-                if gone.is_empty() { "1".to_owned() } else { gone.join(", ") },
-                table.name.sql(),
-            ));
+            let there = format!("exists (select from {} as {name} where {same} and ({predicate}))", table.name.sql());
+            // A deleted row is asked about as it was, with all its columns; of an updated one only some are imaged.
+            conditions.push(if self.ops.contains(&'I') {
+                let image = if gone.is_empty() { "1".to_owned() } else { gone.join(", ") };
+                format!(
+                    "case when pgmend_i.op = 'D' then exists (select from (select {image}) as {name} where {predicate}) \
+                     else {there} end"
+                )
+            } else {
+                there
+            });
         }
         let order = self.order_clause(columns);
         format!(
@@ -169,25 +174,23 @@ impl Source {
         keys.join(", ")
     }
 
-    /// Rows of the change set, as they are and as they will be.
+    /// Rows that will be restored, as they are and as they will be.
     pub async fn samples(
         &self,
         tx: &ReadTx<'_>,
         table: &Table,
         columns: &UndoColumns,
-        change_set: &RelationName,
+        restorable: &str,
         show: bool,
     ) -> Result<Vec<Sample>, Error> {
         let layout = &columns.layout;
         let all = layout.key.iter().chain(&layout.before).chain(&layout.after);
         let list: Vec<String> = all.map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
-        let sql =
-            format!("select {} from {} as s where s.n <= {SAMPLES} order by s.n", list.join(", "), change_set.sql());
+        let sql = format!("select {} from ({restorable}) as s order by s.n", list.join(", "));
         let answer = tx.query("read samples", &sql, vec![]).await?;
-        let constants = self.constants.clone();
-        let mask = pgmend_core::mask::Mask { show_all: show, constants, ..pgmend_core::mask::Mask::default() };
+        let mask = Mask { show_all: show, ..self.shown.clone() };
         let cell = |name: &str, key: bool, value: &Option<String>| {
-            let kind = table.column(name).map_or(pgmend_core::mask::ValueKind::Sensitive, |c| value_kind(c, key));
+            let kind = table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, key));
             mask.show(name, kind, value.as_deref())
         };
         let (keys, before) = (layout.key.len(), layout.before.len());
@@ -206,7 +209,7 @@ impl Source {
                     let new = row.get(keys + before + i).cloned().flatten();
                     (c.column.clone(), cell(&c.column, false, &old), cell(&c.column, false, &new))
                 })
-                .filter(|(_, old, new)| old != new || old.as_deref() == Some(pgmend_core::mask::MASKED))
+                .filter(|(_, old, new)| old != new || old.as_deref() == Some(MASKED))
                 .collect(),
             already_right: false,
         };

@@ -96,10 +96,29 @@ fn touched(page: &mut Page, rehearsal: &Rehearsal) {
 pub fn undo(page: &mut Page, plan: &Plan) {
     let (reversible, why) = &plan.reversible;
     page.heading("UNDO", "");
-    let verdict =
-        if *reversible { page.paint.green("possible") } else { page.paint.red("NOT POSSIBLE, or not of everything") };
-    page.line(&format!("{verdict}: {why}"));
+    let verdict = if *reversible { format!("{}: {why}", page.paint.green("possible")) } else { page.paint.red(why) };
+    page.line(&verdict);
     if let Some(reason) = plan.images.reason.as_deref().filter(|_| !plan.images.keep) {
         page.pair("images off", reason);
+    }
+}
+
+/// How a batch finds its rows, and whether that is by the key's index.
+pub fn explain(page: &mut Page, plan: &Plan) {
+    if plan.explain.is_empty() {
+        return;
+    }
+    let warned = plan.findings.iter().any(|f| f.check == "no_index_scan");
+    let index = plan.key.as_ref().map_or("", |key| key.index.as_str());
+    let partitioned = !plan.surroundings.partitions.is_empty();
+    let by_index = plan.explain.iter().any(|line| line.contains(index) || (partitioned && line.contains("Index")));
+    let verdict = match (warned, by_index) {
+        (true, _) => page.paint.yellow("it does not use the key's index: see FINDINGS"),
+        (false, true) => format!("it finds its rows by the key's index {index}"),
+        (false, false) => "the table is small enough to be read whole".to_owned(),
+    };
+    page.heading("EXPLAIN of one batch", &verdict);
+    for line in &plan.explain {
+        page.line(line);
     }
 }

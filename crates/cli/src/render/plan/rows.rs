@@ -1,6 +1,7 @@
 //! The rows of a plan: how many, which ones, from what to what.
 
 use pgmend::{ChangeKind, Figure, Plan};
+use pgmend_core::mask::MASKED;
 use pgmend_core::plan::Sample;
 
 use crate::render::figure;
@@ -52,35 +53,74 @@ pub fn samples(page: &mut Page, plan: &Plan) {
     if plan.samples.is_empty() {
         return;
     }
-    let masked = plan.samples.iter().flat_map(|s| &s.columns).any(|(_, before, after)| {
-        [before, after].into_iter().flatten().any(|value| value == pgmend_core::mask::MASKED)
-    });
-    page.heading("SAMPLES", if masked { "masked values: name columns with --plain, or --show-values" } else { "" });
+    let values = plan.samples.iter().flat_map(|s| &s.columns).flat_map(|(_, before, after)| [before, after]);
+    page.heading("SAMPLES", &hint(values));
     let columns = plan.samples.iter().flat_map(|s| &s.columns);
-    let name_width = columns.clone().map(|(name, _, _)| name.chars().count()).max().unwrap_or(0);
-    let before_width = columns.map(|(_, before, _)| value(before.as_deref()).chars().count()).max().unwrap_or(0);
+    let width = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+    let widths = Widths {
+        key: width(&mut plan.samples.iter().map(|s| key_of(s).chars().count())),
+        name: width(&mut columns.clone().map(|(name, _, _)| name.chars().count())),
+        before: width(&mut columns.map(|(_, before, _)| value(before.as_deref()).chars().count())),
+    };
     for sample in &plan.samples {
-        sample_rows(page, plan.kind, sample, name_width, before_width);
+        sample_rows(page, plan.kind, sample, &widths);
     }
 }
 
-fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, name_width: usize, before_width: usize) {
+/// What to type where values are masked, or nothing.
+fn hint<'a>(values: impl IntoIterator<Item = &'a Option<String>>) -> String {
+    let masked = values.into_iter().flatten().any(|value| value == MASKED);
+    if masked { "masked values: name columns with --plain, or --show-values".to_owned() } else { String::new() }
+}
+
+/// The widest of each part of a sample.
+struct Widths {
+    key: usize,
+    name: usize,
+    before: usize,
+}
+
+fn key_of(sample: &Sample) -> String {
     let key: Vec<String> = sample.key.iter().map(|(name, v)| format!("{name} = {}", value(v.as_deref()))).collect();
-    let remark = if sample.already_right { page.paint.dim("  already right") } else { String::new() };
-    let key = if key.is_empty() { "new row".to_owned() } else { key.join(", ") };
-    page.line(&format!("{key}{remark}"));
-    for (name, before, after) in &sample.columns {
-        let (before, after) = (value(before.as_deref()), value(after.as_deref()));
-        let gap = " ".repeat(before_width.saturating_sub(before.chars().count()));
-        let line = match kind {
-            ChangeKind::Insert => format!("  {name:<name_width$}  {}", page.paint.green(&after)),
-            ChangeKind::Delete => format!("  {name:<name_width$}  {before}"),
-            ChangeKind::Update | ChangeKind::Undo => {
-                format!("  {name:<name_width$}  {before}{gap} → {}", page.paint.green(&after))
-            }
-        };
-        page.line(&line);
+    if key.is_empty() { "new row".to_owned() } else { key.join(", ") }
+}
+
+fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, widths: &Widths) {
+    let key = key_of(sample);
+    let update = matches!(kind, ChangeKind::Update | ChangeKind::Undo);
+    if let ([(name, before, after)], true, false) = (sample.columns.as_slice(), update, sample.already_right) {
+        let change = change(page, before.as_deref(), after.as_deref(), widths.before);
+        page.line(&format!("{key:<0$}  {name}  {change}", widths.key));
+        return;
     }
+    let remark = if sample.already_right { page.paint.dim("  already right") } else { String::new() };
+    page.line(&format!("{key}{remark}"));
+    // Where whole rows come or go, a masked value says only that there is one.
+    let whole =
+        sample.columns.iter().all(|(_, b, _)| b.is_none()) || sample.columns.iter().all(|(_, _, a)| a.is_none());
+    let hidden = |column: &&(String, Option<String>, Option<String>)| {
+        whole && column.1.as_deref().or(column.2.as_deref()) == Some(MASKED)
+    };
+    for (name, before, after) in sample.columns.iter().filter(|column| !hidden(column)) {
+        let shown = match kind {
+            ChangeKind::Insert => page.paint.green(&value(after.as_deref())),
+            ChangeKind::Delete => value(before.as_deref()),
+            ChangeKind::Update | ChangeKind::Undo => change(page, before.as_deref(), after.as_deref(), widths.before),
+        };
+        page.line(&format!("  {name:<0$}  {shown}", widths.name));
+    }
+    let masked: Vec<&str> = sample.columns.iter().filter(hidden).map(|(name, _, _)| name.as_str()).collect();
+    if !masked.is_empty() {
+        let line = page.paint.dim(&format!("masked: {}", masked.join(", ")));
+        page.line(&format!("  {line}"));
+    }
+}
+
+/// `memeber → member`, the arrows below each other.
+fn change(page: &Page, before: Option<&str>, after: Option<&str>, width: usize) -> String {
+    let before = value(before);
+    let gap = " ".repeat(width.saturating_sub(before.chars().count()));
+    format!("{before}{gap} → {}", page.paint.green(&value(after)))
 }
 
 /// A value on one line: control characters are shown, not obeyed; the tail of a long one is cut.
@@ -105,7 +145,7 @@ pub fn transitions(page: &mut Page, plan: &Plan) {
     if plan.transitions.is_empty() {
         return;
     }
-    page.heading("FROM → TO", "");
+    page.heading("FROM → TO", &hint(plan.transitions.iter().flat_map(|t| [&t.from, &t.to])));
     let lines: Vec<(String, String, String)> = plan
         .transitions
         .iter()
@@ -128,7 +168,9 @@ pub fn transitions(page: &mut Page, plan: &Plan) {
 /// The groups of `--by`.
 pub fn groups(page: &mut Page, plan: &Plan) {
     let Some((column, groups)) = &plan.groups else { return };
-    page.heading(&format!("BY {column}"), "will change, of matched");
+    let masked = groups.iter().any(|g| g.value.as_deref() == Some(MASKED));
+    let remark = if masked { format!("; masked values: --plain {column}") } else { String::new() };
+    page.heading(&format!("BY {column}"), &format!("will change, of matched{remark}"));
     let width = groups.iter().map(|g| value(g.value.as_deref()).chars().count()).max().unwrap_or(0);
     let digits = groups.iter().map(|g| figure::rows(g.matched_rows).len()).max().unwrap_or(0);
     for group in groups {

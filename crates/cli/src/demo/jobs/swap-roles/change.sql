@@ -1,3 +1,4 @@
 update users
    set role = case role when 'admin' then 'member' else 'admin' end
- where role in ('admin', 'member')
+ where import_id = 17
+   and role in ('admin', 'member')
