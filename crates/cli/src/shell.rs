@@ -108,6 +108,8 @@ pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
+    } else if word.contains('\'') && !word.contains(['"', '$', '`', '\\', '!']) {
+        format!("\"{word}\"")
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
@@ -129,7 +131,8 @@ mod tests {
     #[test]
     fn a_word_survives_the_shell() {
         assert_eq!(quoted("jobs/fix-roles"), "jobs/fix-roles");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted("country = 'NO'"), r#""country = 'NO'""#);
+        assert_eq!(quoted("it's $5"), r"'it'\''s $5'");
         assert_eq!(quoted(""), "''");
     }
 }

@@ -9,7 +9,7 @@ use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::Mode;
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
-use pgmend_core::plan::{ChangeKind, Counts, Figure, Plan, PlanImages, PlanKey, RunSql, Surroundings};
+use pgmend_core::plan::{ChangeKind, Counts, Figure, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_core::table::Table;
@@ -19,7 +19,7 @@ use pgmend_pg::store::{Fact, StoredRun};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
-use crate::plan::{cost, freeze, planning_scene};
+use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
 use crate::report::markdown::thousands;
 use columns::UndoColumns;
@@ -266,10 +266,7 @@ impl Engine {
             samples,
             transitions: Vec::new(),
             groups: None,
-            surroundings: Surroundings {
-                partitions: table.partitions.iter().map(ToString::to_string).collect(),
-                ..Surroundings::default()
-            },
+            surroundings: around::around(&table, &source.kinds(), &columns.restored()),
             explain: Vec::new(),
             estimates,
             rehearsal: None,
@@ -296,7 +293,7 @@ fn about_predicate(error: Error, predicate: Option<&str>, table: &Table) -> Erro
             let help = format!("the predicate is about rows of {}, which has: {}", table.name, columns.join(", "));
             Refusal::new(Code::ServerRejects, message, help).into()
         }
-        other => other,
+        other @ (Error::Refused(_) | Error::Database { .. } | Error::Corrupt(_)) => other,
     }
 }
 

@@ -46,7 +46,8 @@ fn one(page: &mut Page, run: &Status) {
             page.pair("driven by", &format!("{holder}; its lease ran out {} ago", figure::duration(-left)));
         }
         (Some(holder), Some(_) | None) => page.pair("driven by", holder),
-        (None, Some(_) | None) => page.pair("driven by", "nobody"),
+        (None, Some(_) | None) if summary.ended_at.is_none() => page.pair("driven by", "nobody"),
+        (None, Some(_) | None) => {}
     }
     page.pair("started", &format!("{} by {}", summary.started_at, summary.started_by));
     if let Some(ended) = &summary.ended_at {

@@ -2,7 +2,7 @@
 
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::Surroundings;
-use pgmend_core::table::{ForeignKey, ReferentialAction, Table};
+use pgmend_core::table::{ForeignKey, ReferentialAction, Table, Trigger};
 use pgmend_sql::Kind;
 
 use super::bind::Bound;
@@ -15,11 +15,17 @@ const WRAPAROUND_AGE_WARNING: i64 = 1_500_000_000;
 
 /// Sentences about what stands around the target.
 pub fn surroundings(bound: &Bound) -> Surroundings {
-    let table = &bound.table;
-    let fires = |t: &&pgmend_core::table::Trigger| match bound.statement.kind() {
-        Kind::Update => t.on_update,
-        Kind::Delete => t.on_delete,
-        Kind::Insert => t.on_insert,
+    around(&bound.table, &[bound.statement.kind()], &bound.statement.assigned())
+}
+
+/// The same for any change of a table: what it does, and to which columns.
+pub fn around(table: &Table, kinds: &[Kind], assigned: &[String]) -> Surroundings {
+    let fires = |t: &&Trigger| {
+        kinds.iter().any(|kind| match kind {
+            Kind::Update => t.on_update,
+            Kind::Delete => t.on_delete,
+            Kind::Insert => t.on_insert,
+        })
     };
     let triggers = table.triggers.iter().filter(fires).map(|t| {
         let when = if t.before { "before" } else { "after" };
@@ -30,7 +36,7 @@ pub fn surroundings(bound: &Bound) -> Surroundings {
     Surroundings {
         triggers: triggers.collect(),
         rules: table.rules.clone(),
-        foreign_keys: foreign_keys(bound),
+        foreign_keys: foreign_keys(table, kinds, assigned),
         row_security: match table.policies {
             0 => "none".into(),
             n => format!("{n} policies, none of which applies to this role"),
@@ -40,27 +46,26 @@ pub fn surroundings(bound: &Bound) -> Surroundings {
     }
 }
 
-fn foreign_keys(bound: &Bound) -> Vec<String> {
-    let table = &bound.table;
-    let assigned = bound.statement.assigned();
+fn foreign_keys(table: &Table, kinds: &[Kind], assigned: &[String]) -> Vec<String> {
     let act = |action: ReferentialAction| match action {
         ReferentialAction::Reject => "stops the change while rows refer to it",
         ReferentialAction::Cascade => "takes the referring rows along (CASCADE)",
         ReferentialAction::Set => "sets the referring columns (SET NULL or SET DEFAULT)",
     };
-    let incoming = table.referenced_by.iter().map(|fk| match bound.statement.kind() {
-        Kind::Delete => format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_delete)),
-        Kind::Update if fk.to_columns.iter().any(|c| assigned.contains(c)) => {
-            format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_update))
-        }
-        Kind::Update | Kind::Insert => format!("{} refers to it ({}): not touched", fk.from, fk.name),
+    let (updates, deletes, inserts) =
+        (kinds.contains(&Kind::Update), kinds.contains(&Kind::Delete), kinds.contains(&Kind::Insert));
+    let written = |columns: &[String]| updates && columns.iter().any(|c| assigned.contains(c));
+    let incoming = table.referenced_by.iter().map(|fk| match (deletes, written(&fk.to_columns)) {
+        (true, _) => format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_delete)),
+        (false, true) => format!("{} refers to it: {} {}", fk.from, fk.name, act(fk.on_update)),
+        (false, false) => format!("{} refers to it ({}): not touched", fk.from, fk.name),
     });
-    let outgoing = table.references.iter().map(|fk| match bound.statement.kind() {
-        Kind::Insert => format!("{} is checked against {}", fk.name, fk.to),
-        Kind::Update if fk.from_columns.iter().any(|c| assigned.contains(c)) => {
+    let outgoing = table.references.iter().map(|fk| {
+        if inserts || written(&fk.from_columns) {
             format!("{} is checked against {}", fk.name, fk.to)
+        } else {
+            format!("it refers to {} ({}): not touched", fk.to, fk.name)
         }
-        Kind::Update | Kind::Delete => format!("it refers to {} ({}): not touched", fk.to, fk.name),
     });
     incoming.chain(outgoing).collect()
 }

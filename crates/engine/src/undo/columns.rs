@@ -89,6 +89,11 @@ impl UndoColumns {
         self.layout.after.iter().zip(&self.after_sources).map(|(c, s)| (c.column.as_str(), s.as_str())).collect()
     }
 
+    /// The columns that come back.
+    pub fn restored(&self) -> Vec<String> {
+        self.layout.after.iter().map(|c| c.column.clone()).collect()
+    }
+
     /// Columns by their names now, and the image columns that hold them before the change.
     pub fn before_image_columns(&self) -> Vec<(&str, &str)> {
         self.restored_pairs()

@@ -8,6 +8,8 @@ use pgmend_pg::Session;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::store::StoredRun;
 
+use pgmend_sql::Kind;
+
 use super::columns::UndoColumns;
 use crate::error::Error;
 use crate::plan::sample::value_kind;
@@ -85,6 +87,16 @@ impl Source {
     /// Operations of the undo: the inverse of what the run did.
     pub fn ops(&self) -> &[char] {
         &self.ops
+    }
+
+    /// What the undo does to the table.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let kind = |op: &char| match op {
+            'I' => Kind::Insert,
+            'D' => Kind::Delete,
+            _ => Kind::Update,
+        };
+        self.ops.iter().map(kind).collect()
     }
 
     /// Counts the images.
