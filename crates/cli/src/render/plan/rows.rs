@@ -98,11 +98,13 @@ fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, widths: &Widt
     // Where whole rows come or go, a masked value says only that there is one.
     let whole =
         sample.columns.iter().all(|(_, b, _)| b.is_none()) || sample.columns.iter().all(|(_, _, a)| a.is_none());
-    let in_key = |name: &String| sample.key.iter().any(|(key, _)| key == name);
     let hidden = |column: &&(String, Option<String>, Option<String>)| {
         whole && column.1.as_deref().or(column.2.as_deref()) == Some(MASKED)
     };
-    let told = |column: &&(String, Option<String>, Option<String>)| !hidden(column) && !(whole && in_key(&column.0));
+    let told = |column: &&(String, Option<String>, Option<String>)| {
+        let in_key = whole && sample.key.iter().any(|(key, _)| *key == column.0);
+        !in_key && !hidden(column)
+    };
     for (name, before, after) in sample.columns.iter().filter(told) {
         let shown = match kind {
             ChangeKind::Insert => page.paint.green(&value(after.as_deref())),
