@@ -1,11 +1,15 @@
 //! Two workers and one run: one drives it, the other says who does.
 
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 
-use super::network::wait_for_lock;
-use super::stage::{FREEZE, STREAM, Shape, Stage};
+use pgmend::{Event, Observer};
+use pgmend_testkit::Sql;
+
+use super::network::{succeeded, wait_for_lock};
+use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
 use super::worker::{Said, Worker};
+use super::{block_on, run};
 
 /// Heartbeats come every half second; a live lease is told from a dead one by then.
 const TIME_TO_NOTICE: Duration = Duration::from_millis(3_500);
@@ -86,4 +90,65 @@ fn wakes_after_takeover(shape: Shape, within_batch: bool) {
     let said = heir.end().1;
     assert!(said.as_ref().is_some_and(Said::succeeded), "{}: {said:?}", shape.name);
     stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+}
+
+/// Another worker takes over, as if the lease had run out.
+fn take_over(sql: &mut Sql) {
+    sql.run("update pgmend.lease set expires_at = clock_timestamp() - interval '1 s'").expect("it is the superuser");
+    sql.run("select a.* from pgmend.lease, pgmend.acquire_lease(run_id, 0, 'heir', 'heir', 60) a").expect("it answers");
+    let fence = sql.value("select fence from pgmend.lease where holder = 'heir'").expect("it answers");
+    assert_eq!(fence.as_deref(), Some("2"), "the lease was to be had");
+}
+
+/// A worker that has no reason to doubt its lease, since its heartbeat is seconds away: only the fence, on the
+/// server and in the batch itself, keeps it from writing.
+#[test]
+fn a_worker_that_trusts_a_lease_that_was_taken_over_is_stopped_by_the_fence() {
+    for shape in [STREAM, FREEZE, DELETE] {
+        let mut stage = Stage::new(shape, 60, 2);
+        stage.file.limits.lease_seconds = 60;
+        let url = stage.database.url();
+        let mut observer = Observer::new(move |event| {
+            if matches!(event, Event::Batch { batch_no: 5, .. }) {
+                take_over(&mut Sql::connect(&url).expect("the server is up"));
+            }
+        });
+        let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
+        let error = succeeded(ended).expect_err("it was taken over");
+        assert!(error.contains("another process has taken over"), "{}: {error}", shape.name);
+        let mut sql = stage.sql();
+        let stands = sql.value("select max(batch_no) || ' ' || count(*) from pgmend.batch").expect("it answers");
+        assert_eq!(stands.as_deref(), Some("5 5"), "{}", shape.name);
+        let held = sql.value("select holder from pgmend.lease where expires_at > now()").expect("it answers");
+        assert_eq!(held.as_deref(), Some("heir"), "{}: what it no longer had it could not give back", shape.name);
+        stage.go_on().and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+#[test]
+fn a_takeover_waits_for_the_batch_that_is_under_way() {
+    let mut stage = Stage::new(STREAM, 60, 2);
+    stage.file.limits.lease_seconds = 60;
+    stage.file.limits.lock_timeout_ms = 20_000;
+    let mut other = stage.sql();
+    other.run("begin; select from account where id = 60 for update").expect("a row is locked");
+    thread::scope(|scope| {
+        let running =
+            scope.spawn(|| block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent())));
+        wait_for_lock(&stage);
+        let mut sql = stage.sql();
+        let count = "select count(*) from pgmend.batch";
+        let before = sql.value(count).expect("it answers").and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
+        let taking = scope.spawn(move || {
+            take_over(&mut sql);
+            sql.value(count).expect("it answers").and_then(|n| n.parse::<i64>().ok()).unwrap_or(0)
+        });
+        sleep(Duration::from_millis(600));
+        assert!(!taking.is_finished(), "the lease was taken over in the middle of a batch");
+        other.run("commit").expect("the lock is released");
+        assert_eq!(taking.join().expect("it does not panic"), before + 1, "the heir sees the batch that it waited for");
+        let error = succeeded(running.join().expect("it does not panic")).expect_err("it was taken over");
+        assert!(error.contains("another process has taken over"), "{error}");
+    });
+    stage.go_on().and_then(|()| stage.check()).expect("nothing is lost or doubled");
 }
