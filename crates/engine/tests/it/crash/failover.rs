@@ -13,12 +13,14 @@ use pgmend::{Event, Observer};
 use pgmend_testkit::{Binaries, Server};
 
 use super::network::succeeded;
-use super::stage::{FREEZE, STREAM, Shape, Stage};
+use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
 use super::{block_on, run};
 
 /// The batch after which the standby has heard nothing more, and the one after which the primary dies.
 const LAST_RECEIVED: i64 = 12;
 const LAST_WRITTEN: i64 = 40;
+/// The last batch of those that vanish unseen.
+const UNSEEN: i64 = 17;
 /// For so long the standby answers, but is one: longer than a worker trusts a lease that was not renewed.
 const BEFORE_PROMOTION: Duration = Duration::from_millis(2_500);
 
@@ -120,4 +122,45 @@ fn survives_failover(shape: Shape) {
     let numbers = again.lock().expect("nobody panics holding it");
     let twice = numbers.iter().filter(|n| **n == LAST_WRITTEN).count();
     assert_eq!(twice, 2, "batch {LAST_WRITTEN} was lost and had to be made again: {numbers:?}");
+}
+
+/// Behind a pooler a failover looks like nothing at all: the session stays, and the last batches are gone. The
+/// batch itself has to notice that its predecessor is not there.
+#[test]
+fn a_run_whose_last_batches_vanish_unseen_makes_them_again() {
+    for shape in [STREAM, FREEZE, DELETE] {
+        let stage = Stage::new(shape, 60, 2);
+        let mut sql = stage.sql();
+        let (mut numbers, images) = (Vec::new(), Arc::new(Mutex::new(String::new())));
+        let again = Arc::new(Mutex::new(0));
+        let lost = Arc::clone(&again);
+        let mut observer = Observer::new(move |event| {
+            let Event::Batch { batch_no, .. } = event else { return };
+            numbers.push(*batch_no);
+            let mut images = images.lock().expect("nobody panics holding it");
+            if numbers == (1..=LAST_RECEIVED).collect::<Vec<_>>() {
+                let table = "select coalesce('pgmend.' || image_table, 'plain.entry') from pgmend.run";
+                *images = sql.value(table).expect("it answers").expect("there is a run");
+                let copy = format!(
+                    "create schema standby; create table standby.account as table account;
+                     create table standby.images as table {images}"
+                );
+                sql.run(&copy).expect("it is copied");
+            }
+            if numbers == (1..=UNSEEN).collect::<Vec<_>>() {
+                let restore = format!(
+                    "begin; delete from account; insert into account table standby.account;
+                     delete from {images}; insert into {images} overriding system value table standby.images;
+                     delete from pgmend.batch where batch_no > {LAST_RECEIVED}; commit"
+                );
+                sql.run(&restore).expect("it is the superuser");
+            }
+            *lost.lock().expect("nobody panics holding it") +=
+                i64::from(numbers.iter().filter(|n| *n == batch_no).count() == 2);
+        });
+        let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
+        succeeded(ended).and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+        let again = *again.lock().expect("nobody panics holding it");
+        assert_eq!(again, UNSEEN - LAST_RECEIVED, "{}: the lost batches were to be made again", shape.name);
+    }
 }

@@ -145,3 +145,19 @@ fn a_run_stopped_after_more_than_nine_batches_goes_on_from_the_last() {
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
     }
 }
+
+/// Many nights may pass: what expires is the right to start.
+#[test]
+fn a_run_goes_on_after_its_plan_has_expired() {
+    let stage = Stage::new(STREAM, 60, 2);
+    let job = stage.errand().job();
+    block_on(async {
+        let mut engine = engine(&stage).await;
+        let options = RunOptions { stop_after_batches: Some(3), ..RunOptions::default() };
+        let stopped = Box::pin(engine.run(&job, &options, &mut Observer::silent())).await.expect("it stops");
+        stage.sql().run("update pgmend.plan set expires_at = now() - interval '1 s'").expect("it is the superuser");
+        let ended = Box::pin(engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("it ends");
+        assert_eq!((ended.run_id, ended.resumed), (stopped.run_id, true));
+    });
+    stage.check().expect("nothing is lost or doubled");
+}

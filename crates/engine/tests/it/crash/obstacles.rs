@@ -86,6 +86,30 @@ fn a_row_that_cannot_be_changed_fails_a_run_that_goes_on_once_it_can() {
     }
 }
 
+/// A COMMIT can fail although every statement before it did not.
+#[test]
+fn a_commit_that_the_server_refuses_is_no_success() {
+    let stage = Stage::new(Shape { mode: None, ..STREAM }, 40, 8);
+    stage
+        .sql()
+        .run(
+            "create function refuse() returns trigger language plpgsql as $$ begin
+                raise exception using errcode = '23514', message = 'in the way'; end $$;
+             create constraint trigger refuse after update on account deferrable initially deferred
+                for each row when (new.id = 60) execute function refuse()",
+        )
+        .expect("the trigger is created");
+    let stopped = run_silently(&stage).expect("it stops");
+    assert!(matches!(&stopped.state, RunState::Failed { failure } if failure.contains("in the way")), "{stopped:?}");
+    let changed = stage.sql().value("select count(*) from account where balance % 10 = 5").expect("it answers");
+    assert_eq!((changed.as_deref(), stopped.changed_rows, stopped.batches), (Some("0"), 0, 0));
+    stage
+        .sql()
+        .run("create or replace function refuse() returns trigger language plpgsql as $$ begin return null; end $$")
+        .expect("the obstacle is cleared");
+    succeeded(run_silently(&stage)).and_then(|()| stage.check()).expect("nothing is lost or doubled");
+}
+
 #[test]
 fn a_deadlock_that_never_ends_pauses_the_run() {
     let mut stage = Stage::new(STREAM, 20, 1);
