@@ -146,7 +146,7 @@ impl JobFile {
 }
 
 /// For "unknown field `x`, expected one of `a`, `b`": the nearest of the expected ones.
-fn suggestion(message: &str) -> Option<String> {
+pub(crate) fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
     message.starts_with("unknown field").then_some(())?;
@@ -193,12 +193,20 @@ pub struct Job {
     pub params: Vec<BoundParam>,
     /// The rest of the file.
     pub file: JobFile,
+    /// What is known about where the job comes from, such as its git `commit`; shown in plan and report.
+    pub facts: BTreeMap<String, String>,
 }
 
 impl Job {
     /// A job from a statement alone, with everything else at its default.
     pub fn from_statement(name: impl Into<String>, statement: impl Into<String>) -> Self {
-        Self { name: name.into(), statement: statement.into(), params: Vec::new(), file: JobFile::default() }
+        Self {
+            name: name.into(),
+            statement: statement.into(),
+            params: Vec::new(),
+            file: JobFile::default(),
+            facts: BTreeMap::new(),
+        }
     }
 
     /// A job from a file, its statement, and `--param` overrides.
@@ -214,7 +222,7 @@ impl Job {
             return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));
         }
         let params = bind(&file.params, overrides)?;
-        Ok(Self { name, statement, params, file })
+        Ok(Self { name, statement, params, file, facts: BTreeMap::new() })
     }
 }
 

@@ -2,6 +2,7 @@
 //! them. Nothing here does I/O, reads a clock, is async or holds SQL.
 
 pub mod digest;
+pub mod environment;
 pub mod exit;
 pub mod finding;
 pub mod id;
@@ -10,6 +11,7 @@ pub mod ledger;
 pub mod limits;
 pub mod mask;
 pub mod plan;
+pub mod policy;
 pub mod refusal;
 pub mod retry;
 pub mod run;

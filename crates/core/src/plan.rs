@@ -400,6 +400,8 @@ pub struct Plan {
     pub target: RelationName,
     /// Its oid.
     pub target_oid: u32,
+    /// Columns that the statement assigns.
+    pub writes: Vec<String>,
     /// Its definition's fingerprint.
     pub fingerprint: String,
     /// Its key; `None` for an insert into a table without one.

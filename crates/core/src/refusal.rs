@@ -122,6 +122,23 @@ codes! {
     WrongState = "PM511", "the run's state does not allow this";
     /// The change set would be too large, or took too long to compute.
     FreezeBounds = "PM512", "the change set exceeds its bounds";
+    // PM6xx: guardrails.
+    /// Fewer approvals than the policy demands, or a veto.
+    ApprovalMissing = "PM601", "an approval is missing";
+    /// Whoever plans, does not approve; whoever starts, does not review.
+    SameRole = "PM602", "another role must do this";
+    /// Leave to break the glass that cannot be given or used.
+    BreakGlass = "PM603", "the glass cannot be broken like this";
+    /// The environment's policy is not met.
+    Guardrail = "PM604", "the environment's policy is not met";
+    /// Outside the allowed hours.
+    OutsideHours = "PM605", "outside the allowed hours";
+    /// The connection is not what the environment says.
+    WrongEnvironment = "PM606", "this is not the environment that was named";
+    /// A protected environment was not named.
+    EnvironmentNotNamed = "PM607", "a protected environment must be named";
+    /// A chain of the ledger is broken.
+    LedgerBroken = "PM608", "the ledger has been tampered with";
 }
 
 impl Code {

@@ -2,6 +2,7 @@
 //! nobody needs any more.
 
 pub(crate) mod doing;
+mod wish;
 
 use std::time::Duration;
 
@@ -102,12 +103,7 @@ impl Engine {
                 )),
                 _ => error.into(),
             })?;
-        let Some(keys) = dropped else { return Ok(false) };
-        if let Some(run) = old.run_id {
-            let body = serde_json::json!({ "table": old.name, "keys_saved": keys, "retention_days": days });
-            self.session.append_ledger(run, "images_pruned", &body).await?;
-        }
-        Ok(true)
+        Ok(dropped.is_some())
     }
 
     /// The run that a name means: an id or a unique beginning or end of one; a job's latest forward run.
@@ -154,7 +150,16 @@ impl Engine {
         let moving = blockers.is_empty() && !tenure.as_ref().is_some_and(silent);
         let rows_per_s = pace.map(|(rate, _)| rate).filter(|_| moving);
         let latest = self.latest_of_its_job(run).await?;
-        let glance = Glance { run, at, plan: &plan, tenure: tenure.as_ref(), rows_per_s, blockers: &blockers };
+        let wish = if run.state.ended() { None } else { self.session.wish(run.run_id).await? };
+        let glance = Glance {
+            wish: wish.as_ref(),
+            run,
+            at,
+            plan: &plan,
+            tenure: tenure.as_ref(),
+            rows_per_s,
+            blockers: &blockers,
+        };
         Ok(Status {
             doing: glance.doing(),
             next: glance.next(latest),

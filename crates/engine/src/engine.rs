@@ -8,6 +8,7 @@ use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::store::ControlSchema;
 
 use crate::error::Error;
+use crate::guard::Named;
 use crate::outcome::Initialised;
 
 /// One database.
@@ -15,6 +16,8 @@ pub struct Engine {
     pub(crate) conninfo: Conninfo,
     pub(crate) session: Session,
     pub(crate) here: Surroundings,
+    /// The environment that was named, checked again after every reconnect.
+    pub(crate) environment: Option<Named>,
 }
 
 impl Engine {
@@ -23,7 +26,7 @@ impl Engine {
         let conninfo = Conninfo::resolve(database_url, &|name| std::env::var(name).ok())?;
         let session = Session::connect(&conninfo).await.map_err(cannot_connect)?;
         let here = arrive(&session).await?;
-        Ok(Self { conninfo, session, here })
+        Ok(Self { conninfo, session, here, environment: None })
     }
 
     /// Installs or upgrades the control schema and its group roles.

@@ -30,6 +30,9 @@ impl Error {
         match self {
             Error::Refused(refusal) => {
                 let usage = [Code::BadJob, Code::Parameter, Code::NotFound].contains(&refusal.code);
+                if refusal.code == Code::ApprovalMissing {
+                    return exit::APPROVAL_MISSING;
+                }
                 if usage { exit::USAGE } else { exit::STOPPED }
             }
             Error::Database { .. } | Error::Corrupt(_) => exit::INTERNAL,

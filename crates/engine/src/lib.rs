@@ -14,9 +14,11 @@
 //! # Ok(()) }
 //! ```
 
+pub mod chain;
 pub mod control;
 pub mod error;
 pub mod fix;
+pub mod guard;
 pub mod outcome;
 pub mod plan;
 pub mod progress;

@@ -139,7 +139,7 @@ impl Engine {
         let stored = self.session.plan_of(run.plan_id).await?;
         let at = self.session.last_checkpoint(run.run_id, 0).await?;
         let pace = self.session.pace(run.run_id).await?;
-        let entries = self.session.ledger(run.run_id).await?;
+        let entries = self.session.chain(&run.run_id.to_string()).await?;
         let conflicts = self.conflicts_of(&run, &stored.plan, CONFLICTS_LISTED_MAX).await?;
         let mut images = Vec::new();
         let change_set = stored.plan.change_set.as_ref().map(|c| &c.relation.name);
@@ -261,7 +261,8 @@ fn happening(entry: &Entry) -> Happening {
     // The digest is in the report's head already, and too long for a line.
     let told = body.iter().filter(|(name, _)| *name != "digest" && *name != "plan");
     Happening {
-        at: entry.recorded_at.clone(),
+        // To the second: the microseconds are there for the chain.
+        at: entry.recorded_at.split('.').next().map_or_else(String::new, |at| format!("{}Z", at.trim_end_matches('Z'))),
         fact: entry.fact.replace('_', " "),
         actor: entry.actor.clone(),
         detail: told.filter_map(part).collect::<Vec<_>>().join("; "),

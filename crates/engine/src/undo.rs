@@ -14,7 +14,7 @@ use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_core::table::Table;
 use pgmend_pg::readtx::FreezeTx;
-use pgmend_pg::store::{Fact, StoredRun};
+use pgmend_pg::store::StoredRun;
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -65,19 +65,10 @@ impl Engine {
         if let Some(undone) = plan.undo_of {
             let undone = self.one_run(&undone.to_string()).await?;
             if !undone.state.ended() {
-                self.cancel(&undone, observer).await?;
+                self.give_up(&undone, "undo", observer).await?;
             }
         }
         self.start(plan, options, observer).await
-    }
-
-    async fn cancel(&mut self, run: &StoredRun, observer: &mut Observer) -> Result<(), Error> {
-        let lease =
-            crate::run::take_lease(&self.session, run.run_id, pgmend_core::limits::LEASE_SECONDS, observer).await?;
-        let fact = Fact { name: "run_cancelled", body: &serde_json::json!({ "why": "undo" }) };
-        self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None, fact).await?;
-        self.session.release(&lease).await?;
-        Ok(())
     }
 
     fn refuse_undone(&self, run: &StoredRun, options: &UndoOptions) -> Result<(), Error> {
@@ -249,6 +240,7 @@ impl Engine {
             one_transaction,
             target: table.name.clone(),
             target_oid: table.oid,
+            writes: forward.writes.clone(),
             fingerprint: table.fingerprint.clone(),
             key: Some(PlanKey {
                 index: columns.key.index.clone(),

@@ -60,7 +60,7 @@ impl Session {
     /// Starts a run and its ledger: the plan must be known, fresh and unused, and its change neither made nor under way.
     pub async fn start_run(&self, start: &RunStart<'_>) -> Result<(), PgError> {
         let sql = "select pgmend.start_run($1::uuid, $2::uuid, $3, $4, $5::timestamptz, $6::text[], $7::bigint, $8::name, \
-                   $9::name, $10, $11), pgmend.append_ledger($1::uuid, 'run_started', $12)";
+                   $9::name, $10, $11, $12)";
         let params = vec![
             Some(start.run_id.to_string()),
             Some(start.plan.plan_id.to_string()),

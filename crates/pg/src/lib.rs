@@ -8,6 +8,7 @@ pub mod connect;
 pub mod conninfo;
 pub mod error;
 pub mod gate;
+pub mod guardrails;
 pub mod images;
 pub mod readtx;
 pub mod scene;

@@ -5,7 +5,8 @@ use crate::session::{Session, Statement};
 use crate::store::ControlSchema;
 
 /// Migrations in order; the version is the position, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("../sql/schema/001_control_schema.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../sql/schema/001_control_schema.sql"), include_str!("../sql/schema/002_guardrails.sql")];
 const GRANTS: &str = include_str!("../sql/schema/roles.sql");
 
 /// The version that this pgmend needs.

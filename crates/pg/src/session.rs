@@ -65,6 +65,11 @@ impl Drop for Session {
 }
 
 impl Session {
+    /// The hosts that the connection was asked for, as typed.
+    pub(crate) fn host(&self) -> String {
+        self.conninfo.hosts().join(",")
+    }
+
     /// Connects, and sets the role back to the session's user: control statements act as the person
     /// who logged in; the job's role is set by each transaction that touches a user's table.
     pub async fn connect(conninfo: &Conninfo) -> Result<Self, PgError> {

@@ -302,27 +302,18 @@ impl Session {
             Some(fact.name.to_owned()),
             Some(fact.body.to_string()),
         ];
-        let sql = "select pgmend.change_state($1::uuid, $2::bigint, $3::text[], $4, $5, $6::bigint, $7::bigint, $8::text[]), \
-                   pgmend.append_ledger($1::uuid, $9, $10)";
+        let sql = "select pgmend.change_state($1::uuid, $2::bigint, $3::text[], $4, $5, $6::bigint, $7::bigint, $8::text[], \
+                   $9, $10)";
         self.run(&Statement { doing: "change the run's state", sql: sql.into(), params }).await?;
         Ok(())
     }
 
-    /// Appends to a run's ledger.
-    pub async fn append_ledger(&self, run: RunId, fact: &str, body: &serde_json::Value) -> Result<(), PgError> {
-        let sql = "select pgmend.append_ledger($1::uuid, $2, $3)::text";
-        let params = vec![run.to_string(), fact.to_owned(), body.to_string()];
+    /// Tells a run's ledger what its worker did, while the lease is held.
+    pub async fn record_fact(&self, lease: &Lease, fact: Fact<'_>) -> Result<(), PgError> {
+        let sql = "select pgmend.record_fact($1::uuid, $2::bigint, $3, $4)::text";
+        let params = vec![lease.run.to_string(), lease.fence.to_string(), fact.name.to_owned(), fact.body.to_string()];
         self.run(&Statement::new("append to the ledger", sql, params)).await?;
         Ok(())
-    }
-
-    /// A run's ledger, in order.
-    pub async fn ledger(&self, run: RunId) -> Result<Vec<pgmend_core::ledger::Entry>, PgError> {
-        let sql = "select json_build_object('entry_no', entry_no, 'recorded_at', to_char(recorded_at at time zone 'UTC', \
-                   'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), 'fact', fact, 'actor', actor, 'body', body, 'hash', hash)::text \
-                   from pgmend.ledger where run_id = $1::uuid order by entry_no";
-        let answer = self.run(&Statement::new("read the ledger", sql, vec![run.to_string()])).await?;
-        answer.rows.iter().map(|row| from_json(row, 0)).collect()
     }
 
     /// Conflicts of a run: key as JSON array of texts, and reason.

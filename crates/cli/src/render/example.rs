@@ -52,6 +52,7 @@ fn plan() -> Plan {
         one_transaction: false,
         target: RelationName::new("public", "users"),
         target_oid: 16_384,
+        writes: vec!["role".into()],
         fingerprint: "f00d".into(),
         key: Some(PlanKey { index: "users_pkey".into(), columns: vec!["id".into()], types: vec!["bigint".into()] }),
         database: DatabaseIdentity {

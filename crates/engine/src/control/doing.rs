@@ -3,6 +3,7 @@
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::{Blocker, Tenure};
+use pgmend_pg::guardrails::Wish;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
 use super::silent;
@@ -10,6 +11,8 @@ use crate::report::markdown::thousands;
 
 /// All that is known of a run at one moment.
 pub(super) struct Glance<'a> {
+    /// What a person asked of it.
+    pub wish: Option<&'a Wish>,
     pub run: &'a StoredRun,
     pub at: &'a LastCheckpoint,
     pub plan: &'a Plan,
@@ -23,6 +26,15 @@ pub(super) struct Glance<'a> {
 impl Glance<'_> {
     /// What it does, or why it waits.
     pub fn doing(&self) -> String {
+        match self.wish {
+            Some(Wish { wish, reason, asked_by }) => {
+                format!("{}; {asked_by} asked for a {wish}: {reason}", self.doing_by_itself())
+            }
+            None => self.doing_by_itself(),
+        }
+    }
+
+    fn doing_by_itself(&self) -> String {
         let at = self.at;
         let so_far = format!("{} changed in {} so far", counted(at.changed_rows, "row"), counted(at.batch_no, "batch"));
         match &self.run.state {
@@ -107,6 +119,13 @@ impl Glance<'_> {
         let undoable =
             self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
         match &self.run.state {
+            _ if self.wish.is_some_and(|w| w.wish == "pause") => {
+                let resume = format!("pgmend resume {id}");
+                [Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
+            }
+            _ if self.wish.is_some() && !self.tenure.is_some_and(|t| t.left_s > 0.0) => {
+                vec![format!("pgmend cancel {id} --reason …"), report]
+            }
             RunState::Running if self.tenure.is_some_and(|t| t.left_s > 0.0 && !silent(t)) => {
                 let blocker = self.blockers.first().map(|b| {
                     format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid)

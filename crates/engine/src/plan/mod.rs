@@ -186,9 +186,6 @@ impl Engine {
             Kind::Delete => ChangeKind::Delete,
             Kind::Insert => ChangeKind::Insert,
         };
-        let about = [("goal", &job.file.goal), ("owner", &job.file.owner), ("ticket", &job.file.ticket)];
-        let about: BTreeMap<String, String> =
-            about.into_iter().filter_map(|(k, v)| v.clone().map(|v| (k.to_owned(), v))).collect();
         let key = bound.key.as_ref().map(|key| PlanKey {
             index: key.index.clone(),
             columns: bound.table.key_columns(key).map(|c| c.name.clone()).collect(),
@@ -200,7 +197,7 @@ impl Engine {
             format: pgmend_core::plan::FORMAT,
             plan_id,
             job: job.name.clone(),
-            about,
+            about: about(job),
             plain: job.file.plain.clone(),
             kind,
             statement: job.statement.trim().to_owned(),
@@ -213,6 +210,7 @@ impl Engine {
             one_transaction: bound.class.one_transaction.is_some(),
             target: bound.table.name.clone(),
             target_oid: bound.table.oid,
+            writes: bound.statement.assigned(),
             fingerprint: bound.table.fingerprint.clone(),
             key,
             database: self.here.database.clone(),
@@ -440,4 +438,11 @@ pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) 
         &here.database.system_identifier,
         here.database.database_oid,
     ))
+}
+
+/// What a plan says of its job: goal, owner, ticket, and where it comes from.
+pub(crate) fn about(job: &Job) -> BTreeMap<String, String> {
+    let said = [("goal", &job.file.goal), ("owner", &job.file.owner), ("ticket", &job.file.ticket)];
+    let said = said.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name.to_owned(), value)));
+    job.facts.clone().into_iter().chain(said).collect()
 }

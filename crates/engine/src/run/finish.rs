@@ -48,7 +48,7 @@ impl Worker<'_, '_> {
         }
         self.session().index_images(name).await?;
         let body = serde_json::json!({ "pass": self.pass + 1, "rows": within });
-        self.session().append_ledger(self.run_id(), "run_swept", &body).await?;
+        self.session().record_fact(&self.lease, Fact { name: "run_swept", body: &body }).await?;
         fault::point("sweep_begun");
         self.pass += 1;
         self.prefetched = None;

@@ -11,7 +11,7 @@ use pgmend_pg::store::StoredRun;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::RunOptions;
-use crate::plan::{bind, freeze, planning_scene, signature};
+use crate::plan::{about, bind, freeze, planning_scene, signature};
 
 impl Engine {
     /// The signature of a job against this database.
@@ -27,6 +27,7 @@ impl Engine {
     /// A stored plan of this change that may start a run: fresh, unused, true to the database and to the
     /// job's limits.
     pub(crate) async fn usable_plan(&self, job: &Job, signature: &str) -> Result<Option<Plan>, Error> {
+        let mut newest = None;
         for stored in self.session.plans_of_signature(signature).await? {
             let same_job = stored.plan.limits == job.file.limits
                 && stored.plan.images.keep == job.file.images.keep
@@ -34,10 +35,16 @@ impl Engine {
                 && stored.plan.expect_rows == job.file.expect_rows
                 && stored.plan.job == job.name;
             if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
-                return Ok(Some(stored.plan));
+                // One that may start goes before a newer one that may not: planning again voids no approval.
+                if self.session.guardrails(stored.plan.plan_id).await?.iter().all(|guardrail| guardrail.met) {
+                    return Ok(Some(stored.plan));
+                }
+                if same_facts(job, &stored.plan) {
+                    newest.get_or_insert(stored.plan);
+                }
             }
         }
-        Ok(None)
+        Ok(newest)
     }
 
     /// Refuses a plan that no longer describes the database, field by field.
@@ -145,4 +152,9 @@ pub async fn refuse_altered(session: &Session, plan: &Plan) -> Result<(), Error>
     }
     let message = format!("the change set {} is not as it was planned", change_set.relation);
     Err(Refusal::new(Code::StalePlan, message, "plan again").into())
+}
+
+/// Whether the plan says of its job what the job says now.
+fn same_facts(job: &Job, plan: &Plan) -> bool {
+    plan.about == about(job)
 }

@@ -26,7 +26,7 @@ use pgmend_pg::store::{Fact, StoredRun};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{Outcome, RunOptions};
+use crate::outcome::{Outcome, Planned, RunOptions};
 use crate::progress::Observer;
 
 impl Engine {
@@ -88,6 +88,7 @@ impl Engine {
             let message = format!("run {} has {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
         }
+        self.session.lift(run.run_id).await?;
         self.drive(run, &RunOptions::default(), observer, true).await
     }
 
@@ -100,6 +101,11 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         fault::point("planned");
         gate::refuse_unexpected(&plan)?;
+        self.refuse_unnamed_environment().await?;
+        let digest = plan.digest().0;
+        let planned = Planned { plan, digest, stored: true };
+        self.refuse_unmet(&planned).await?;
+        let plan = planned.plan;
         gate::refuse_altered(&self.session, &plan).await?;
         let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
         let client = crate::engine::client();
@@ -158,6 +164,10 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&plan)?;
+        self.refuse_unnamed_environment().await?;
+        if resumed {
+            self.refuse_held_back(&run).await?;
+        }
         let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
         fault::point("lease_taken");
         let driven = self.drive_under(&lease, plan, run, options, observer, resumed).await;

@@ -4,6 +4,7 @@
 use pgmend_core::job::Mode;
 use pgmend_core::limits::RETRIES_MAX;
 use pgmend_core::plan::ChangeKind;
+use pgmend_core::refusal::Code;
 use pgmend_core::retry::{Disposition, backoff, disposition};
 use pgmend_core::run::RunState;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
@@ -11,10 +12,17 @@ use pgmend_pg::{PgError, Session};
 
 use super::worker::{OTHER_COUNT, Step, Worker, wait_or_stop};
 use crate::error::Error;
+use crate::guard::mismatches;
 use crate::progress::{Event, Stop};
 
 /// Attempts to get a connection again before the run is given up for now.
 const RECONNECTS_MAX: u32 = 12;
+/// A person asked for a pause; raised by `pgmend.begin_batch`.
+const PAUSE_ASKED: &str = "PM530";
+/// A person asked for the end; raised by `pgmend.begin_batch`.
+const CANCEL_ASKED: &str = "PM531";
+/// No batch begins at this hour; raised by `pgmend.begin_batch`.
+const OUTSIDE_HOURS: &str = "PM532";
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
 pub(super) const QUERY_CANCELED: &str = "57014";
 /// `read_only_sql_transaction`: a standby.
@@ -28,8 +36,13 @@ impl Worker<'_, '_> {
         if error.sqlstate == LEASE_LOST {
             return Err(self.lease_lost());
         }
-        if error.sqlstate == OTHER_COUNT {
+        if error.sqlstate == OTHER_COUNT || error.sqlstate == CANCEL_ASKED {
+            self.reload().await?;
             return Ok(Some(RunState::Cancelled));
+        }
+        if error.sqlstate == PAUSE_ASKED || error.sqlstate == OUTSIDE_HOURS {
+            self.reload().await?;
+            return Ok(Some(RunState::Paused { reason: error.message }));
         }
         if error.sqlstate == QUERY_CANCELED && self.observer.stop() == Stop::Now {
             self.reload().await?;
@@ -138,6 +151,13 @@ impl Worker<'_, '_> {
     async fn reconnect(&mut self) -> Result<(), PgError> {
         let session = Session::connect(&self.conninfo).await?;
         session.become_self().await?;
+        if let Some(named) = &self.engine.environment {
+            let mismatches = mismatches(&session, named).await?;
+            if !mismatches.is_empty() {
+                let message = format!("this is no longer environment {}: {}", named.name, mismatches.join("; "));
+                return Err(PgError::new("connect again", Code::WrongEnvironment.as_str(), message));
+            }
+        }
         self.engine.session = session;
         Ok(())
     }

@@ -234,7 +234,8 @@ impl<'e, 'o> Worker<'e, 'o> {
         let (name, why) = match &state {
             RunState::Failed { failure } => ("run_failed", failure.clone()),
             RunState::Paused { reason } => ("run_paused", reason.clone()),
-            RunState::Running | RunState::Succeeded | RunState::Cancelled => ("run_stopped", String::new()),
+            RunState::Cancelled => ("run_cancelled", String::new()),
+            RunState::Running | RunState::Succeeded => ("run_stopped", String::new()),
         };
         let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows });
         let fact = Fact { name, body: &body };

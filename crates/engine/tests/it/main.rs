@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod embed;
 mod equality;
+mod guardrails;
 mod installing;
 mod refusals;
 mod rehearse;

@@ -83,6 +83,7 @@ create table pgmend.lease (
     fence        bigint not null,
     owner        text not null,
     holder       text not null,
+    holder_role  name not null default session_user,
     acquired_at  timestamptz not null,
     heartbeat_at timestamptz not null,
     expires_at   timestamptz not null,
@@ -133,6 +134,22 @@ create table pgmend.ledger (
     primary key (run_id, entry_no)
 );
 
+-- Where each chain ends: an entry that is cut off at the end is missed.
+create table pgmend.ledger_head (
+    run_id   uuid primary key,
+    entry_no bigint not null,
+    hash     text not null
+);
+
+-- What is written stays, whoever asks.
+create function pgmend.refuse_rewriting() returns trigger
+language plpgsql as $$
+begin
+    raise exception 'the ledger is append-only' using errcode = '42501';
+end $$;
+create trigger ledger_is_append_only before update or delete or truncate on pgmend.ledger
+    for each statement execute function pgmend.refuse_rewriting();
+
 -- Keys of pruned images, as digests: `trace` answers after `prune` which runs touched a row.
 create table pgmend.touched_key (
     target_oid oid not null,
@@ -148,15 +165,18 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 declare
     v_no bigint;
     v_previous text;
+    v_hash text;
+    v_actor text := session_user;
+    v_at text := to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 begin
     perform pg_advisory_xact_lock(hashtextextended('pgmend.ledger/' || p_run, 0));
-    select entry_no, hash into v_no, v_previous
-      from pgmend.ledger where run_id = p_run order by entry_no desc limit 1;
+    select entry_no, hash into v_no, v_previous from pgmend.ledger_head where run_id = p_run;
     v_no := coalesce(v_no, 0) + 1;
-    insert into pgmend.ledger (run_id, entry_no, fact, body, hash, actor)
-    values (p_run, v_no, p_fact, p_body,
-            encode(sha256(convert_to(coalesce(v_previous, '') || E'\n' || v_no || E'\n' || p_fact || E'\n' || p_body, 'UTF8')), 'hex'),
-            session_user);
+    v_hash := encode(sha256(convert_to(concat_ws(E'\n', coalesce(v_previous, ''), v_no, p_fact, v_actor, v_at, p_body), 'UTF8')), 'hex');
+    insert into pgmend.ledger (run_id, entry_no, fact, body, hash, actor, recorded_at)
+    values (p_run, v_no, p_fact, p_body, v_hash, session_user, v_at::timestamptz);
+    insert into pgmend.ledger_head (run_id, entry_no, hash) values (p_run, v_no, v_hash)
+    on conflict (run_id) do update set entry_no = excluded.entry_no, hash = excluded.hash;
     return v_no;
 end $$;
 
@@ -174,10 +194,11 @@ $$;
 -- made before (unless asked for, with a reason) and not under way. Serialised per signature.
 create function pgmend.start_run(
     p_run uuid, p_plan uuid, p_digest text, p_target text, p_instant timestamptz, p_upper_bound text[],
-    p_planned_rows bigint, p_image_table name, p_role name, p_client text, p_again text) returns void
+    p_planned_rows bigint, p_image_table name, p_role name, p_client text, p_again text, p_body text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 declare
     v_plan pgmend.plan;
+    v_token uuid;
 begin
     select * into v_plan from pgmend.plan where plan_id = p_plan for update;
     if not found then
@@ -196,10 +217,19 @@ begin
     if p_again is null and exists (select from pgmend.run where signature = v_plan.signature and state = 'succeeded') then
         raise exception 'this change has already been made' using errcode = 'PM504';
     end if;
+    v_token := pgmend.insist_on_guardrails(p_plan);
     insert into pgmend.run (run_id, plan_id, job, kind, signature, target_oid, target, undo_of, again_reason, instant,
                             upper_bound, planned_rows, image_table, started_by, effective_role, client)
     values (p_run, p_plan, v_plan.job, v_plan.kind, v_plan.signature, v_plan.target_oid, p_target, v_plan.undo_of,
             p_again, p_instant, p_upper_bound, p_planned_rows, p_image_table, session_user, p_role, p_client);
+    perform pgmend.append_ledger(p_run, 'run_started', p_body);
+    if v_token is not null then
+        update pgmend.break_glass set used_by = p_run where token = v_token;
+        insert into pgmend.review_item (run_id, why)
+        select p_run, format('the glass was broken by %s, with leave from %s: %s (%s)', session_user, granted_by, reason, ticket)
+          from pgmend.break_glass where token = v_token;
+        perform pgmend.append_ledger(p_run, 'glass_broken', json_build_object('token', v_token)::text);
+    end if;
 end $$;
 
 -- Takes the lease if it is free or has run out by the server's clock; otherwise tells who holds it.
@@ -224,8 +254,8 @@ begin
            (run_id, partition_no, fence, owner, holder, acquired_at, heartbeat_at, expires_at)
     values (p_run, p_partition, 1, p_owner, p_holder, v_now, v_now, v_now + make_interval(secs => p_seconds))
     on conflict (run_id, partition_no) do update
-       set fence = l.fence + 1, owner = excluded.owner, holder = excluded.holder, acquired_at = v_now,
-           heartbeat_at = v_now, expires_at = excluded.expires_at
+       set fence = l.fence + 1, owner = excluded.owner, holder = excluded.holder, holder_role = session_user,
+           acquired_at = v_now, heartbeat_at = v_now, expires_at = excluded.expires_at
      where l.expires_at < clock_timestamp()
     returning l.fence into acquire_lease.fence;
     acquired := found;
@@ -244,14 +274,15 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 begin
     update pgmend.lease
        set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => p_seconds)
-     where run_id = p_run and partition_no = p_partition and fence = p_fence and expires_at > '-infinity';
+     where run_id = p_run and partition_no = p_partition and fence = p_fence and expires_at > '-infinity'
+       and holder_role = session_user;
     return found;
 end $$;
 
 create function pgmend.release_lease(p_run uuid, p_partition int, p_fence bigint) returns void
 language sql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
     update pgmend.lease set expires_at = '-infinity'
-     where run_id = p_run and partition_no = p_partition and fence = p_fence;
+     where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user;
 $$;
 
 -- The guards of a batch, in contract order: the server, the fence, the predecessor, the batch's own row.
@@ -265,11 +296,12 @@ begin
         raise exception 'this is not the server that was planned for' using errcode = 'PM507';
     end if;
     perform from pgmend.lease
-      where run_id = p_run and partition_no = p_partition and fence = p_fence
+      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
         for key share;
     if not found then
         raise exception 'the lease has been taken over' using errcode = 'PM505';
     end if;
+    perform pgmend.refuse_batch(p_run);
     if p_batch_no > 1 then
         perform from pgmend.batch
           where run_id = p_run and partition_no = p_partition and batch_no = p_batch_no - 1
@@ -315,10 +347,11 @@ $$;
 -- Moves a run to another state. Only the lease's holder ends or stops it; a free lease lets anyone cancel.
 create function pgmend.change_state(
     p_run uuid, p_fence bigint, p_from text[], p_state text, p_reason text, p_residual bigint, p_arrived bigint,
-    p_verification text[]) returns void
+    p_verification text[], p_fact text, p_body text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
-    if not exists (select from pgmend.lease where run_id = p_run and fence = p_fence for key share) then
+    if not exists (select from pgmend.lease
+                    where run_id = p_run and fence = p_fence and holder_role = session_user for key share) then
         raise exception 'the lease has been taken over' using errcode = 'PM505';
     end if;
     update pgmend.run
@@ -331,6 +364,20 @@ begin
     if not found then
         raise exception 'the run is in another state' using errcode = 'PM511';
     end if;
+    perform pgmend.append_ledger(p_run, p_fact, p_body);
+end $$;
+
+-- Tells the ledger what a worker did between two states. Only the lease's holder may, and only these facts.
+create function pgmend.record_fact(p_run uuid, p_fence bigint, p_fact text, p_body text) returns void
+language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
+begin
+    if not exists (select from pgmend.lease where run_id = p_run and fence = p_fence and holder_role = session_user) then
+        raise exception 'the lease has been taken over' using errcode = 'PM505';
+    end if;
+    if p_fact not in ('run_swept', 'run_checked', 'run_held') then
+        raise exception '% is not a fact that a worker records', p_fact using errcode = '22023';
+    end if;
+    perform pgmend.append_ledger(p_run, p_fact, p_body);
 end $$;
 
 -- Makes a table of images or a change set. Types come as oids, so that no text of the caller is executed.
@@ -411,6 +458,10 @@ begin
                 where (r.image_table = p_name or p.change_set = p_name) and r.ended_at is null) then
         raise exception '% belongs to a run that has not ended', p_name using errcode = 'PM404';
     end if;
+    if not pg_has_role(session_user, (select relowner from pg_class where oid = 'pgmend.run'::regclass), 'member')
+       and exists (select from pgmend.run where run_id = p_run and ended_at > clock_timestamp() - interval '7 days') then
+        raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = '42501';
+    end if;
     select string_agg(format('%I::text', attname), ', ' order by attnum)
       into v_keys
       from pg_attribute
@@ -428,6 +479,10 @@ begin
     execute format('drop table pgmend.%I', p_name);
     update pgmend.run set pruned_at = clock_timestamp() where run_id = p_run;
     update pgmend.plan set pruned_at = clock_timestamp() where change_set = p_name;
+    if p_run is not null then
+        perform pgmend.append_ledger(p_run, 'images_pruned',
+                                     json_build_object('table', p_name, 'keys_saved', v_rows)::text);
+    end if;
     return v_rows;
 end $$;
 

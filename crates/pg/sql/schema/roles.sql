@@ -1,10 +1,38 @@
--- What the group roles may do. A runner acts through the functions; an observer reads.
+-- What the group roles may do. A runner acts through functions that decide for themselves, an approver says yes, no
+-- and enough, an observer reads. Nobody but the owner may create, alter, drop or write anything directly.
 -- Lock:  catalog rows only.
 -- Index: none.
 grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
-    pgmend.ledger, pgmend.touched_key
+    pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
+    pgmend.break_glass, pgmend.review_item
     to pgmend_runner, pgmend_approver, pgmend_observer;
-grant execute on all functions in schema pgmend to pgmend_runner;
+grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
+    pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz)
+    to pgmend_runner, pgmend_approver, pgmend_observer;
+
+grant execute on function
+    pgmend.store_plan(uuid, text, text, text, text, oid, uuid, text, text, name, name, timestamptz),
+    pgmend.start_run(uuid, uuid, text, text, timestamptz, text[], bigint, name, name, text, text, text),
+    pgmend.acquire_lease(uuid, int, text, text, double precision),
+    pgmend.heartbeat(uuid, int, bigint, double precision),
+    pgmend.release_lease(uuid, int, bigint),
+    pgmend.begin_batch(uuid, int, bigint, bigint, int, text[], text),
+    pgmend.end_batch(uuid, int, bigint, bigint, bigint, bigint, bigint, double precision),
+    pgmend.record_conflict(uuid, bigint, bigint, text[], text),
+    pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
+    pgmend.record_fact(uuid, bigint, text, text),
+    pgmend.create_image_table(name, boolean, name[], oid[], int[], oid[], name, text),
+    pgmend.index_images(name),
+    pgmend.seal_change_set(name),
+    pgmend.prune_image_table(name, uuid, oid)
+    to pgmend_runner;
+grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid) to pgmend_runner, pgmend_approver;
+grant execute on function
+    pgmend.approve(uuid, text, text, text),
+    pgmend.revoke_approval(uuid, text),
+    pgmend.grant_break_glass(uuid, text, name, text, text, int),
+    pgmend.close_review(uuid, text)
+    to pgmend_approver;

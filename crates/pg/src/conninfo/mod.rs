@@ -122,6 +122,11 @@ pub struct Conninfo {
 }
 
 impl Conninfo {
+    /// The hosts, in the order in which they are tried.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint.host()).collect()
+    }
+
     /// Resolves `explicit` (`--database-url`), else `DATABASE_URL`, completed by the service, the
     /// `PG*` variables and the password file.
     pub fn resolve(explicit: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Result<Conninfo, Refusal> {

@@ -1,0 +1,194 @@
+//! Guardrails: environments and their policy, approvals, broken glass, reviews. What is asked of a plan is decided
+//! by the database (`002_guardrails.sql`); this carries questions there and answers back.
+
+use pgmend_core::environment::{Arrived, Environment};
+use pgmend_core::refusal::{Code, Refusal};
+use pgmend_pg::guardrails::Arrival;
+pub use pgmend_pg::guardrails::{Guardrail, ReviewItem, StoredApproval};
+use pgmend_pg::{PgError, Session};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::Planned;
+
+/// An environment by its name in `pgmend.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// What the file says of it.
+    pub environment: Environment,
+}
+
+impl Engine {
+    /// Connects to an environment, and refuses a database that is not what the environment says.
+    pub async fn connect_to(database_url: Option<&str>, named: Named) -> Result<Self, Error> {
+        let mut engine = Engine::connect(database_url).await?;
+        let mismatches = mismatches(&engine.session, &named).await?;
+        if !mismatches.is_empty() {
+            let message = format!("this is not environment {}: {}", named.name, mismatches.join("; "));
+            let help = "correct the connection, or what pgmend.toml expects";
+            return Err(Refusal::new(Code::WrongEnvironment, message, help).into());
+        }
+        engine.environment = Some(named);
+        Ok(engine)
+    }
+
+    /// Makes the environment's policy that of this database. Only the owner of the control schema may.
+    pub async fn install_policy(&mut self) -> Result<bool, Error> {
+        let Some(named) = &self.environment else { return Ok(false) };
+        let (name, policy) = (named.name.clone(), named.environment.policy.clone());
+        if self.session.policy().await?.is_some_and(|(was, body)| was == name && body == policy) {
+            return Ok(false);
+        }
+        self.session.set_policy(&name, &policy).await?;
+        Ok(true)
+    }
+
+    /// Refuses to write where the database names its environment and the caller did not, or means another
+    /// policy than the one in force.
+    pub(crate) async fn refuse_unnamed_environment(&self) -> Result<(), Error> {
+        let Some((name, policy)) = self.session.policy().await? else {
+            return match &self.environment {
+                Some(named) if named.environment.policy != pgmend_core::policy::Policy::default() => {
+                    let message = format!("the policy of environment {} is not installed in this database", named.name);
+                    let help = format!("let the owner of schema pgmend type: pgmend init --env {}", named.name);
+                    Err(Refusal::new(Code::Guardrail, message, help).into())
+                }
+                Some(_) | None => Ok(()),
+            };
+        };
+        match &self.environment {
+            None => {
+                let message = format!("this database is environment {name}, which was not named");
+                Err(Refusal::new(Code::EnvironmentNotNamed, message, format!("add --env {name}")).into())
+            }
+            Some(named) if named.name != name => {
+                let message = format!("this database is environment {name}, not {}", named.name);
+                Err(Refusal::new(Code::WrongEnvironment, message, "check the connection of the environment").into())
+            }
+            Some(named) if named.environment.policy != policy => {
+                let message = format!("the policy of {name} in pgmend.toml is not the one in the database");
+                let help = format!(
+                    "get the newest pgmend.toml, or let the owner of schema pgmend type: pgmend init --env {name}"
+                );
+                Err(Refusal::new(Code::Guardrail, message, help).into())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What the policy asks of a stored plan, and whether it is met.
+    pub async fn guardrails(&self, planned: &Planned) -> Result<Vec<Guardrail>, Error> {
+        Ok(self.session.guardrails(planned.plan.plan_id).await?)
+    }
+
+    /// Approvals and vetoes of a stored plan.
+    pub async fn approvals(&self, planned: &Planned) -> Result<Vec<StoredApproval>, Error> {
+        Ok(self.session.approvals(planned.plan.plan_id).await?)
+    }
+
+    /// Says yes to a plan as it was shown.
+    pub async fn approve(&mut self, planned: &Planned, reason: &str) -> Result<(), Error> {
+        self.verdict(planned, "approved", reason).await
+    }
+
+    /// Says no: nobody runs the plan until the veto is taken back.
+    pub async fn veto(&mut self, planned: &Planned, reason: &str) -> Result<(), Error> {
+        self.verdict(planned, "vetoed", reason).await
+    }
+
+    async fn verdict(&mut self, planned: &Planned, verdict: &str, reason: &str) -> Result<(), Error> {
+        let reason = given(reason)?;
+        let said = self.session.approve(planned.plan.plan_id, &planned.digest, verdict, reason).await;
+        said.map_err(|e| needs_role(e, "pgmend_approver"))
+    }
+
+    /// Takes this login's yes or no back; tells whether a run under way is stopped by it.
+    pub async fn revoke(&mut self, planned: &Planned, reason: &str) -> Result<bool, Error> {
+        let reason = given(reason)?;
+        let revoked = self.session.revoke_approval(planned.plan.plan_id, reason).await;
+        revoked.map_err(|e| needs_role(e, "pgmend_approver"))
+    }
+
+    /// Lets another login run a plan without its approvals, for some minutes.
+    pub async fn let_break_glass(
+        &mut self,
+        planned: &Planned,
+        to: &str,
+        reason: &str,
+        ticket: &str,
+        minutes: u32,
+    ) -> Result<String, Error> {
+        let reason = given(reason)?;
+        let plan = planned.plan.plan_id;
+        let token = self.session.grant_break_glass(plan, &planned.digest, to, reason, ticket, minutes).await;
+        token.map_err(|e| needs_role(e, "pgmend_approver"))
+    }
+
+    /// Whether this login has leave to run the plan without its approvals.
+    pub async fn may_break_glass(&self, planned: &Planned) -> Result<bool, Error> {
+        Ok(self.session.may_break_glass(planned.plan.plan_id).await?)
+    }
+
+    /// Reviews that wait for somebody; none without a control schema.
+    pub async fn open_reviews(&self) -> Result<Vec<ReviewItem>, Error> {
+        Ok(self.session.open_reviews().await?)
+    }
+
+    /// Closes the review of a run, by another role than the one that started it.
+    pub async fn close_review(&mut self, run: &str, note: &str) -> Result<(), Error> {
+        self.need_control_schema().await?;
+        let note = given(note)?;
+        let run = self.meant_run(run).await?;
+        self.session.close_review(run.run_id, note).await.map_err(|e| needs_role(e, "pgmend_approver"))
+    }
+
+    /// What a start needs beyond the plan itself, refused with what to type next: by whom, on which plan.
+    pub(crate) async fn refuse_unmet(&self, planned: &Planned) -> Result<(), Error> {
+        let open: Vec<Guardrail> = self.guardrails(planned).await?.into_iter().filter(|g| !g.met).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let message = open.iter().map(|g| format!("{}: {} demanded, {} found", g.rule, g.demanded, g.found));
+        let message = message.collect::<Vec<_>>().join("; ");
+        let id = planned.plan.plan_id;
+        let environment = self.environment.as_ref().map_or(String::new(), |named| format!(" --env {}", named.name));
+        let by_people = |g: &Guardrail| g.rule == "approvals" || g.rule == "veto";
+        if open.iter().all(by_people) {
+            if self.may_break_glass(planned).await? {
+                return Ok(());
+            }
+            let help = format!("an approver types: pgmend approve {id}{environment} --reason \"…\"");
+            return Err(Refusal::new(Code::ApprovalMissing, message, help).into());
+        }
+        if open.iter().any(|g| g.rule == "hours") {
+            return Err(Refusal::new(Code::OutsideHours, message, "type the same command within the hours").into());
+        }
+        Err(Refusal::new(Code::Guardrail, message, "change the job as demanded, and plan again").into())
+    }
+}
+
+/// In what the database is not the environment.
+pub(crate) async fn mismatches(session: &Session, named: &Named) -> Result<Vec<String>, PgError> {
+    let canary = named.environment.canary.as_ref().map(|c| c.query.as_str());
+    let Arrival { host, database, system_identifier, canary } = session.arrived(canary).await?;
+    Ok(named.environment.mismatches(&Arrived { host, database, system_identifier, canary }))
+}
+
+fn given(reason: &str) -> Result<&str, Refusal> {
+    let reason = reason.trim();
+    if reason.is_empty() {
+        return Err(Refusal::new(Code::BadJob, "the reason is empty", "say why, in a sentence: --reason \"…\""));
+    }
+    Ok(reason)
+}
+
+/// The server says 42501 to a role that may not.
+fn needs_role(error: PgError, role: &str) -> Error {
+    if error.sqlstate != "42501" {
+        return error.into();
+    }
+    let help = format!("let the owner of schema pgmend type: grant {role} to …");
+    Refusal::new(Code::Privilege, format!("only members of {role} may do this"), help).into()
+}
