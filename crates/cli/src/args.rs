@@ -35,6 +35,9 @@ pub struct Global {
     /// The database: a URL or key=value; without it, libpq's PG* variables
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// The environment of pgmend.toml; a protected one must be named
+    #[arg(long, global = true, value_name = "NAME")]
+    pub env: Option<String>,
     /// Text for people or JSON for programs
     #[arg(long, global = true, value_enum, value_name = "text|json", hide_possible_values = true, default_value_t = Output::Text)]
     pub output: Output,
@@ -78,6 +81,41 @@ Examples:
 
 Ctrl-C finishes the batch and stops, resumable; a second Ctrl-C cancels the batch at once.")]
     Run(Box<Run>),
+    /// Validate a job without a database: its file, its statement, and what its environment asks of it
+    #[command(after_help = "Example:\n  pgmend check fix-roles --env production")]
+    Check(Box<Check>),
+    /// Say yes (or, with --veto, no) to a plan, after it was shown
+    #[command(after_help = "\
+Examples:
+  pgmend approve 0199c2e1 --reason \"compared ten rows with the ledger\"
+  pgmend approve 0199c2e1 --veto --reason \"not on a Friday\"
+  pgmend approve 0199c2e1 --revoke --reason \"wrong month\"      also stops a run that is under way")]
+    Approve(Approve),
+    /// Let another login run a plan without its approvals, for some minutes
+    #[command(after_help = "Example:\n  pgmend break-glass 0199c2e1 --to alice --reason \"outage\" --ticket OPS-7")]
+    BreakGlass(BreakGlass),
+    /// Reviews that wait for somebody; closes one with a note
+    #[command(after_help = "Examples:\n  pgmend review\n  pgmend review fix-roles --close \"balances compared\"")]
+    Review(Review),
+    /// Stop a run at its next batch boundary, from any machine
+    #[command(after_help = "Example:\n  pgmend pause fix-roles --reason \"checkout is slow\"")]
+    Pause(Wish),
+    /// Lift a pause and go on with the run
+    #[command(
+        after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --lift-only      whoever drives it goes on"
+    )]
+    Resume(Resume),
+    /// Give a run up; what is committed stays, and can be undone
+    #[command(after_help = "Example:\n  pgmend cancel fix-roles --reason \"wrong month\"")]
+    Cancel(Wish),
+    /// The audit trail: verify its chains, export it, keep a checkpoint of it elsewhere
+    #[command(subcommand)]
+    #[command(after_help = "\
+Examples:
+  pgmend ledger verify --against heads.json
+  pgmend ledger checkpoint > heads.json           keep it where nobody who can write the database can write
+  pgmend ledger export > ledger.jsonl")]
+    Ledger(Ledger),
     /// What runs do now, why they wait, and what to type next
     #[command(after_help = "Examples:\n  pgmend status\n  pgmend status fix-roles")]
     Status(Status),
@@ -115,6 +153,22 @@ Examples:
     /// Print completions for a shell
     #[command(after_help = "Example:\n  pgmend completions bash > ~/.local/share/bash-completion/completions/pgmend")]
     Completions(Completions),
+}
+
+impl Command {
+    /// The job that was typed, if the command takes one.
+    pub fn job(&self) -> Option<&str> {
+        if let Command::Plan(args) = self {
+            return args.source.job.as_deref();
+        }
+        if let Command::Run(args) = self {
+            return args.source.job.as_deref();
+        }
+        if let Command::Check(args) = self {
+            return args.source.job.as_deref();
+        }
+        None
+    }
 }
 
 /// `new`.
@@ -180,6 +234,100 @@ pub struct Run {
     /// How to plan.
     #[command(flatten)]
     pub planning: Planning,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The job.
+    #[command(flatten)]
+    pub source: JobSource,
+    /// Flags that override the job file.
+    #[command(flatten)]
+    pub flags: JobFlags,
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The plan's id, or the beginning or end of it
+    pub plan: String,
+    /// Why; kept with the approval
+    #[arg(long)]
+    pub reason: String,
+    /// Say no: nobody runs the plan until the veto is taken back
+    #[arg(long, conflicts_with = "revoke")]
+    pub veto: bool,
+    /// Take back what this login has said
+    #[arg(long)]
+    pub revoke: bool,
+}
+
+/// `break-glass`.
+#[derive(Debug, Args)]
+pub struct BreakGlass {
+    /// The plan's id, or the beginning or end of it
+    pub plan: String,
+    /// The login that may run it
+    #[arg(long, value_name = "LOGIN")]
+    pub to: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// The ticket
+    #[arg(long)]
+    pub ticket: String,
+    /// How long the leave lasts, 1 to 240
+    #[arg(long, default_value_t = 30)]
+    pub minutes: u32,
+}
+
+/// `review`.
+#[derive(Debug, Args)]
+pub struct Review {
+    /// A run's id or a job's name; all open reviews when absent
+    #[arg(value_name = "RUN|JOB", requires = "close")]
+    pub run: Option<String>,
+    /// Close it, with a note on what was found
+    #[arg(long, value_name = "NOTE", requires = "run")]
+    pub close: Option<String>,
+}
+
+/// `pause`, `cancel`.
+#[derive(Debug, Args)]
+pub struct Wish {
+    /// A run's id, or a job's name for its latest run
+    #[arg(value_name = "RUN|JOB")]
+    pub run: String,
+    /// Why; shown to whoever wonders
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// A run's id, or a job's name for its latest run
+    #[arg(value_name = "RUN|JOB")]
+    pub run: String,
+    /// Lift the pause without driving the run from here
+    #[arg(long)]
+    pub lift_only: bool,
+}
+
+/// `ledger`.
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Verify every chain
+    Verify {
+        /// A checkpoint that was kept elsewhere: also finds chains that were rewritten as a whole
+        #[arg(long, value_name = "FILE")]
+        against: Option<std::path::PathBuf>,
+    },
+    /// Print the heads of all chains, to be kept elsewhere
+    Checkpoint,
+    /// Print every entry as JSON Lines
+    Export,
 }
 
 /// `status`.

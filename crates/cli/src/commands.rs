@@ -1,18 +1,23 @@
 //! The commands, one module each. A command asks the engine, shows the answer, gives an exit code.
 
+mod approve;
+mod check;
 mod completions;
 mod explain;
 mod fix;
 mod init;
+mod ledger;
 mod list;
 mod new;
 mod plan;
 mod prune;
 mod report;
+mod review;
 mod run;
 mod status;
 mod trace;
 mod undo;
+mod wish;
 
 use crate::Done;
 use crate::args::Command;
@@ -25,6 +30,14 @@ pub async fn dispatch(shell: &Shell, command: Command) -> Done {
         Command::New(args) => new::main(shell, &args),
         Command::Plan(args) => plan::main(shell, &args).await,
         Command::Run(args) => run::main(shell, &args).await,
+        Command::Check(args) => check::main(shell, &args),
+        Command::Approve(args) => approve::main(shell, &args).await,
+        Command::BreakGlass(args) => approve::break_glass(shell, &args).await,
+        Command::Review(args) => review::main(shell, &args).await,
+        Command::Pause(args) => wish::pause(shell, &args).await,
+        Command::Resume(args) => wish::resume(shell, &args).await,
+        Command::Cancel(args) => wish::cancel(shell, &args).await,
+        Command::Ledger(args) => ledger::main(shell, &args).await,
         Command::Status(args) => status::main(shell, &args).await,
         Command::List => list::main(shell).await,
         Command::Undo(args) => undo::main(shell, &args).await,

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod demo;
+mod environment;
 mod failure;
 mod job_file;
 mod progress;
@@ -18,7 +19,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    let shell = shell::Shell::new(&cli.global);
+    let shell = shell::Shell::new(&cli.global).starting_at(cli.command.job());
     // Two workers: heartbeats and signals go on while the main thread waits for a person to answer.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match runtime {

@@ -1,11 +1,15 @@
 //! The surroundings of a command: the database it was given, and where its output goes.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use pgmend::Engine;
+use pgmend::guard::Named;
+use pgmend_core::environment::Environments;
 use serde::Serialize;
 
 use crate::args::{Global, Output};
+use crate::environment;
 use crate::failure::Failure;
 use crate::render;
 use crate::render::paint::Paint;
@@ -14,6 +18,12 @@ use crate::render::paint::Paint;
 #[derive(Debug)]
 pub struct Shell {
     database_url: Option<String>,
+    /// The environment that was named, `--env`.
+    env: Option<String>,
+    /// Whether the database was typed, rather than found.
+    database_typed: bool,
+    /// Where `pgmend.toml` is looked for, upward.
+    start: PathBuf,
     output: Output,
     /// What the lines under NEXT must carry to reach the same database.
     address: String,
@@ -28,17 +38,49 @@ impl Shell {
         let database_url = global.database_url.clone().filter(|url| !url.trim().is_empty());
         let typed = database_url.as_deref().filter(|url| Some(*url) != from_environment.as_deref());
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let env = global.env.as_ref().map_or(String::new(), |env| format!(" --env {}", quoted(env)));
         Self {
             output: global.output,
-            address: typed.map(address).unwrap_or_default(),
+            address: format!("{env}{}", typed.map(address).unwrap_or_default()),
+            database_typed: typed.is_some(),
             database_url,
+            env: global.env.clone(),
+            start: PathBuf::from("."),
             paint: Paint { on: std::io::stdout().is_terminal() && !plain },
         }
     }
 
-    /// Connects.
+    /// Looks for `pgmend.toml` from here upward.
+    pub fn starting_at(mut self, job: Option<&str>) -> Self {
+        self.start = job.map(PathBuf::from).filter(|path| path.exists()).unwrap_or(self.start);
+        self
+    }
+
+    /// The environments of the nearest `pgmend.toml`.
+    pub fn environments(&self) -> Result<Environments, Failure> {
+        Ok(environment::find(&self.start)?)
+    }
+
+    /// The environment that is meant, if any.
+    pub fn environment(&self) -> Result<Option<Named>, Failure> {
+        Ok(environment::meant(&self.environments()?, self.env.as_deref(), self.database_typed)?)
+    }
+
+    /// Connects, to the environment that is meant if there is one.
     pub async fn engine(&self) -> Result<Engine, Failure> {
-        Ok(Engine::connect(self.database_url.as_deref()).await?)
+        let Some(named) = self.environment()? else {
+            return Ok(Engine::connect(self.database_url.as_deref()).await?);
+        };
+        let from_file = if self.database_typed { None } else { environment::database_url(&named)? };
+        let url = from_file.or_else(|| self.database_url.clone());
+        Ok(Engine::connect_to(url.as_deref(), named).await?)
+    }
+
+    /// Connects to another environment of the file, to look something up there.
+    pub async fn elsewhere(&self, name: &str) -> Result<Engine, Failure> {
+        let named = Named { name: name.to_owned(), environment: self.environments()?.named(name)?.clone() };
+        let url = environment::database_url(&named)?;
+        Ok(Engine::connect_to(url.as_deref(), named).await?)
     }
 
     /// Whether programs read the output.

@@ -2,7 +2,10 @@
 //! by the database (`002_guardrails.sql`); this carries questions there and answers back.
 
 use pgmend_core::environment::{Arrived, Environment};
+use pgmend_core::id::RunId;
+use pgmend_core::job::Job;
 use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::run::RunState;
 use pgmend_pg::guardrails::Arrival;
 pub use pgmend_pg::guardrails::{Guardrail, ReviewItem, StoredApproval};
 use pgmend_pg::{PgError, Session};
@@ -142,6 +145,21 @@ impl Engine {
         let note = given(note)?;
         let run = self.meant_run(run).await?;
         self.session.close_review(run.run_id, note).await.map_err(|e| needs_role(e, "pgmend_approver"))
+    }
+
+    /// The run that made a job's change in this database, if one succeeded and was not undone.
+    pub async fn succeeded_run_of(&self, job: &Job) -> Result<Option<RunId>, Error> {
+        self.need_control_schema().await?;
+        for run in self.session.find_runs(&job.name).await? {
+            if run.kind == "undo" || run.state != RunState::Succeeded || run.undone_by.is_some() {
+                continue;
+            }
+            let plan = self.session.plan_of(run.plan_id).await?.plan;
+            if plan.statement == job.statement.trim() && plan.params == job.params {
+                return Ok(Some(run.run_id));
+            }
+        }
+        Ok(None)
     }
 
     /// What a start needs beyond the plan itself, refused with what to type next: by whom, on which plan.

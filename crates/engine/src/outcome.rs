@@ -6,6 +6,8 @@ use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use serde::Serialize;
 
+pub use pgmend_pg::guardrails::Guardrail;
+
 /// How to plan.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
@@ -22,6 +24,8 @@ pub struct PlanOptions {
 /// A plan that was made, and whether it can be run by its id.
 #[derive(Debug, Clone, Serialize)]
 pub struct Planned {
+    /// What the policy in force asks of it; none for a plan that is not stored.
+    pub guardrails: Vec<Guardrail>,
     /// The plan.
     pub plan: Plan,
     /// Its digest.

@@ -39,7 +39,8 @@ impl Engine {
         let predicate = options.predicate.as_deref().map(pgmend_sql::predicate).transpose()?;
         let plan = self.compute(&run, &forward, predicate, false, options.plan.show_values).await?;
         let digest = plan.digest().0;
-        Ok(Planned { plan, digest, stored: true })
+        let guardrails = self.session.guardrails(plan.plan_id).await?;
+        Ok(Planned { guardrails, plan, digest, stored: true })
     }
 
     /// Undoes a run: resumes an unfinished undo of it, else plans and runs.

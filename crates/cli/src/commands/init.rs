@@ -8,7 +8,12 @@ use crate::shell::Shell;
 
 /// Installs or upgrades the control schema.
 pub async fn main(shell: &Shell) -> Done {
-    let done = shell.engine().await?.init().await?;
+    let mut engine = shell.engine().await?;
+    let done = engine.init().await?;
+    let policy = engine.install_policy().await?;
     shell.show(&done, |paint| outcome::initialised(&done, paint))?;
+    if let (true, Some(named)) = (policy, shell.environment()?) {
+        shell.tell(|_| format!("  policy           of {} is in force in this database\n", named.name))?;
+    }
     Ok(exit::DONE)
 }

@@ -8,7 +8,10 @@ use crate::shell::Shell;
 
 /// All runs.
 pub async fn main(shell: &Shell) -> Done {
-    let runs = shell.engine().await?.list().await?;
+    let mut engine = shell.engine().await?;
+    let runs = engine.list().await?;
     shell.show(&runs, |_| status::list(&runs))?;
+    let reviews = engine.open_reviews().await?;
+    shell.tell(|_| super::review::lines(&reviews, shell))?;
     Ok(exit::DONE)
 }

@@ -1,11 +1,14 @@
 //! `pgmend plan JOB`, also what `run` does without `--execute`.
 
-use pgmend::{PlanOptions, Planned};
+use std::path::Path;
+
+use pgmend::{Job, PlanOptions, Planned};
 use pgmend_core::exit;
 use serde::Serialize;
 
 use crate::Done;
 use crate::args::{JobFlags, JobSource, Plan, Planning};
+use crate::environment;
 use crate::failure::Failure;
 use crate::job_file;
 use crate::render::plan;
@@ -15,9 +18,28 @@ use crate::shell::{Shell, quoted};
 pub async fn main(shell: &Shell, args: &Plan) -> Done {
     let job = job_file::load(&args.source, &args.flags)?;
     let options = PlanOptions { print_only: args.print_only, ..options(&args.planning) };
-    let planned = shell.engine().await?.plan(&job, &options).await.map_err(Failure::about(&job))?;
+    let mut engine = shell.engine().await?;
+    let job = with_facts(shell, &args.source, job).await?;
+    let planned = engine.plan(&job, &options).await.map_err(Failure::about(&job))?;
     let plain = args.flags == JobFlags::default();
     show(shell, &planned, &next(shell, &planned, &args.source, plain && !args.print_only))
+}
+
+/// The job with what is known of where it comes from: its git commit, and its run in the environment that the
+/// policy requires first.
+pub async fn with_facts(shell: &Shell, source: &JobSource, mut job: Job) -> Result<Job, Failure> {
+    if let Some(commit) =
+        source.job.as_deref().map(Path::new).filter(|path| path.exists()).and_then(environment::commit)
+    {
+        job.facts.insert("commit".to_owned(), commit);
+    }
+    let named = shell.environment()?;
+    if let Some(required) = named.as_ref().and_then(|n| n.environment.policy.requires.as_deref())
+        && let Some(run) = shell.elsewhere(required).await?.succeeded_run_of(&job).await?
+    {
+        job.facts.insert(format!("done in {required}"), run.to_string());
+    }
+    Ok(job)
 }
 
 /// The engine's options from the flags.
@@ -83,5 +105,10 @@ pub fn next_of_stored(shell: &Shell, planned: &Planned) -> Vec<String> {
     if plan.changes_nothing() || !planned.stored {
         return Vec::new();
     }
-    vec![shell.line(&format!("pgmend run {} --execute", plan.plan_id))]
+    let run = shell.line(&format!("pgmend run {} --execute", plan.plan_id));
+    if planned.guardrails.iter().any(|g| g.rule == "approvals" && !g.met) {
+        let approve = shell.line(&format!("pgmend approve {} --reason \"…\"", plan.plan_id));
+        return vec![format!("{approve}  # typed by an approver, from their own login"), run];
+    }
+    vec![run]
 }

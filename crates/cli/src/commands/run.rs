@@ -29,6 +29,7 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
         return fix::main(shell, &job, expected, args.execute).await;
     }
     let mut engine = shell.engine().await?;
+    let job = plan::with_facts(shell, &args.source, job).await?;
     if args.execute {
         return execute(shell, &mut engine, args, &job).await;
     }

@@ -15,6 +15,8 @@ pub async fn main(shell: &Shell, args: &Status) -> Done {
         *line = shell.line(line);
     }
     shell.show(&runs, |paint| status::status(&runs, paint))?;
+    let reviews = engine.open_reviews().await?;
+    shell.tell(|_| super::review::lines(&reviews, shell))?;
     if let [run] = runs.as_slice()
         && run.conflict_rows > 0
         && !shell.json()

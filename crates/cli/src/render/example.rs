@@ -30,7 +30,7 @@ pub fn summary(state: &str) -> RunSummary {
 
 /// A plan with something in every section.
 pub fn planned() -> Planned {
-    Planned { plan: plan(), digest: "3f9a0c12d4e5b6a79810".into(), stored: true }
+    Planned { guardrails: Vec::new(), plan: plan(), digest: "3f9a0c12d4e5b6a79810".into(), stored: true }
 }
 
 fn plan() -> Plan {

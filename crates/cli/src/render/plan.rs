@@ -33,10 +33,24 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
         effects::undo(&mut page, plan);
         effects::explain(&mut page, plan);
     }
+    guardrails(&mut page, planned);
     findings(&mut page, &plan.findings);
     validity(&mut page, planned);
     page.list("NEXT", next);
     page.text()
+}
+
+/// What the policy in force asks, with what there is.
+fn guardrails(page: &mut Page, planned: &Planned) {
+    if planned.guardrails.is_empty() {
+        return;
+    }
+    page.heading("GUARDRAILS", "in force in this database");
+    for guardrail in &planned.guardrails {
+        let found = if guardrail.met { guardrail.found.clone() } else { page.paint.red(&guardrail.found) };
+        let mark = if guardrail.met { "met" } else { "open" };
+        page.pair(&guardrail.rule, &format!("{mark}: {} demanded, {found} found", guardrail.demanded));
+    }
 }
 
 /// What someone must have seen before the run starts.

@@ -3,6 +3,7 @@
 
 pub(crate) mod around;
 pub(crate) mod bind;
+mod check;
 mod class;
 pub(crate) mod cost;
 pub(crate) mod count;
@@ -33,6 +34,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{PlanOptions, Planned};
 use bind::Bound;
+pub use check::{Checked, check};
 
 /// A change of fewer rows than this share of a large table is frozen: walking the key would read far more
 /// than it changes.
@@ -67,7 +69,8 @@ impl Engine {
             self.store(&mut draft, &bound, &scene, params, options.show_values).await?;
         }
         let digest = draft.plan.digest().0;
-        Ok(Planned { plan: draft.plan, digest, stored: store })
+        let guardrails = if store { self.session.guardrails(draft.plan.plan_id).await? } else { Vec::new() };
+        Ok(Planned { guardrails, plan: draft.plan, digest, stored: store })
     }
 
     /// A stored plan by its id or the beginning of it.
@@ -75,7 +78,10 @@ impl Engine {
         self.need_control_schema().await?;
         let mut found = self.session.find_plans(id).await?;
         match (found.pop(), found.pop()) {
-            (Some(stored), None) => Ok(Planned { plan: stored.plan, digest: stored.digest, stored: true }),
+            (Some(stored), None) => {
+                let guardrails = self.session.guardrails(stored.plan.plan_id).await?;
+                Ok(Planned { guardrails, plan: stored.plan, digest: stored.digest, stored: true })
+            }
             (Some(_), Some(_)) => Err(Refusal::new(
                 Code::NotFound,
                 format!("several plans begin with {id}"),

@@ -103,7 +103,7 @@ impl Engine {
         gate::refuse_unexpected(&plan)?;
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
-        let planned = Planned { plan, digest, stored: true };
+        let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };
         self.refuse_unmet(&planned).await?;
         let plan = planned.plan;
         gate::refuse_altered(&self.session, &plan).await?;

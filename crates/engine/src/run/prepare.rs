@@ -22,7 +22,8 @@ impl Engine {
         // A stored plan that changes nothing is looked at again: rows may have come since.
         if let Some(plan) = self.usable_plan(job, &signature.0).await?.filter(|plan| !plan.changes_nothing()) {
             let digest = plan.digest().0;
-            return Ok(Some(Planned { plan, digest, stored: true }));
+            let guardrails = self.session.guardrails(plan.plan_id).await?;
+            return Ok(Some(Planned { guardrails, plan, digest, stored: true }));
         }
         self.plan(job, &options.plan).await.map(Some)
     }

@@ -284,6 +284,9 @@ begin
     if not exists (select from pgmend.plan where plan_id = p_plan and digest = p_digest) then
         raise exception 'plan % is not stored here with this digest', p_plan using errcode = 'PM502';
     end if;
+    if exists (select from pgmend.run where plan_id = p_plan) then
+        raise exception 'plan % has been used', p_plan using errcode = 'PM503';
+    end if;
     insert into pgmend.break_glass (plan_id, digest, granted_by, granted_to, reason, ticket, expires_at)
     values (p_plan, p_digest, session_user, p_to, p_reason, p_ticket, clock_timestamp() + p_minutes * interval '1 minute')
     returning token into v_token;

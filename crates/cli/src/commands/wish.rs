@@ -1,0 +1,48 @@
+//! `pgmend pause`, `resume` and `cancel`: what people ask of a run, from any machine.
+
+use pgmend::Status;
+use pgmend_core::exit;
+
+use super::run::{Driving, end};
+use crate::Done;
+use crate::args::{Resume, Wish};
+use crate::failure::Failure;
+use crate::render::status;
+use crate::shell::Shell;
+
+/// Stops a run at its next batch boundary.
+pub async fn pause(shell: &Shell, args: &Wish) -> Done {
+    let runs = shell.engine().await?.pause(&args.run, &args.reason).await?;
+    show(shell, runs)
+}
+
+/// Gives a run up.
+pub async fn cancel(shell: &Shell, args: &Wish) -> Done {
+    let driving = Driving::begin(shell)?;
+    let mut observer = driving.observer;
+    let runs = shell.engine().await?.cancel(&args.run, &args.reason, &mut observer).await;
+    driving.progress.finish();
+    show(shell, runs?)
+}
+
+/// Lifts a pause, and goes on with the run from here.
+pub async fn resume(shell: &Shell, args: &Resume) -> Done {
+    let mut engine = shell.engine().await?;
+    if args.lift_only {
+        let runs = engine.unpause(&args.run).await?;
+        return show(shell, runs);
+    }
+    let driving = Driving::begin(shell)?;
+    let (progress, mut observer) = (driving.progress, driving.observer);
+    let ended = engine.resume(&args.run, &mut observer).await;
+    progress.finish();
+    end(shell, &mut engine, &ended?, false, true).await
+}
+
+fn show(shell: &Shell, mut runs: Vec<Status>) -> Result<u8, Failure> {
+    for line in runs.iter_mut().flat_map(|run| &mut run.next).filter(|line| line.starts_with("pgmend ")) {
+        *line = shell.line(line);
+    }
+    shell.show(&runs, |paint| status::status(&runs, paint))?;
+    Ok(exit::DONE)
+}
