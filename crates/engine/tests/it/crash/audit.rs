@@ -82,7 +82,8 @@ impl Stage {
         }
         let chain =
             "select count(*) from (select hash, encode(sha256(convert_to(coalesce(lag(hash) over w, '') || E'\\n'
-            || entry_no || E'\\n' || fact || E'\\n' || body, 'UTF8')), 'hex') as wanted
+            || entry_no || E'\\n' || fact || E'\\n' || actor || E'\\n' || to_char(recorded_at at time zone 'UTC',
+            'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') || E'\\n' || body, 'UTF8')), 'hex') as wanted
             from pgmend.ledger window w as (partition by run_id order by entry_no)) as chain where hash <> wanted";
         expect("broken links of the ledger", "0", chain)?;
         Ok(())
