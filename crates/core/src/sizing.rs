@@ -82,8 +82,31 @@ impl Sizing {
 
 #[cfg(test)]
 mod tests {
-    use super::Sizing;
+    use proptest::prelude::*;
+
+    use super::{GROWTH_MAX, Sizing};
     use crate::limits::Limits;
+
+    proptest! {
+        #[test]
+        fn whatever_batches_take_the_next_is_within_its_bounds_and_grows_by_half_at_most(
+            most in 1_u32..=50_000,
+            batches in proptest::collection::vec((1_u64..=50_000, 0.0_f64..100_000.0, any::<bool>()), 1..50),
+        ) {
+            let mut sizing = Sizing::new(&Limits { rows_per_transaction_max: most, ..Limits::default() });
+            for (rows, took_ms, timed_out) in batches {
+                let before = sizing.rows();
+                if timed_out {
+                    sizing.shrink();
+                } else {
+                    sizing.record(rows, took_ms);
+                }
+                prop_assert!((1..=most).contains(&sizing.rows()));
+                let most_grown = (f64::from(before) * GROWTH_MAX).ceil() as u32;
+                prop_assert!(sizing.rows() <= most_grown.max(sizing.floor));
+            }
+        }
+    }
 
     #[test]
     fn a_fast_batch_grows_the_next_by_half_at_most() {

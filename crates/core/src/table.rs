@@ -186,8 +186,6 @@ pub struct Trigger {
     pub on_delete: bool,
     /// Fires on UPDATE.
     pub on_update: bool,
-    /// Has a transition table (`REFERENCING OLD TABLE` …).
-    pub transition_table: bool,
     /// A deferrable constraint trigger.
     pub deferrable: bool,
     /// `tgenabled` is not `D`.

@@ -20,6 +20,11 @@ pub(crate) fn is_clock_word(text: &str) -> bool {
     words().any(reads) && words().all(|word| reads(word) || word.bytes().any(|byte| byte.is_ascii_digit()))
 }
 
+/// Whether the text is one such word alone, which [`bind`] replaces once its type is known.
+pub(crate) fn is_one_clock_word(text: &str) -> bool {
+    day_offset(text).is_some() || text.trim().eq_ignore_ascii_case("now")
+}
+
 /// Whether a type is a date or a time.
 pub(crate) fn is_dated(type_name: &p::TypeName) -> bool {
     let (_, name) = fragment::qualified(&type_name.names);
@@ -105,7 +110,7 @@ impl Clock {
         let instant = format!("${}::timestamptz", self.instant);
         let value = match day_offset(word) {
             Some(days) if dated => format!("(({instant})::date{days})"),
-            None if word.trim().eq_ignore_ascii_case("now") => format!("({instant})"),
+            None if is_one_clock_word(word) => format!("({instant})"),
             Some(_) | None => return,
         };
         if let Some(cast) =

@@ -262,6 +262,14 @@ impl Visitor for Reads {
                     arg.node = None;
                 }
             }
+            NodeEnum::ResTarget(target) => {
+                // `SET at = 'now'` is bound if the column is a date or a time, and else is a text, as in a select list.
+                if let Some(value) = &mut target.val
+                    && value.node.as_ref().and_then(clock::string_constant).is_some_and(clock::is_one_clock_word)
+                {
+                    value.node = None;
+                }
+            }
             NodeEnum::AConst(_) => {
                 self.hidden_clock |= clock::string_constant(node).is_some_and(clock::is_clock_word);
             }

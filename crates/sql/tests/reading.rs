@@ -165,6 +165,9 @@ fn a_clock_that_hides_in_an_untyped_literal_is_suspected() {
     assert!(!read("delete from t where at < 'now'::timestamptz").may_hide_clock());
     assert!(!read("delete from t where note = 'now or never' or note = 'now'::text").may_hide_clock());
     assert!(read("delete from t where at < 'today 12:00'::timestamp").may_hide_clock());
+    // In SET it is bound, if the column is a date or a time.
+    assert!(!read("update t set at = 'now', note = 'today'").may_hide_clock());
+    assert!(read("update t set at = 'today 12:00'").may_hide_clock());
 }
 
 #[test]

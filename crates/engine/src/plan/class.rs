@@ -51,6 +51,9 @@ impl Case<'_> {
         let key_written = self.key_written();
         let mut freeze = self.volatile(&mut findings)?;
         freeze = freeze.or_else(|| self.set_dependent());
+        if self.statement.may_hide_clock() {
+            freeze = freeze.or(Some("a text such as 'today' may read the clock, anew in every batch".into()));
+        }
         if key_written {
             freeze = freeze.or(Some("the statement writes its key, so rows could reappear ahead of the cursor".into()));
         }

@@ -116,7 +116,6 @@ select json_build_object(
     'triggers', coalesce((select json_agg(json_build_object('name', g.tgname, 'function', g.function,
         'row', (g.tgtype & 1) <> 0, 'before', (g.tgtype & 2) <> 0, 'instead', (g.tgtype & 64) <> 0,
         'on_insert', (g.tgtype & 4) <> 0, 'on_delete', (g.tgtype & 8) <> 0, 'on_update', (g.tgtype & 16) <> 0,
-        'transition_table', g.tgoldtable is not null or g.tgnewtable is not null,
         'deferrable', g.tgdeferrable, 'enabled', g.tgenabled <> 'D', 'source', g.prosrc) order by g.tgname) from trg g), '[]'),
     'rules', coalesce((select json_agg(r.rulename order by r.rulename) from pg_catalog.pg_rewrite r where r.ev_class = t.oid and r.ev_type <> '1'), '[]'),
     'row_security', row_security_active(t.oid),

@@ -211,20 +211,6 @@ impl Conninfo {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
-
-    /// The same connection under another application name.
-    #[must_use]
-    pub fn with_application_name(mut self, name: impl Into<String>) -> Self {
-        self.application_name = name.into();
-        self
-    }
-
-    /// The same connection, to another kind of server.
-    #[must_use]
-    pub fn with_target(mut self, target: Target) -> Self {
-        self.target = target;
-        self
-    }
 }
 
 impl std::fmt::Display for Conninfo {
