@@ -121,7 +121,7 @@ pub fn refuse_done(runs: &[StoredRun], options: &RunOptions) -> Result<(), Error
         done.job,
         done.ended_at.as_deref().unwrap_or("an unknown time")
     );
-    Err(Refusal::new(Code::AlreadyDone, message, "to make it once more, say why: --again \"…\"").into())
+    Err(Refusal::new(Code::AlreadyDone, message, "to make it once more, add --again --reason \"…\"").into())
 }
 
 /// Refuses a plan whose rows are not as many as the job expects.
