@@ -63,7 +63,10 @@ impl Engine {
         if self.session.control_schema().await? == ControlSchema::Forbidden {
             let user = &self.here.session_user;
             let message = format!("role {user} may not use the control schema");
-            let help = format!("let the schema's owner type: grant pgmend_runner to {}", quote_ident(user));
+            let help = format!(
+                "let the schema's owner type: grant pgmend_runner to {} (pgmend_observer where it only looks)",
+                quote_ident(user)
+            );
             return Err(Refusal::new(Code::Privilege, message, help).into());
         }
         let message = format!("database {} has no control schema", self.here.database.database);

@@ -130,7 +130,7 @@ impl Engine {
 
     async fn touches_of(&self, found: &Found, table: &Table, show_values: bool) -> Result<Vec<Touch>, Error> {
         let shown = self.shown_of(&found.plan).await?;
-        let mask = mask(shown, table, show_values);
+        let mask = Mask { show_all: show_values, ..keys_plain(shown, table) };
         let mut touches = Vec::new();
         for row in &found.rows {
             // A row of a change set without a batch, or one that was a conflict, was never changed.
@@ -267,12 +267,12 @@ fn touch(run: &StoredRun, changed_at: String) -> Touch {
     }
 }
 
-/// Constants of the statement are no secrets, and columns that refer to other tables are keys there.
-fn mask(mut shown: Mask, table: &Table, show_all: bool) -> Mask {
+/// Columns that refer to other tables are keys there.
+pub(crate) fn keys_plain(mut shown: Mask, table: &Table) -> Mask {
     let keys = table.references.iter().flat_map(|fk| fk.from_columns.iter().cloned());
     let keys = keys.filter(|name| table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain));
     shown.plain.extend(keys);
-    Mask { show_all, ..shown }
+    shown
 }
 
 /// What the image of a row says changed, column by column.

@@ -1,5 +1,8 @@
 //! The lines to type next, each with a shell comment that says what it does, so that a whole line can be pasted.
 
+/// Remarks do not stand below each other beyond this many characters: a URL can be very long.
+const WIDTH_MAX: usize = 80;
+
 /// What a line does.
 fn remark(line: &str) -> Option<&'static str> {
     let remarks = [
@@ -18,7 +21,8 @@ pub fn remarked(lines: &[String]) -> Vec<String> {
 
 /// Lines and remarks, the remarks below each other.
 pub fn aligned(lines: Vec<(String, Option<&str>)>) -> Vec<String> {
-    let width = lines.iter().filter(|(_, r)| r.is_some()).map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+    let lengths = lines.iter().filter(|(_, r)| r.is_some()).map(|(line, _)| line.chars().count());
+    let width = lengths.filter(|length| *length <= WIDTH_MAX).max().unwrap_or(0);
     let line = |(line, remark): (String, Option<&str>)| match remark {
         Some(remark) => format!("{line:<width$}  # {remark}"),
         None => line,

@@ -7,12 +7,12 @@ use pgmend_core::table::{RelationName, Table, quote_ident};
 use pgmend_pg::Session;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::store::StoredRun;
-
 use pgmend_sql::Kind;
 
 use super::columns::UndoColumns;
 use crate::error::Error;
 use crate::plan::sample::value_kind;
+use crate::trace::keys_plain;
 
 /// Rows shown of an undo.
 pub const SAMPLES: u32 = 5;
@@ -200,7 +200,7 @@ impl Source {
         let list: Vec<String> = all.map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
         let sql = format!("select {} from ({restorable}) as s order by s.n", list.join(", "));
         let answer = tx.query("read samples", &sql, vec![]).await?;
-        let mask = Mask { show_all: show, ..self.shown.clone() };
+        let mask = Mask { show_all: show, ..keys_plain(self.shown.clone(), table) };
         let cell = |name: &str, key: bool, value: &Option<String>| {
             let kind = table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, key));
             mask.show(name, kind, value.as_deref())
@@ -219,7 +219,8 @@ impl Source {
                         .position(|b| b.column == c.column)
                         .and_then(|b| row.get(keys + b).cloned().flatten());
                     let new = row.get(keys + before + i).cloned().flatten();
-                    (c.column.clone(), cell(&c.column, false, &old), cell(&c.column, false, &new))
+                    let key = layout.key.iter().any(|k| k.column == c.column);
+                    (c.column.clone(), cell(&c.column, key, &old), cell(&c.column, key, &new))
                 })
                 .filter(|(_, old, new)| old != new || old.as_deref() == Some(MASKED))
                 .collect(),

@@ -106,10 +106,10 @@ fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, widths: &Widt
         !in_key && !hidden(column)
     };
     for (name, before, after) in sample.columns.iter().filter(told) {
-        let shown = match kind {
-            ChangeKind::Insert => page.paint.green(&value(after.as_deref())),
-            ChangeKind::Delete => value(before.as_deref()),
-            ChangeKind::Update | ChangeKind::Undo => change(page, before.as_deref(), after.as_deref(), widths.before),
+        let shown = match (whole, after) {
+            (true, Some(_)) => page.paint.green(&value(after.as_deref())),
+            (true, None) => value(before.as_deref()),
+            (false, _) => change(page, before.as_deref(), after.as_deref(), widths.before),
         };
         page.line(&format!("  {name:<0$}  {shown}", widths.name));
     }
