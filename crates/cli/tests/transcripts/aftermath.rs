@@ -54,7 +54,12 @@ fn deleted_rows_come_back_and_inserted_ones_go() {
     shell.pgmend(&["run", "-c", "delete from session where id <= 20", "--execute"]);
     shell.pgmend(&["undo", "delete-session"]);
     shell.pgmend(&["undo", "delete-session", "--execute"]);
-    shell.pgmend(&["run", "-c", "insert into session values (601, 1, '2024-05-05'), (602, 2, '2024-05-06')", "--execute"]);
+    shell.pgmend(&[
+        "run",
+        "-c",
+        "insert into session values (601, 1, '2024-05-05'), (602, 2, '2024-05-06')",
+        "--execute",
+    ]);
     shell.psql("update session set began_on = '2025-01-01' where id = 602");
     shell.pgmend(&["undo", "insert-session", "--execute"]);
     assert_eq!(shell.sql().value("select count(*) from session").unwrap().as_deref(), Some("601"));

@@ -97,7 +97,10 @@ fn a_plan_for_programs_holds_the_same() {
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on stdout");
     assert!(output.stderr.is_empty());
     assert_eq!(plan["plan"]["counts"]["changed_rows"], serde_json::json!({ "value": 150, "certainty": "exact" }));
-    assert_eq!(plan["plan"]["groups"][1][0], serde_json::json!({ "value": "memeber", "changed_rows": 150, "matched_rows": 150 }));
+    assert_eq!(
+        plan["plan"]["groups"][1][0],
+        serde_json::json!({ "value": "memeber", "changed_rows": 150, "matched_rows": 150 })
+    );
     assert_eq!(plan["stored"], true);
     let next = format!("pgmend run {} --execute", plan["plan"]["plan_id"].as_str().unwrap_or_default());
     assert_eq!(plan["next"], serde_json::json!([next]));

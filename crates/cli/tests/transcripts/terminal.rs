@@ -61,7 +61,8 @@ fn another_number_of_rows_is_not_even_asked_about() {
 #[test]
 fn a_run_draws_a_bar() {
     let shell = Shell::open("bar");
-    let trigger = "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.01); return new; end';
+    let trigger =
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.01); return new; end';
                    create trigger slow before update on users for each row execute function slow()";
     shell.sql().run(trigger).expect("the trigger is created");
     let line = "run fix.sql --batch-rows 10 --execute";

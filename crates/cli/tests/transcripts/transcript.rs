@@ -128,6 +128,13 @@ const VOLATILE: &[(&str, &str)] = &[
     (r" *~?[0-9.]+ (bytes|kB|MB)\b", " ‹size›"),
     (r"[0-9.]+(?: m?s)?–[0-9.]+ m?s\b", "‹duration›"),
     (r"\b[0-9.]+ m?s\b", "‹duration›"),
+    // How a batch is found differs between versions of the server.
+    (r"(EXPLAIN of one batch).*", "${1}"),
+    // A rehearsal takes as many small batches as it needs to time them, from places that are drawn by lot.
+    (r"(audit|users): [0-9,]+ (inserted|updated)", "${1}: ‹n› ${2}"),
+    (r"\([0-9]+ rows inserted", "(‹n› rows inserted"),
+    (r"about [0-9]+ dead", "about ‹n› dead"),
+    (r"random +[0-9,]+ rows", "random ‹n› rows"),
     (r"[0-9,]+ rows/s", "‹rate› rows/s"),
     (r"(took_ms|rows_per_s|eta_s|left_s|wait_s)=[0-9.-]+", "${1}=‹n›"),
 ];

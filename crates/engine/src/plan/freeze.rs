@@ -162,12 +162,13 @@ pub fn arbiter_columns(bound: &Bound, conflict: &pgmend_sql::OnConflict) -> Vec<
     attnums.iter().filter_map(|n| bound.table.columns.iter().find(|c| c.attnum == *n)).map(|c| c.name.clone()).collect()
 }
 
-/// Rows that ON CONFLICT DO NOTHING will leave alone: already there, or proposed twice.
-pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) -> Result<(), Error> {
-    let (Some(conflict), Some(change_set)) = (bound.statement.on_conflict(), &plan.change_set) else { return Ok(()) };
+/// Rows that ON CONFLICT DO NOTHING will leave alone: already there, or proposed twice. Gives the condition over the
+/// change set `s` that tells them.
+pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) -> Result<Option<String>, Error> {
+    let (Some(conflict), Some(change_set)) = (bound.statement.on_conflict(), &plan.change_set) else { return Ok(None) };
     if conflict.update {
         plan.counts.changed_rows = Figure::estimated(change_set.rows);
-        return Ok(());
+        return Ok(None);
     }
     let named = arbiter_columns(bound, &conflict);
     let askable = |u: &&pgmend_core::table::UniqueIndex| !u.partial && !u.exclusion && !u.attnums.contains(&0);
@@ -205,14 +206,15 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
     }
     if present.is_empty() {
         plan.counts.changed_rows = figure(change_set.rows);
-        return Ok(());
+        return Ok(None);
     }
-    let sql = format!("select count(*)::text from {} as s where {}", change_set.relation.sql(), present.join(" or "));
+    let there = present.join(" or ");
+    let sql = format!("select count(*)::text from {} as s where {there}", change_set.relation.sql());
     let present = tx.read.query("count rows that are already there", &sql, vec![]).await?.number()?;
     plan.counts.matched_rows = Figure::exact(change_set.rows);
     plan.counts.already_right_rows = figure(present);
     plan.counts.changed_rows = figure(change_set.rows - present);
-    Ok(())
+    Ok(Some(there))
 }
 
 /// A statement that writes its key must not move a row onto a key that another row holds: whether the plain

@@ -313,13 +313,8 @@ impl Engine {
             }
         };
         freeze::recount(&mut draft.plan.counts, &change_set);
-        if bound.statement.kind() == Kind::Insert {
-            let constants = pgmend_sql::constants(&draft.plan.statement);
-            let mask = sample::mask(bound, &draft.plan.plain, constants, show_values);
-            draft.plan.samples = sample::proposals(&tx.read, bound, &mask, &change_set).await?;
-        }
         draft.plan.change_set = Some(change_set);
-        let checked = self.check_frozen(&tx, draft, bound).await;
+        let checked = self.check_frozen(&tx, draft, bound, show_values).await;
         if let Err(error) = checked {
             tx.rollback().await?;
             return Err(error);
@@ -336,9 +331,15 @@ impl Engine {
         tx: &pgmend_pg::readtx::FreezeTx<'_>,
         draft: &mut Draft,
         bound: &Bound,
+        show_values: bool,
     ) -> Result<(), Error> {
         freeze::refuse_duplicates(tx, bound, &draft.plan).await?;
-        freeze::count_present(tx, bound, &mut draft.plan).await?;
+        let present = freeze::count_present(tx, bound, &mut draft.plan).await?;
+        if let (Kind::Insert, Some(change_set)) = (bound.statement.kind(), &draft.plan.change_set) {
+            let constants = pgmend_sql::constants(&draft.plan.statement);
+            let mask = sample::mask(bound, &draft.plan.plain, constants, show_values);
+            draft.plan.samples = sample::proposals(&tx.read, bound, &mask, change_set, present.as_deref()).await?;
+        }
         freeze::refuse_moved_keys(tx, bound, &draft.plan).await?;
         let rows = draft.plan.change_set.as_ref().map_or(0, |c| c.rows);
         refuse_large_transaction(bound, rows, draft.plan.limits.rows_per_transaction_max)

@@ -159,7 +159,8 @@ pub async fn transitions(
     let matched = rewriter.matched(&spec)?;
     for (i, name) in columns.iter().enumerate() {
         let sql = format!(
-            "select m.pgmend_b{0}::text, m.pgmend_a{0}::text, count(*)::text from ({matched}) as m group by 1, 2 \
+            "select m.pgmend_b{0}::text, m.pgmend_a{0}::text, count(*)::text from ({matched}) as m \
+             where row(m.pgmend_b{0})::record *<> row(m.pgmend_a{0})::record group by 1, 2 \
              order by count(*) desc, 1, 2 limit {1}",
             i + 1,
             TRANSITIONS_MAX + 1
@@ -185,12 +186,13 @@ pub async fn transitions(
     Ok(transitions)
 }
 
-/// The first rows that an insert proposes, as the change set has them.
+/// The first rows that an insert proposes and that are not `present`, as the change set `s` has them.
 pub async fn proposals(
     tx: &ReadTx<'_>,
     bound: &Bound,
     mask: &Mask,
     change_set: &ChangeSet,
+    present: Option<&str>,
 ) -> Result<Vec<Sample>, Error> {
     let columns: Vec<&ImageColumn> = change_set.layout.after.iter().collect();
     if columns.is_empty() {
@@ -198,9 +200,10 @@ pub async fn proposals(
     }
     let list: Vec<String> = columns.iter().map(|c| format!("s.{}::text", quote_ident(&c.image_column))).collect();
     let sql = format!(
-        "select {} from {} as s where s.n <= {CHANGED_SAMPLES} order by s.n",
+        "select {} from {} as s where not ({}) order by s.n limit {CHANGED_SAMPLES}",
         list.join(", "),
-        change_set.relation.sql()
+        change_set.relation.sql(),
+        present.unwrap_or("false")
     );
     let answer = tx.query("read samples", &sql, vec![]).await?;
     let cell = |(column, value): (&&ImageColumn, &Option<String>)| {

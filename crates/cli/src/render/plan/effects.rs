@@ -58,7 +58,7 @@ fn size(figure: pgmend::Figure) -> String {
 /// What a rehearsal saw.
 pub fn rehearsal(page: &mut Page, plan: &Plan) {
     let Some(rehearsal) = &plan.rehearsal else { return };
-    page.heading("REHEARSAL", "run for real, rolled back");
+    page.heading("REHEARSAL", "run for real, each batch more than once to time it, and rolled back");
     for batch in &rehearsal.batches {
         let took = figure::duration(batch.took_ms / 1_000.0);
         let wal = figure::bytes(batch.wal_bytes);
