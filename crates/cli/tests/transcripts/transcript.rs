@@ -122,6 +122,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"hash -?[0-9a-f]+", "hash ‹hash›"),
     (r"(change_set|image)_[0-9]{8}_([a-z_]+)_[0-9a-f]{8}", "${1}_‹date›_${2}_‹id›"),
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "‹time›"),
+    (r"control schema pgmend(,| is at) version [0-9]+", "control schema pgmend${1} version ‹n›"),
     (r"PostgreSQL [0-9.]+", "PostgreSQL ‹version›"),
     (r"process [0-9]+ of alice@[^ ,]+", "process ‹pid› of alice@‹host›"),
     (r"alice@[^ ,]+, pgmend [0-9.]+", "alice@‹host›, pgmend ‹version›"),

@@ -96,8 +96,12 @@ fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, widths: &Widt
     let remark = if sample.already_right { page.paint.dim("  already right") } else { String::new() };
     page.line(&format!("{key}{remark}"));
     // Where whole rows come or go, a masked value says only that there is one.
-    let whole =
-        sample.columns.iter().all(|(_, b, _)| b.is_none()) || sample.columns.iter().all(|(_, _, a)| a.is_none());
+    let columns = || sample.columns.iter();
+    let whole = match kind {
+        ChangeKind::Insert | ChangeKind::Delete => true,
+        ChangeKind::Undo => columns().all(|(_, b, _)| b.is_none()) || columns().all(|(_, _, a)| a.is_none()),
+        ChangeKind::Update => false,
+    };
     let hidden = |column: &&(String, Option<String>, Option<String>)| {
         whole && column.1.as_deref().or(column.2.as_deref()) == Some(MASKED)
     };
