@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use pgmend::{Event, Observer, Outcome, RunState};
+use pgmend::{Engine, Event, Observer, Outcome, RunState};
+use pgmend_testkit::Sql;
 
 use super::network::{succeeded, wait_for, wait_for_lock};
 use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
@@ -173,4 +174,67 @@ fn a_heartbeat_that_somebody_ends_comes_back_and_keeps_the_lease() {
         succeeded(running.join().expect("it does not panic")).expect("the run ends");
     });
     stage.check().expect("nothing is lost or doubled");
+}
+
+/// A role that may do what a run needs, and nothing else.
+fn runner(stage: &Stage) -> String {
+    let role = stage.database.create_role("runner", "").expect("a role is created");
+    block_on(async { Engine::connect(Some(&stage.database.url())).await?.init().await }).expect("it is installed");
+    let grants = format!(
+        "grant pgmend_runner to {role}; grant usage on schema public to {role}; grant select, update on account to {role}"
+    );
+    stage.sql().run(&grants).expect("it is the superuser");
+    role
+}
+
+/// An application that takes every connection is no reason to give a run up; and a role without any further rights
+/// can run and recover.
+#[test]
+fn a_run_that_finds_no_free_connection_waits_for_one() {
+    let stage = Stage::new(STREAM, 60, 2);
+    let role = runner(&stage);
+    let (url, limited) = (stage.database.url(), role.clone());
+    let waited = Arc::new(Mutex::new(0));
+    let waits = Arc::clone(&waited);
+    let mut observer = Observer::new(move |event| match event {
+        Event::Batch { batch_no: 5, .. } => {
+            let mut sql = Sql::connect(&url).expect("the server is up");
+            sql.run(&format!(
+                "alter role {limited} connection limit 0;
+                 select pg_terminate_backend(pid) from pg_stat_activity where usename = '{limited}'"
+            ))
+            .expect("it is the superuser");
+            let limited = limited.clone();
+            thread::spawn(move || {
+                sleep(Duration::from_millis(1_500));
+                sql.run(&format!("alter role {limited} connection limit -1")).expect("it is the superuser");
+            });
+        }
+        Event::Retrying { error, .. } if error.contains("too many connections") => {
+            *waits.lock().expect("nobody panics holding it") += 1;
+        }
+        _ => {}
+    });
+    let ended = block_on(run(&stage.database.url_for(&role), &stage.errand().job(), &mut observer));
+    succeeded(ended).expect("the run ends");
+    assert!(*waited.lock().expect("nobody panics holding it") > 0, "there was a free connection");
+    stage.check().expect("nothing is lost or doubled");
+}
+
+#[test]
+fn a_right_that_is_taken_away_pauses_a_run_until_it_is_given_back() {
+    let stage = Stage::new(STREAM, 60, 2);
+    let role = runner(&stage);
+    let (url, revoke) = (stage.database.url(), format!("revoke update on account from {role}"));
+    let mut observer = Observer::new(move |event| {
+        if let Event::Batch { batch_no: 5, .. } = event {
+            Sql::connect(&url).and_then(|mut sql| sql.run(&revoke)).expect("it is the superuser");
+        }
+    });
+    let url = stage.database.url_for(&role);
+    let stopped = block_on(run(&url, &stage.errand().job(), &mut observer)).expect("it stops");
+    assert!(matches!(&stopped.state, RunState::Paused { reason } if reason.contains("42501")), "{stopped:?}");
+    stage.sql().run(&format!("grant update on account to {role}")).expect("it is the superuser");
+    let ended = block_on(run(&url, &stage.errand().job(), &mut Observer::silent()));
+    succeeded(ended).and_then(|()| stage.check()).expect("nothing is lost or doubled");
 }
