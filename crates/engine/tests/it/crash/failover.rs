@@ -1,7 +1,7 @@
 //! A failover to a standby that never received the primary's last batches.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -32,15 +32,42 @@ struct Standby {
 }
 
 impl Standby {
-    /// Copies what the primary has written until now.
+    /// Copies what the primary has written until now, by the server's own means: `pg_basebackup` is not where only a
+    /// server is installed.
     fn copy(primary: &Server) -> Self {
         let folder = primary.data_folder().with_file_name("standby");
         let data = fs::metadata(primary.data_folder()).expect("the server has a data folder");
         let standby = Self { folder, owner: (data.uid(), data.gid()), port: primary.port().to_string() };
-        let from = ["-h", "127.0.0.1", "-p", &standby.port, "-U", "postgres", "-X", "stream", "-c", "fast"];
-        standby.run("pg_basebackup", &from);
-        File::create(standby.folder.join("standby.signal")).expect("the copy becomes a standby");
+        let mut sql = primary.sql("postgres").expect("the server is up");
+        let (start, stop) = if primary.version().major < 15 {
+            ("pg_start_backup('standby', true, false)", "pg_stop_backup(false, false)")
+        } else {
+            ("pg_backup_start('standby', true)", "pg_backup_stop(false)")
+        };
+        sql.run(&format!("select {start}")).expect("a backup begins");
+        standby.take(primary, "");
+        let label =
+            sql.value(&format!("select labelfile from {stop}")).expect("a backup ends").expect("it has a label");
+        // What was written during the backup, and its end.
+        standby.take(primary, "pg_wal/");
+        standby.write("backup_label", &label);
+        standby.write("standby.signal", "");
+        fs::remove_file(standby.folder.join("postmaster.pid")).expect("the primary runs");
         standby
+    }
+
+    /// Copies what is below a folder of the primary's data.
+    fn take(&self, primary: &Server, below: &str) {
+        let (from, to) = (primary.data_folder().join(below).join("."), self.folder.join(below));
+        // The server goes on: files that vanish meanwhile are not part of the backup.
+        let _some_vanished = Command::new("cp").arg("-a").args([&from, &to]).stderr(Stdio::null()).status();
+        assert!(to.is_dir(), "nothing was copied from {}", from.display());
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let file = self.folder.join(name);
+        fs::write(&file, content).expect("the copy can be written");
+        chown(&file, Some(self.owner.0), Some(self.owner.1)).expect("the copy is its owner's");
     }
 
     fn start(&self) {
@@ -88,11 +115,6 @@ fn a_frozen_run_makes_the_batches_again_that_a_failover_lost() {
 }
 
 fn survives_failover(shape: Shape) {
-    let binaries = Binaries::find().expect("there is a PostgreSQL");
-    if let Some(missing) = ["pg_basebackup", "pg_ctl"].iter().find(|name| !binaries.program(name).is_file()) {
-        eprintln!("skipped: there is no {missing} beside the server in {}", binaries.folder().display());
-        return;
-    }
     let primary = Arc::new(Server::start().expect("a server starts"));
     let stage = Stage::on(&primary, shape, 200, 2);
     let standby = Arc::new(Mutex::new(None));
