@@ -98,7 +98,7 @@ fn an_expired_plan_is_refused_by_the_engine_and_by_the_database() {
         let message = refused(run_plan(&mut engine, &plan_id).await, Code::StalePlan);
         assert!(message.contains("expired"), "{message}");
         let start = format!(
-            "select pgmend.start_run(gen_random_uuid(), plan_id, digest, '', now(), null, 0, null, 'postgres', '', null)
+            "select pgmend.start_run(gen_random_uuid(), plan_id, digest, '', now(), null, 0, null, 'postgres', '', null, '{{}}')
                from pgmend.plan where plan_id = '{plan_id}'"
         );
         let error = stage.sql().run(&start).expect_err("the database refuses too");

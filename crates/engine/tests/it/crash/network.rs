@@ -11,20 +11,19 @@ use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPS
 use super::{block_on, text};
 
 /// Statements of a run once it goes, in their order, and which of their kind to lose.
-const WHILE_RUNNING: [(&str, u32); 8] = [
+const WHILE_RUNNING: [(&str, u32); 7] = [
     ("pgmend.begin_batch", 2),
     ("pgmend.end_batch", 2),
     ("order by b.batch_no desc", 1),
     ("select count(*)", 1),
     ("pgmend.change_state", 1),
-    ("pgmend.append_ledger", 1),
     ("pgmend.release_lease", 1),
     ("balance + 5", 3),
 ];
 /// Statements before a run goes.
 const WHILE_STARTING: [&str; 5] = [
+    "pgmend.guardrails",
     "pgmend.start_run",
-    "pgmend.append_ledger",
     "pgmend.acquire_lease",
     "pgmend.create_image_table",
     "pgmend.store_plan",

@@ -196,8 +196,8 @@ fn a_run_that_finds_no_free_connection_waits_for_one() {
     let (url, limited) = (stage.database.url(), role.clone());
     let waited = Arc::new(Mutex::new(0));
     let waits = Arc::clone(&waited);
-    let mut observer = Observer::new(move |event| match event {
-        Event::Batch { batch_no: 5, .. } => {
+    let mut observer = Observer::new(move |event| {
+        if let Event::Batch { batch_no: 5, .. } = event {
             let mut sql = Sql::connect(&url).expect("the server is up");
             sql.run(&format!(
                 "alter role {limited} connection limit 0;
@@ -210,10 +210,9 @@ fn a_run_that_finds_no_free_connection_waits_for_one() {
                 sql.run(&format!("alter role {limited} connection limit -1")).expect("it is the superuser");
             });
         }
-        Event::Retrying { error, .. } if error.contains("too many connections") => {
+        if matches!(event, Event::Retrying { error, .. } if error.contains("too many connections")) {
             *waits.lock().expect("nobody panics holding it") += 1;
         }
-        _ => {}
     });
     let ended = block_on(run(&stage.database.url_for(&role), &stage.errand().job(), &mut observer));
     succeeded(ended).expect("the run ends");

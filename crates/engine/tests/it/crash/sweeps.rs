@@ -60,7 +60,7 @@ fn a_sweep_whose_commits_or_answers_are_lost_changes_every_row_once() {
         (Cut::BeforeCommit, AFTER + 1),
         (Cut::AfterCommit, AFTER + 1),
         (Cut::AfterCommit, AFTER + 2),
-        (Cut::BeforeStatement("pgmend.append_ledger".to_owned()), 1),
+        (Cut::BeforeStatement("pgmend.record_fact".to_owned()), 1),
     ];
     for (cut, nth) in cuts {
         let stage = stopped_with_arrivals();
