@@ -21,13 +21,8 @@ const WHILE_RUNNING: [(&str, u32); 7] = [
     ("balance + 5", 3),
 ];
 /// Statements before a run goes.
-const WHILE_STARTING: [&str; 5] = [
-    "pgmend.guardrails",
-    "pgmend.start_run",
-    "pgmend.acquire_lease",
-    "pgmend.create_image_table",
-    "pgmend.store_plan",
-];
+const WHILE_STARTING: [&str; 5] =
+    ["pgmend.guardrails", "pgmend.start_run", "pgmend.acquire_lease", "pgmend.create_image_table", "pgmend.store_plan"];
 
 #[test]
 fn a_lost_commit_is_made_again() {
