@@ -24,6 +24,23 @@ fn a_demo_that_is_killed_takes_its_server_with_it() {
     wait_until(|| folders() == 0);
 }
 
+#[test]
+fn ctrl_c_ends_the_demo_and_leaves_nothing_behind() {
+    let parent = tempfile::tempdir().expect("there is a place for temporary folders");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
+    let mut demo = demo.args(["demo", "--orders", "6000"]).env("TMPDIR", parent.path()).spawn().expect("it starts");
+    let runs = || {
+        Command::new("pgrep").args(["-P", &demo.id().to_string(), "pgmend"]).output().is_ok_and(|o| o.status.success())
+    };
+    // The signal comes while a pgmend of its own is at work; where there is no pgrep, whenever the folder is there.
+    let started = || std::fs::read_dir(parent.path()).expect("the folder is there").count() > 0;
+    wait_until(|| started() && (runs() || Command::new("pgrep").arg("--version").output().is_err()));
+    let sent = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("there is a kill");
+    assert!(sent.success());
+    assert_eq!(demo.wait().expect("it ends").code(), Some(6));
+    wait_until(|| !started());
+}
+
 fn wait_until(is_so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !is_so() {

@@ -3,6 +3,7 @@
 
 mod aftermath;
 mod fixes;
+mod leases;
 mod plans;
 mod runs;
 mod terminal;
