@@ -98,8 +98,8 @@ impl Engine {
             self.session.drop_old_table(&old.name, days).await.map_err(|error| match error.sqlstate.as_str() {
                 "42501" => Error::from(Refusal::new(
                     Code::Privilege,
-                    "this role may not drop images",
-                    "let a member of pgmend_runner prune, or the owner of schema pgmend",
+                    format!("this role may not drop images: {}", error.message),
+                    "let the owner of schema pgmend prune, or a member of pgmend_runner once they are 7 days old",
                 )),
                 _ => error.into(),
             })?;
