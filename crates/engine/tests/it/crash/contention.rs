@@ -11,11 +11,11 @@ use pgmend_testkit::Sql;
 use super::kills::Moments;
 use super::network::{succeeded, wait_for_lock};
 use super::stage::{BARE, DELETE, FREEZE, STREAM, Shape, Stage};
-use super::{block_on, run};
+use super::{block_on, each, run};
 
 #[test]
 fn a_row_locked_by_another_session_is_waited_out() {
-    for shape in [STREAM, FREEZE, DELETE] {
+    each(&[STREAM, FREEZE, DELETE], |shape| {
         let stage = Stage::new(shape, 40, 8);
         let mut other = stage.sql();
         other.run("begin; select from account where id = 60 for update").expect("the row is locked");
@@ -27,14 +27,14 @@ fn a_row_locked_by_another_session_is_waited_out() {
         release.join().expect("it does not panic");
         succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
-    }
+    });
 }
 
 /// Nobody can say when the other session ends: the run pauses after a bounded number of attempts, and the same
 /// command goes on.
 #[test]
 fn a_row_that_stays_locked_pauses_the_run() {
-    for shape in [STREAM, FREEZE] {
+    each(&[STREAM, FREEZE], |shape| {
         let mut stage = Stage::new(shape, 40, 1);
         stage.file.limits.lock_timeout_ms = 50;
         let mut other = stage.sql();
@@ -45,14 +45,14 @@ fn a_row_that_stays_locked_pauses_the_run() {
         assert!(stopped.changed_rows > 0, "what comes before the row is changed");
         other.run("commit").expect("the lock is released");
         stage.go_on().and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
-    }
+    });
 }
 
 /// The run waits for a row of the other session's, and the other session for one of the run's. Only the run looks
 /// for deadlocks in time, and so it is the one to be ended by it.
 #[test]
 fn a_deadlock_that_ends_the_runs_batch_is_recovered_from() {
-    for shape in [STREAM, FREEZE, DELETE] {
+    each(&[STREAM, FREEZE, DELETE], |shape| {
         let mut stage = Stage::new(shape, 40, 20);
         stage.file.limits.lock_timeout_ms = 20_000;
         let mut other = stage.sql();
@@ -75,7 +75,7 @@ fn a_deadlock_that_ends_the_runs_batch_is_recovered_from() {
         });
         assert!(retried.load(Ordering::SeqCst), "{}: there was no deadlock", shape.name);
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
-    }
+    });
 }
 
 #[test]

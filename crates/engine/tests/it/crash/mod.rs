@@ -20,7 +20,11 @@ mod restarts;
 mod sweeps;
 mod takeover;
 
+use std::thread;
+
 use pgmend::{Engine, Error, Job, Observer, Outcome, RunOptions};
+
+use stage::Shape;
 
 /// Any error as text.
 fn text(error: impl std::fmt::Display) -> String {
@@ -31,6 +35,16 @@ fn text(error: impl std::fmt::Display) -> String {
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime starts").block_on(work)
+}
+
+/// The same for each of these shapes, side by side: most of it is waiting.
+fn each(shapes: &[Shape], test: impl Fn(Shape) + Sync) {
+    thread::scope(|scope| {
+        for &shape in shapes {
+            let test = &test;
+            scope.spawn(move || test(shape));
+        }
+    });
 }
 
 /// Runs a job in this process.

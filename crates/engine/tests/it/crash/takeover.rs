@@ -9,7 +9,7 @@ use pgmend_testkit::Sql;
 use super::network::{succeeded, wait_for_lock};
 use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
 use super::worker::{Said, Worker};
-use super::{block_on, run};
+use super::{block_on, each, run};
 
 /// Heartbeats come every half second; a live lease is told from a dead one by then.
 const TIME_TO_NOTICE: Duration = Duration::from_millis(3_500);
@@ -49,16 +49,16 @@ fn many_workers_that_start_the_same_job_make_one_run() {
 
 #[test]
 fn a_worker_that_wakes_after_a_takeover_writes_nothing_and_says_so() {
-    for shape in [STREAM, FREEZE] {
+    each(&[STREAM, FREEZE], |shape| {
         wakes_after_takeover(shape, false);
-    }
+    });
 }
 
 #[test]
 fn a_worker_that_slept_within_a_batch_wakes_to_find_it_undone() {
-    for shape in [STREAM, FREEZE] {
+    each(&[STREAM, FREEZE], |shape| {
         wakes_after_takeover(shape, true);
-    }
+    });
 }
 
 fn wakes_after_takeover(shape: Shape, within_batch: bool) {
