@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
+mod altered;
 mod control;
 mod crash;
 mod embed;
