@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expect::{Canary, Expect};
 use crate::limits::Limits;
 use crate::refusal::{Code, Refusal};
 
@@ -131,6 +132,11 @@ pub struct JobFile {
     pub trust_functions: Vec<String>,
     /// The number of rows that must change; anything else is refused before it is committed.
     pub expect_rows: Option<i64>,
+    /// What the job says of its own result.
+    #[serde(default)]
+    pub expect: Expect,
+    /// A first, small batch to look at.
+    pub canary: Option<Canary>,
 }
 
 impl JobFile {
@@ -220,6 +226,11 @@ impl Job {
         if !file.images.keep && file.images.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
             let help = "give a reason (`images.reason`, or --no-images REASON), or keep images";
             return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));
+        }
+        file.expect.check()?;
+        if let Some(canary) = file.canary.as_ref().filter(|c| !(1..=50_000).contains(&c.rows)) {
+            let message = format!("canary.rows = {} is out of range", canary.rows);
+            return Err(Refusal::new(Code::BadJob, message, "choose 1 to 50000"));
         }
         let params = bind(&file.params, overrides)?;
         Ok(Self { name, statement, params, file, facts: BTreeMap::new() })

@@ -4,6 +4,7 @@
 pub mod digest;
 pub mod environment;
 pub mod exit;
+pub mod expect;
 pub mod finding;
 pub mod id;
 pub mod job;

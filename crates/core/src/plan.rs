@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::expect::{Canary, Expect};
 use crate::finding::Finding;
 use crate::id::{PlanId, RunId};
 use crate::job::{BoundParam, Mode};
@@ -443,6 +444,12 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// The number of rows that must change.
     pub expect_rows: Option<i64>,
+    /// What the job says of its own result.
+    #[serde(default, skip_serializing_if = "Expect::is_empty")]
+    pub expect: Expect,
+    /// A first, small batch to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
     pub signature: Digest,
     /// When, by the server's clock, ISO 8601.

@@ -122,6 +122,8 @@ codes! {
     WrongState = "PM511", "the run's state does not allow this";
     /// The change set would be too large, or took too long to compute.
     FreezeBounds = "PM512", "the change set exceeds its bounds";
+    /// Another run writes the same columns.
+    SameColumns = "PM513", "another run writes the same columns";
     // PM6xx: guardrails.
     /// Fewer approvals than the policy demands, or a veto.
     ApprovalMissing = "PM601", "an approval is missing";

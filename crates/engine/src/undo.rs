@@ -5,6 +5,7 @@ mod columns;
 mod source;
 
 use pgmend_core::digest::Digest;
+use pgmend_core::expect::Expect;
 use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::Mode;
@@ -266,6 +267,8 @@ impl Engine {
             reversible: (true, "the undo's change set holds every row before and after".into()),
             findings,
             expect_rows: None,
+            expect: Expect::default(),
+            canary: None,
             signature,
             planned_at: self.here.now.clone(),
             expires_at,

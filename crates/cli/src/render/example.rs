@@ -94,6 +94,8 @@ fn plan() -> Plan {
         reversible: (true, "before- and after-images of every row are kept for 7 days".into()),
         findings: findings(),
         expect_rows: None,
+        expect: pgmend_core::expect::Expect::default(),
+        canary: None,
         signature: Digest("aa".into()),
         planned_at: "2026-03-01T03:10:00Z".into(),
         expires_at: "2026-03-02T03:10:00Z".into(),

@@ -7,6 +7,7 @@ mod check;
 mod class;
 pub(crate) mod cost;
 pub(crate) mod count;
+mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
@@ -237,6 +238,8 @@ impl Engine {
             rehearsal: None,
             findings: around::findings(bound),
             expect_rows: job.file.expect_rows,
+            expect: job.file.expect.clone(),
+            canary: job.file.canary.clone(),
             signature,
             planned_at: self.here.now.clone(),
             expires_at: String::new(),
@@ -264,6 +267,7 @@ impl Engine {
                 plan.groups = Some((by.clone(), count::groups(tx, bound, rewriter, by, &mask).await?));
             }
         }
+        expectations::check(tx, bound, plan, &job.file.expect).await?;
         let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql).await?;
         plan.explain = explained;
         plan.findings.extend(finding);

@@ -24,10 +24,11 @@ impl Worker<'_, '_> {
     pub(super) async fn finish(&mut self) -> Result<bool, PgError> {
         fault::point("before_finish");
         self.observer.tell(&Event::Sweeping { pass: self.pass as u32 + 1 });
-        let end = self.check().await?;
+        let mut end = self.check().await?;
         if self.sweeps_again(&end).await? {
             return Ok(false);
         }
+        end.verification.extend(self.hold_expectations().await?);
         let body = serde_json::json!({
             "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "batches": self.at.batch_no,
             "residual_rows": end.residual_rows,

@@ -1,6 +1,7 @@
 //! The gate: nothing writes to a user's table before all of these have said yes.
 
 use pgmend_core::digest::Digest;
+use pgmend_core::finding::Severity;
 use pgmend_core::job::Job;
 use pgmend_core::plan::{Certainty, Plan};
 use pgmend_core::refusal::{Code, Refusal};
@@ -33,6 +34,8 @@ impl Engine {
                 && stored.plan.images.keep == job.file.images.keep
                 && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
                 && stored.plan.expect_rows == job.file.expect_rows
+                && stored.plan.expect == job.file.expect
+                && stored.plan.canary == job.file.canary
                 && stored.plan.job == job.name;
             if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
                 // One that may start goes before a newer one that may not: planning again voids no approval.
@@ -122,6 +125,17 @@ pub fn refuse_done(runs: &[StoredRun], options: &RunOptions) -> Result<(), Error
         done.ended_at.as_deref().unwrap_or("an unknown time")
     );
     Err(Refusal::new(Code::AlreadyDone, message, "to make it once more, add --again --reason \"…\"").into())
+}
+
+/// Refuses a plan with a finding that forbids its run.
+pub fn refuse_blocked(plan: &Plan) -> Result<(), Error> {
+    let blockers = plan.findings.iter().filter(|finding| finding.severity == Severity::Blocker);
+    let said: Vec<&str> = blockers.map(|finding| finding.message.as_str()).collect();
+    if said.is_empty() {
+        return Ok(());
+    }
+    let help = "mend what the plan's blockers name, then plan again";
+    Err(Refusal::new(Code::Guardrail, format!("the plan is blocked: {}", said.join("; ")), help).into())
 }
 
 /// Refuses a plan whose rows are not as many as the job expects.

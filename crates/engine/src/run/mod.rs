@@ -1,5 +1,6 @@
 //! Runs: one resumable execution of one plan. The same call starts, resumes or refuses.
 
+pub(crate) mod expectations;
 pub(crate) mod fault;
 mod finish;
 mod frozen;
@@ -101,6 +102,7 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         fault::point("planned");
         gate::refuse_unexpected(&plan)?;
+        gate::refuse_blocked(&plan)?;
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
         let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };
@@ -113,7 +115,8 @@ impl Engine {
         let upper_bound = self.greatest_key(&plan).await?;
         let image_table =
             plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
-        let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again });
+        let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again,
+            "unchanged": expectations::baseline(&self.session, &plan, run_id).await? });
         let started = self
             .session
             .start_run(&RunStart {

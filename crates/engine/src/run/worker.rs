@@ -15,6 +15,7 @@ use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
 
+use super::expectations::UNEXPECTED;
 use super::fault;
 use super::ownership::Heartbeat;
 use crate::engine::Engine;
@@ -135,11 +136,25 @@ impl<'e, 'o> Worker<'e, 'o> {
                 RunSql::Freeze { .. } => self.frozen_batch().await,
             };
             match step {
-                Ok(Step::Applied(batch)) => self.advance(batch),
+                Ok(Step::Applied(batch)) => {
+                    self.advance(batch);
+                    match self.stop_unexpected().await {
+                        Ok(None) => {}
+                        Ok(Some(state)) => return self.stop(state).await,
+                        Err(error) => {
+                            if let Some(state) = self.recover(error).await? {
+                                return self.stop(state).await;
+                            }
+                        }
+                    }
+                }
                 Ok(Step::Skipped) => self.attempt = 0,
                 Ok(Step::Exhausted) => match self.finish().await {
                     Ok(true) => return self.leave().await,
                     Ok(false) => {}
+                    Err(error) if error.sqlstate == UNEXPECTED => {
+                        return self.stop(RunState::Failed { failure: error.message }).await;
+                    }
                     // The checks and the record of the end can be made again.
                     Err(error) => {
                         if let Some(state) = self.recover_end(error).await? {
@@ -183,7 +198,9 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// Rows for the next batch.
     pub fn batch_rows(&self) -> u32 {
-        self.cornering.unwrap_or_else(|| self.sizing.rows()).min(self.sizing.rows())
+        let canary = self.plan.canary.as_ref().filter(|_| self.at.batch_no == 0 && !self.plan.one_transaction);
+        let most = canary.map_or(u32::MAX, |canary| canary.rows);
+        self.cornering.unwrap_or_else(|| self.sizing.rows()).min(self.sizing.rows()).min(most)
     }
 
     fn stop_wish(&mut self) -> Option<String> {

@@ -7,6 +7,7 @@ mod control;
 mod crash;
 mod embed;
 mod equality;
+mod expectations;
 mod guardrails;
 mod installing;
 mod refusals;

@@ -217,6 +217,7 @@ begin
     if p_again is null and exists (select from pgmend.run where signature = v_plan.signature and state = 'succeeded') then
         raise exception 'this change has already been made' using errcode = 'PM504';
     end if;
+    perform pgmend.refuse_same_columns(p_run, p_plan);
     v_token := pgmend.insist_on_guardrails(p_plan);
     insert into pgmend.run (run_id, plan_id, job, kind, signature, target_oid, target, undo_of, again_reason, instant,
                             upper_bound, planned_rows, image_table, started_by, effective_role, client)
@@ -250,6 +251,7 @@ begin
         acquired := false;
         return;
     end if;
+    perform pgmend.refuse_same_columns(p_run, r.plan_id) from pgmend.run r where r.run_id = p_run;
     insert into pgmend.lease as l
            (run_id, partition_no, fence, owner, holder, acquired_at, heartbeat_at, expires_at)
     values (p_run, p_partition, 1, p_owner, p_holder, v_now, v_now, v_now + make_interval(secs => p_seconds))

@@ -419,6 +419,30 @@ begin
     return v_token;
 end $$;
 
+-- One driven run at a time writes a column of a table; a delete or an insert writes all of them.
+create function pgmend.refuse_same_columns(p_run uuid, p_plan uuid) returns void
+language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
+declare
+    v_plan pgmend.plan;
+    v_writes jsonb;
+    v_other record;
+begin
+    select * into v_plan from pgmend.plan where plan_id = p_plan;
+    perform pg_advisory_xact_lock(hashtextextended('pgmend.target/' || v_plan.target_oid, 0));
+    v_writes := coalesce(v_plan.body::jsonb -> 'writes', '[]');
+    select r.run_id, r.job, l.holder into v_other
+      from pgmend.run r join pgmend.lease l using (run_id) join pgmend.plan p using (plan_id)
+     where r.target_oid = v_plan.target_oid and r.ended_at is null and r.run_id <> p_run
+       and l.expires_at > clock_timestamp()
+       and (v_writes = '[]' or coalesce(p.body::jsonb -> 'writes', '[]') = '[]'
+            or exists (select from jsonb_array_elements_text(v_writes) as w where p.body::jsonb -> 'writes' ? w))
+     limit 1;
+    if found then
+        raise exception 'run % (%) writes the same columns, driven by %', v_other.run_id, v_other.job, v_other.holder
+            using errcode = 'PM513';
+    end if;
+end $$;
+
 -- What stops a batch: a person's wish, or a window that has closed.
 create function pgmend.refuse_batch(p_run uuid) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pgmend, pg_temp as $$

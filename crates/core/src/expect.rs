@@ -1,0 +1,128 @@
+//! Expectations: what a job says of its own result, checked while planning, while running and at the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::{Code, Refusal};
+
+/// Rows of a canary batch where the job does not say.
+pub const CANARY_ROWS: u32 = 50;
+
+/// What the job expects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Rows that change, at least and at most. A plan outside is blocked, a run that leaves it stops itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Band>,
+    /// A predicate that every changed row must satisfy, such as `tenant_id in (4, 7)`. A plan with other rows is blocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Queries of one value that must give the same before and after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<String>,
+    /// Queries of one value and what they must give at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Answer>,
+}
+
+/// A range of rows, both ends included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Band {
+    /// At least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<i64>,
+    /// At most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<i64>,
+}
+
+/// A query of one value and the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// One SELECT of one value.
+    pub query: String,
+    /// Its answer, as text.
+    pub equals: String,
+}
+
+/// A first, small batch to look at before the rest goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// Its rows; 1 to 50,000.
+    #[serde(default = "canary_rows")]
+    pub rows: u32,
+    /// What follows when the `unchanged` queries still give the same.
+    #[serde(default)]
+    pub then: Then,
+}
+
+/// What follows a canary batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// The rest.
+    #[default]
+    Go,
+    /// A pause, for somebody to look.
+    Pause,
+}
+
+fn canary_rows() -> u32 {
+    CANARY_ROWS
+}
+
+impl Band {
+    /// Why so many rows are not expected, if they are not.
+    pub fn refuses(&self, rows: i64) -> Option<String> {
+        let wanted = match (self.min, self.max) {
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            (Some(min), None) => format!("at least {min}"),
+            (None, Some(max)) => format!("at most {max}"),
+            (None, None) => return None,
+        };
+        let outside = self.min.is_some_and(|min| rows < min) || self.max.is_some_and(|max| rows > max);
+        outside.then(|| format!("{rows} rows, expected are {wanted}"))
+    }
+
+    /// Why a run that has changed so many rows so far must not go on.
+    pub fn exceeded(&self, rows: i64) -> Option<String> {
+        let max = self.max.filter(|max| rows > *max)?;
+        Some(format!("{rows} rows are changed, expected are at most {max}"))
+    }
+}
+
+impl Expect {
+    /// Whether the job expects nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Expect::default()
+    }
+
+    /// The expectations, if they make sense.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let band = self.rows.unwrap_or_default();
+        if let (Some(min), Some(max)) = (band.min, band.max)
+            && min > max
+        {
+            let message = format!("expect.rows has min = {min} above max = {max}");
+            return Err(Refusal::new(Code::BadJob, message, "exchange them"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Band;
+
+    #[test]
+    fn both_ends_of_a_band_are_in_it() {
+        let band = Band { min: Some(2), max: Some(4) };
+        assert_eq!([2, 4].map(|rows| band.refuses(rows)), [None, None]);
+        assert_eq!(band.refuses(5).as_deref(), Some("5 rows, expected are 2 to 4"));
+        assert_eq!(band.refuses(1).as_deref(), Some("1 rows, expected are 2 to 4"));
+        assert_eq!(band.exceeded(1), None);
+    }
+}
