@@ -258,8 +258,8 @@ fn happening(entry: &Entry) -> Happening {
             Some(format!("{}: {other}", name.replace('_', " ")))
         }
     };
-    // The digest is in the report's head already, and too long for a line.
-    let told = body.iter().filter(|(name, _)| *name != "digest" && *name != "plan");
+    // Digests are too long for a line; the plan's is in the head already.
+    let told = body.iter().filter(|(name, _)| !["digest", "plan", "unchanged"].contains(&name.as_str()));
     Happening {
         // To the second: the microseconds are there for the chain.
         at: entry.recorded_at.split('.').next().map_or_else(String::new, |at| format!("{}Z", at.trim_end_matches('Z'))),
