@@ -7,15 +7,13 @@ use pgmend_pg::batch::{BatchStart, Checkpoint};
 use pgmend_pg::{PgError, Statement};
 
 use super::fault;
+use super::recover::QUERY_CANCELED;
 use super::worker::{Applied, Step, Worker, cancellable, millis};
 
 /// Rows that a bound may scan past at once when looking for matches has run into the timeout.
 const WINDOW_ROWS: u32 = 100_000;
 /// Windows looked through by one call, so that a stop is noticed in between.
 const WINDOWS_PER_STEP: u32 = 20;
-/// `statement_timeout` ran out.
-const QUERY_CANCELED: &str = "57014";
-
 /// A guard of ours: rows changed are not rows imaged.
 const IMAGES_DIFFER: &str = "PM521";
 
