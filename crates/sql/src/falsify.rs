@@ -27,7 +27,9 @@ impl Statement {
         let Some(condition) = &update.where_clause else { return false };
         let assigned = assignments(&update.target_list);
         conjuncts(condition).iter().any(|conjunct| {
-            assigned.iter().any(|(column, value)| comparable(table, column) && falsified(conjunct, column, value))
+            assigned.iter().any(|(column, value)| {
+                comparable(table, column) && falsified(conjunct, column, value, is_textual(table, column))
+            })
         })
     }
 
@@ -54,6 +56,23 @@ fn comparable(table: &Table, column: &str) -> bool {
     })
 }
 
+/// Whether the column holds a text as it was spelled: `'01'` and `'1'` are two texts, but one integer.
+fn is_textual(table: &Table, column: &str) -> bool {
+    table
+        .column(column)
+        .is_some_and(|c| !["integer", "bigint", "smallint", "boolean"].contains(&c.base_type.sql.as_str()))
+}
+
+/// Whether two constants are different values for certain. Blanks at the end may be cut off by a `varchar(n)`.
+fn differ(a: &Constant, b: &Constant, textual: bool) -> bool {
+    match (a, b) {
+        (Constant::Integer(a), Constant::Integer(b)) => a != b,
+        (Constant::Bool(a), Constant::Bool(b)) => a != b,
+        (Constant::Text(a), Constant::Text(b)) => textual && a.trim_end() != b.trim_end(),
+        (Constant::Null | Constant::Integer(_) | Constant::Text(_) | Constant::Bool(_), _) => false,
+    }
+}
+
 /// Columns set to constants.
 fn assignments(targets: &[Node]) -> Vec<(String, Constant)> {
     let assignment = |node: &Node| match &node.node {
@@ -74,7 +93,7 @@ fn conjuncts(node: &Node) -> Vec<&Node> {
     }
 }
 
-fn falsified(conjunct: &Node, column: &str, value: &Constant) -> bool {
+fn falsified(conjunct: &Node, column: &str, value: &Constant, textual: bool) -> bool {
     match &conjunct.node {
         Some(NodeEnum::NullTest(test)) => {
             let same = test.arg.as_deref().is_some_and(|arg| is_column(arg, column));
@@ -86,9 +105,7 @@ fn falsified(conjunct: &Node, column: &str, value: &Constant) -> bool {
         }
         Some(NodeEnum::AExpr(expr)) => {
             compared(expr, column).is_some_and(|other| match (expr.kind(), operator(expr)) {
-                (AExprKind::AexprOp, Some("=")) => {
-                    other != *value && *value != Constant::Null && other != Constant::Null
-                }
+                (AExprKind::AexprOp, Some("=")) => differ(&other, value, textual),
                 (AExprKind::AexprOp, Some("<>")) | (AExprKind::AexprDistinct, _) => other == *value,
                 (_, _) => false,
             })

@@ -33,6 +33,7 @@ impl Engine {
             let same_job = stored.plan.limits == job.file.limits
                 && stored.plan.images.keep == job.file.images.keep
                 && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
+                && job.file.key.as_ref().is_none_or(|key| stored.plan.key.as_ref().is_some_and(|k| k.columns == *key))
                 && stored.plan.expect_rows == job.file.expect_rows
                 && stored.plan.expect == job.file.expect
                 && stored.plan.canary == job.file.canary

@@ -12,4 +12,5 @@ mod guardrails;
 mod installing;
 mod refusals;
 mod rehearse;
+mod reuse;
 mod sweep;
