@@ -1,6 +1,8 @@
 //! The databases that a theme's cases run in, one after the other: one for the plain statement and one for each
 //! batch size.
 
+use std::cell::RefCell;
+
 use pgmend::Engine;
 use pgmend_testkit::{Database, Server, Sql};
 
@@ -25,9 +27,12 @@ pub struct Copies {
     pub batched: Vec<(u32, Copy)>,
 }
 
-/// One database.
+/// One database, and the sessions in it: a new one has to read the catalog first, which takes longer than most
+/// cases.
 pub struct Copy {
     database: Database,
+    sql: RefCell<Sql>,
+    engine: RefCell<Option<Engine>>,
 }
 
 /// Contents: rows as text, each behind its table's name.
@@ -49,11 +54,28 @@ impl Copies {
 
 impl Copy {
     fn create(hint: &str) -> Result<Self, String> {
-        Ok(Self { database: Database::create(Server::shared(), hint).map_err(text)? })
+        let database = Database::create(Server::shared(), hint).map_err(text)?;
+        let sql = RefCell::new(database.sql().map_err(text)?);
+        Ok(Self { database, sql, engine: RefCell::new(None) })
     }
 
-    /// An engine with these connection options.
+    /// The engine of the case before, if it ended well and had no connection options either.
     pub async fn engine(&self, options: &str) -> Result<Engine, String> {
+        let last = if options.is_empty() { self.engine.borrow_mut().take() } else { None };
+        match last {
+            Some(engine) => Ok(engine),
+            None => self.fresh_engine(options).await,
+        }
+    }
+
+    /// Leaves an engine without connection options to the next case.
+    pub fn keep(&self, engine: Engine, options: &str) {
+        if options.is_empty() {
+            *self.engine.borrow_mut() = Some(engine);
+        }
+    }
+
+    async fn fresh_engine(&self, options: &str) -> Result<Engine, String> {
         let encoded: String = options
             .bytes()
             .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
@@ -65,25 +87,29 @@ impl Copy {
         Engine::connect(Some(&url)).await.map_err(text)
     }
 
-    /// A session of the superuser.
-    pub fn sql(&self) -> Result<Sql, String> {
+    /// A session of the superuser that may be spoilt.
+    pub fn fresh_sql(&self) -> Result<Sql, String> {
         self.database.sql().map_err(text)
+    }
+
+    /// The first column of a query's first row.
+    pub fn value(&self, query: &str) -> Result<Option<String>, String> {
+        self.sql.borrow_mut().value(query).map_err(text)
     }
 
     /// Empties the database and sets up a case.
     pub fn prepare(&self, case: &Case) -> Result<(), String> {
-        let mut sql = self.sql()?;
-        for drop in sql.run(CLEAN).map_err(text)?.into_iter().flatten().flatten() {
-            sql.run(&drop).map_err(text)?;
-        }
-        sql.run("create schema public").map_err(text)?;
+        let mut sql = self.sql.borrow_mut();
+        let mut clean: Vec<String> = sql.run(CLEAN).map_err(text)?.into_iter().flatten().flatten().collect();
+        clean.push("create schema public".to_owned());
+        sql.run(&clean.join("; ")).map_err(text)?;
         sql.run(case.setup).map_err(|e| format!("setup: {e}"))?;
         Ok(())
     }
 
     /// Everything in the user's tables, or in these alone, or what these queries give.
     pub fn contents(&self, tables: &[&str], queries: &[&str]) -> Result<Contents, String> {
-        let mut sql = self.sql()?;
+        let mut sql = self.sql.borrow_mut();
         let mut contents = Contents::new();
         let mut all: Vec<(String, String)> = Vec::new();
         if queries.is_empty() {

@@ -113,15 +113,5 @@ fn references() -> Vec<Case> {
 
 #[test]
 fn deletes_are_equal() {
-    try_all("delete", &forms());
-}
-
-#[test]
-fn set_dependent_deletes_are_equal() {
-    try_all("delete_set", &set_dependent());
-}
-
-#[test]
-fn deletes_along_foreign_keys_are_equal() {
-    try_all("delete_reference", &references());
+    try_all("delete", &[forms(), set_dependent(), references()].concat());
 }

@@ -92,10 +92,5 @@ fn conflicts() -> Vec<Case> {
 
 #[test]
 fn inserts_are_equal() {
-    try_all("insert", &forms());
-}
-
-#[test]
-fn inserts_with_on_conflict_are_equal() {
-    try_all("insert_conflict", &conflicts());
+    try_all("insert", &[forms(), conflicts()].concat());
 }

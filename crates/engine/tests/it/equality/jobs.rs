@@ -123,16 +123,6 @@ fn unsure() -> Vec<Case> {
 }
 
 #[test]
-fn parameters_of_every_type_are_bound() {
-    try_all("param", &params());
-}
-
-#[test]
-fn the_mode_that_a_job_asks_for_is_kept_or_refused() {
-    try_all("mode", &modes());
-}
-
-#[test]
-fn values_that_differ_from_run_to_run_are_computed_once() {
-    try_all("unsure", &unsure());
+fn jobs_with_parameters_modes_and_values_of_the_moment_are_equal() {
+    try_all("job", &[params(), modes(), unsure()].concat());
 }

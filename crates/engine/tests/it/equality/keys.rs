@@ -263,16 +263,6 @@ fn keys_of_every_type_are_walked_in_order() {
 }
 
 #[test]
-fn keys_under_every_collation_are_walked_in_order() {
-    try_all("key_collation", &collations());
-}
-
-#[test]
-fn keys_of_every_shape_are_walked_in_order() {
-    try_all("key_shape", &shapes());
-}
-
-#[test]
-fn names_of_every_kind_are_quoted() {
-    try_all("name", &names());
+fn keys_of_every_collation_shape_and_name_are_walked_in_order() {
+    try_all("key", &[collations(), shapes(), names()].concat());
 }

@@ -243,21 +243,6 @@ fn elements_and_fields() -> Vec<Case> {
 }
 
 #[test]
-fn plain_updates_are_equal() {
-    try_all("update_plain", &plain_forms());
-}
-
-#[test]
-fn updates_with_from_are_equal() {
-    try_all("update_from", &joins());
-}
-
-#[test]
-fn updates_with_sub_selects_are_equal() {
-    try_all("update_sub_select", &sub_selects());
-}
-
-#[test]
-fn updates_of_elements_and_fields_are_equal() {
-    try_all("update_element", &elements_and_fields());
+fn updates_are_equal() {
+    try_all("update", &[plain_forms(), joins(), sub_selects(), elements_and_fields()].concat());
 }
