@@ -311,10 +311,10 @@ pub enum RunSql {
         image: Option<Ranged>,
         /// Changes the rows.
         change: Ranged,
-        /// What is left at the end.
-        residual: Residual,
+        /// What is left at the end; `None` if the statement means something else when it is asked again.
+        residual: Option<Residual>,
         /// Counts rows that match beyond the upper bound (which follows `$p+2`).
-        arrived_later: String,
+        arrived_later: Option<String>,
         /// Reads the greatest key.
         greatest_key: String,
     },

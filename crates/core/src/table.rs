@@ -186,6 +186,9 @@ pub struct Trigger {
     pub on_delete: bool,
     /// Fires on UPDATE.
     pub on_update: bool,
+    /// `UPDATE OF` these columns only; any, if empty.
+    #[serde(default)]
+    pub of_columns: Vec<String>,
     /// A deferrable constraint trigger.
     pub deferrable: bool,
     /// `tgenabled` is not `D`.
@@ -221,6 +224,9 @@ pub struct Table {
     pub referenced_by: Vec<ForeignKey>,
     /// Foreign keys of the target.
     pub references: Vec<ForeignKey>,
+    /// Constraints that are NOT VALID: rows may break them that are there already.
+    #[serde(default)]
+    pub unvalidated: Vec<String>,
     /// User triggers, those of its partitions included.
     pub triggers: Vec<Trigger>,
     /// Names of rewrite rules other than a view's SELECT rule.
@@ -259,6 +265,13 @@ impl Table {
     /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
+    }
+
+    /// The table alone, ready for SQL that reads or changes its rows: without inheritance children, whose rows
+    /// may have the same keys. An INSERT takes [`RelationName::sql`].
+    pub fn alone(&self) -> String {
+        let only = if self.inheritance_children.is_empty() { "" } else { "only " };
+        format!("{only}{}", self.name.sql())
     }
 
     /// The key's columns.

@@ -20,6 +20,7 @@ use pgmend_pg::store::StoredRun;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
+use crate::plan::statements::IMAGE_TABLE;
 use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
 use crate::report::markdown::thousands;
@@ -156,7 +157,8 @@ impl Engine {
             .map_err(|error| about_predicate(error, predicate, &table))?;
         let number = 2;
         let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
-        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction);
+        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction)?;
+        self.refuse_forbidden(tx, &built).await?;
         let classes = tx.read.query("look for conflicts", &built.classify, vec![]).await?;
         let classes: Vec<(String, i64)> = classes
             .rows
@@ -252,7 +254,7 @@ impl Engine {
             database: self.here.database.clone(),
             settings: self.here.settings.clone(),
             limits: forward.limits.clone(),
-            images: PlanImages { keep: true, reason: None, layout: built.images, exact: false },
+            images: PlanImages { keep: true, reason: None, exact: built.images.is_some(), layout: built.images },
             change_set: Some(change_set),
             sql: built.sql,
             sweep: None,
@@ -274,6 +276,23 @@ impl Engine {
             expires_at,
             planned_by: self.here.session_user.clone(),
         }))
+    }
+
+    /// The role must be allowed to do what the undo does: rows come back by other rights than they went.
+    async fn refuse_forbidden(&self, tx: &FreezeTx<'_>, built: &Built) -> Result<(), Error> {
+        let RunSql::Freeze { apply, .. } = &built.sql else { return Ok(()) };
+        for apply in apply.iter().filter(|a| !a.sql.contains(IMAGE_TABLE)) {
+            let sql = format!("explain {}", apply.sql);
+            let own = ["1", "0", "0"].map(str::to_owned).to_vec();
+            match tx.read.query_job("check the undo", &sql, own).await {
+                Err(error) if error.sqlstate == "42501" => {
+                    let help = "grant it for the time of the undo, or undo as a role that has it";
+                    return Err(Refusal::new(Code::Privilege, error.message, help).into());
+                }
+                other => other?,
+            };
+        }
+        Ok(())
     }
 
     async fn session_count(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, source: &Source) -> Result<i64, Error> {

@@ -43,7 +43,7 @@ pub fn apply_update(
         .collect();
     format!(
         "update {} as t set {} from {change_set} as s where {} and s.op = 'U' and {}{}{}",
-        table.name.sql(),
+        table.alone(),
         set.join(", "),
         window.condition("s"),
         same_key(table, key, &columns.keys),
@@ -68,7 +68,7 @@ pub fn apply_delete(
     let block = block.map_or_else(String::new, |block| format!(" and ({block})"));
     format!(
         "delete from {} as t using {change_set} as s where {} and s.op = 'D' and {}{}{block}{}",
-        table.name.sql(),
+        table.alone(),
         window.condition("s"),
         same_key(table, key, &columns.keys),
         unchanged(table, guard),

@@ -13,6 +13,8 @@ use crate::fragment;
 pub(crate) struct Assignments {
     /// Column and value of each whole-column assignment that a SELECT can compute.
     pub(crate) after: Vec<(String, Node)>,
+    /// What is assigned, in SET's order, subscripts included: what tells one match of a row from another.
+    pub(crate) sources: Vec<Node>,
     /// Columns of which only a part is assigned.
     pub(crate) partial: Vec<String>,
     /// Whether `after` is complete.
@@ -23,7 +25,7 @@ pub(crate) struct Assignments {
 
 impl Default for Assignments {
     fn default() -> Self {
-        Self { after: Vec::new(), partial: Vec::new(), computable: true, uses_clock: false }
+        Self { after: Vec::new(), sources: Vec::new(), partial: Vec::new(), computable: true, uses_clock: false }
     }
 }
 
@@ -38,15 +40,22 @@ pub(crate) fn prepare(targets: &mut [Node], table: &Table, instant: usize) -> Re
         if !target.indirection.is_empty() {
             found.computable = false;
             found.partial.push(column.name.clone());
+            found.sources.extend(sources(target)?);
             continue;
         }
         let Some(value) = &mut target.val else { continue };
         bind_literal(value, column, instant, &mut found.uses_clock)?;
         bind_default(value, column, instant, &mut found.uses_clock)?;
         match after(value, column)? {
-            After::Value(value) => found.after.push((column.name.clone(), *value)),
+            After::Value(value) => {
+                found.sources.push((*value).clone());
+                found.after.push((column.name.clone(), *value));
+            }
             After::Left => {}
-            After::Unknown => found.computable = false,
+            After::Unknown => {
+                found.computable = false;
+                found.sources.extend(sources(target)?);
+            }
         }
     }
     Ok(found)
@@ -59,6 +68,26 @@ enum After {
     Left,
     /// No SELECT can compute it.
     Unknown,
+}
+
+/// Value and subscripts of a target whose after value cannot be computed; DEFAULT is the same for each match.
+fn sources(target: &p::ResTarget) -> Result<Vec<Node>, Refusal> {
+    let mut found = Vec::new();
+    for part in &target.indirection {
+        if let Some(NodeEnum::AIndices(indices)) = &part.node {
+            found.extend([&indices.lidx, &indices.uidx].into_iter().flatten().map(|bound| (**bound).clone()));
+        }
+    }
+    let Some(value) = &target.val else { return Ok(found) };
+    match &value.node {
+        Some(NodeEnum::SetToDefault(_)) => {}
+        Some(NodeEnum::MultiAssignRef(multi)) => match element_of_select(multi)? {
+            Some(element) => found.push(element),
+            None => found.extend(multi.source.as_deref().cloned()),
+        },
+        Some(_) | None => found.push((**value).clone()),
+    }
+    Ok(found)
 }
 
 /// Whether an assigned value is DEFAULT, also as an element of `(a, b) = (x, default)`.

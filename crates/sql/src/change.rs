@@ -153,7 +153,7 @@ impl Rewriter<'_> {
         cascading: &[&ForeignKey],
     ) -> Result<String, Refusal> {
         let matched = self.rows(&[], false, Range::default(), false, Lock::None)?;
-        let (table, outputs) = (self.target.table.name.sql(), names('k', columns.keys.len()));
+        let (table, outputs) = (self.target.table.alone(), names('k', columns.keys.len()));
         let keys: Vec<String> = self.key_columns().iter().map(|c| c.name.clone()).collect();
         let of =
             |alias: &str| keys.iter().map(|k| format!("{alias}.{}", quote_ident(k))).collect::<Vec<_>>().join(", ");

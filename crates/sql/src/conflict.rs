@@ -55,7 +55,7 @@ impl Applied<'_> {
         format!(
             "with pgmend_done as (update {} as t set {} from {} as s where {} and s.op = 'U' and {}{} returning {}) \
              insert into {image_table} ({}) select {} from {} as s join pgmend_done as d on d.pgmend_n = s.n where {}",
-            self.table.name.sql(),
+            self.table.alone(),
             set.collect::<Vec<_>>().join(", "),
             self.change_set,
             self.window.condition("s"),
@@ -89,7 +89,7 @@ impl Applied<'_> {
              from {} as s left join {} as t on {} where {}) as c where c.pgmend_reason is not null",
             key_texts.join(", "),
             self.change_set,
-            self.table.name.sql(),
+            self.table.alone(),
             same_key(self.table, self.key, &self.columns.keys),
             self.window.condition("s"),
         )
@@ -104,7 +104,7 @@ impl Applied<'_> {
              from {} as s left join {} as t on {} group by 1, 2 order by 1, 2",
             self.verdict(already),
             self.change_set,
-            self.table.name.sql(),
+            self.table.alone(),
             same_key(self.table, self.key, &self.columns.keys),
         )
     }
@@ -115,7 +115,7 @@ impl Applied<'_> {
         format!(
             "select s.* from {} as s left join {} as t on {} where {} = '' order by s.n limit {rows}",
             self.change_set,
-            self.table.name.sql(),
+            self.table.alone(),
             same_key(self.table, self.key, &self.columns.keys),
             self.verdict(None),
         )

@@ -65,7 +65,7 @@ impl Applied<'_> {
 
     /// The ordinals of rows that cannot be deleted, and of those that they refer to.
     fn kept(&self, own: &[(&ForeignKey, Vec<String>)], others: &[String]) -> String {
-        let (set, table, name) = (self.change_set, self.table, self.table.name.sql());
+        let (set, table, name) = (self.change_set, self.table, self.table.alone());
         let keys: Vec<String> = table.key_columns(self.key).map(|c| c.name.clone()).collect();
         let unchanged = unchanged(table, self.guard);
         let free = std::iter::once(unchanged.strip_prefix(" and ").unwrap_or("true").to_owned()).chain(others.to_vec());
@@ -123,7 +123,7 @@ impl Applied<'_> {
 
     /// The ordinals of rows whose parent neither is there nor comes back, and of those that refer to them.
     fn lonely(&self, own: &[(&ForeignKey, Vec<String>, Vec<String>)], others: &[String]) -> String {
-        let (set, name) = (self.change_set, self.table.name.sql());
+        let (set, name) = (self.change_set, self.table.alone());
         let mut starts: Vec<String> = others
             .iter()
             .map(|condition| format!("select s.n from {set} as s where s.op = 'I' and not {condition}"))

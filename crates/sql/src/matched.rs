@@ -50,6 +50,8 @@ pub struct Matched<'s> {
     pub before: &'s [String],
     /// Yield the after values as `pgmend_a1..`, in the order of [`Rewriter::after_columns`].
     pub after: bool,
+    /// Yield as `pgmend_a1..` what is assigned instead, which can always be told.
+    pub assigned: bool,
     /// How FROM and USING are carried over.
     pub join: Join,
     /// The range of keys.
@@ -70,6 +72,7 @@ impl Default for Matched<'_> {
             keys: true,
             before: &[],
             after: false,
+            assigned: false,
             join: Join::Exists,
             range: Range::default(),
             skip_unchanged: false,
@@ -94,7 +97,7 @@ impl Rewriter<'_> {
         let parts = self.parts()?;
         let needs_after = spec.after || spec.skip_unchanged;
         let exists = spec.join == Join::Exists && !parts.from.is_empty();
-        if needs_after && (exists || !self.computable_after()) {
+        if (needs_after && (exists || !self.computable_after())) || (spec.assigned && exists) {
             return Err(self.no_after());
         }
         let mut condition = parts.condition;
@@ -157,6 +160,11 @@ impl Rewriter<'_> {
         }
         if spec.after {
             for (i, (_, value)) in self.assignments.after.iter().enumerate() {
+                outputs.push(fragment::output(value.clone(), format!("pgmend_a{}", i + 1)));
+            }
+        }
+        if spec.assigned {
+            for (i, value) in self.assignments.sources.iter().enumerate() {
                 outputs.push(fragment::output(value.clone(), format!("pgmend_a{}", i + 1)));
             }
         }
@@ -232,15 +240,19 @@ impl Rewriter<'_> {
     /// One row for a joining UPDATE: target rows, those with several matches, and those whose matches
     /// disagree about the after values.
     pub fn ambiguity(&self, range: Range) -> Result<String, Refusal> {
-        let after = self.after_columns();
-        let matched = self.matched(&Matched { range, after: true, join: Join::All, ..Matched::default() })?;
+        let matched = self.matched(&Matched { range, assigned: true, join: Join::All, ..Matched::default() })?;
         let keys = qualify("m", &names('k', self.key_columns().len()));
         Ok(format!(
             "select count(*), count(*) filter (where s.matches > 1), count(*) filter (where s.variants > 1) \
              from (select count(*) as matches, count(distinct row({})::text) as variants from ({matched}) as m \
              group by {keys}) as s",
-            qualify("m", &names('a', after.len()))
+            qualify("m", &names('a', self.assigned_values()))
         ))
+    }
+
+    /// The number of values that [`Matched::assigned`] yields.
+    pub fn assigned_values(&self) -> usize {
+        self.assignments.sources.len()
     }
 
     /// The matching rows, one for each key: what images and change sets are made of.

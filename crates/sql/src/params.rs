@@ -31,11 +31,14 @@ pub(crate) fn number(text: &str, tokens: &[ScanToken], params: &[ParamDecl]) -> 
     let mut used = vec![false; params.len()];
     let mut copied = 0;
     let mut brackets = 0usize;
+    let mut parens = Vec::new();
     for (i, token) in tokens.iter().enumerate() {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the grammar's tokens, of which four matter")]
         match token.token() {
             Token::Ascii91 => brackets += 1,
             Token::Ascii93 => brackets = brackets.saturating_sub(1),
+            Token::Ascii40 => parens.push(i.checked_sub(1).is_some_and(|p| takes_pairs(&tokens[p]))),
+            Token::Ascii41 => drop(parens.pop()),
             Token::Param => return Err(bare(slice(text, token)).at(start(token))),
             Token::Ascii58 => {
                 let Some(name) = tokens.get(i + 1).filter(|next| next.start == token.end).filter(|n| is_name(text, n))
@@ -45,6 +48,9 @@ pub(crate) fn number(text: &str, tokens: &[ScanToken], params: &[ParamDecl]) -> 
                 let word = slice(text, name);
                 let previous = i.checked_sub(1).map(|p| &tokens[p]);
                 let in_slice = brackets > 0 && previous.is_none_or(ends_a_value);
+                if parens.last() == Some(&true) && previous.is_some_and(ends_a_value) {
+                    continue;
+                }
                 match params.iter().position(|param| param.name == word) {
                     Some(_) if in_slice => {}
                     Some(index) => {
@@ -83,6 +89,11 @@ fn slice<'t>(text: &'t str, token: &ScanToken) -> &'t str {
 fn is_name(text: &str, token: &ScanToken) -> bool {
     let first = slice(text, token).chars().next();
     first.is_some_and(|c| c.is_alphabetic() || c == '_') && (token.token() == Token::Ident || token.keyword_kind != 0)
+}
+
+/// Whether the parenthesis after this token holds pairs: `json_object('a': b)`.
+fn takes_pairs(token: &ScanToken) -> bool {
+    matches!(token.token(), Token::JsonObject | Token::JsonObjectagg)
 }
 
 /// Whether a colon after this token, inside brackets, parts a slice: `a[lo:hi]`.

@@ -15,8 +15,7 @@ fn keys(table: &Table, key: &Key) -> String {
 
 /// `only` for a plain table whose inheritance children are left out.
 fn from(table: &Table) -> String {
-    let only = if table.inheritance_children.is_empty() { "" } else { "only " };
-    format!("{only}{} as t", table.name.sql())
+    format!("{} as t", table.alone())
 }
 
 fn texts(columns: &[&Column], alias: &str) -> String {

@@ -40,7 +40,7 @@ pub fn insert_imaged(
         "with pgmend_done as ({insert}) insert into {image_table} ({}) select {} from pgmend_done as d left join {} as t on {}",
         into.join(", "),
         select.join(", "),
-        table.name.sql(),
+        table.alone(),
         same.join(" and "),
     )
 }

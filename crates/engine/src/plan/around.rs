@@ -2,10 +2,11 @@
 
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::Surroundings;
-use pgmend_core::table::{ForeignKey, ReferentialAction, Table, Trigger};
+use pgmend_core::table::{Column, ForeignKey, Identity, ReferentialAction, Table, Trigger};
 use pgmend_sql::Kind;
 
 use super::bind::Bound;
+use super::triggers;
 
 /// Names of columns that count or date a row's versions: a change that ignores them surprises readers.
 const VERSION_COLUMNS: [&str; 7] =
@@ -142,6 +143,9 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
             format!("not fully undoable: what trigger {} writes elsewhere has no images", triggers.join(", ")),
         );
     }
+    if let Some(reason) = refused_on_the_way_back(bound) {
+        return (false, format!("not fully undoable: {reason}"));
+    }
     (true, "every changed row is imaged in the batch's own transaction".into())
 }
 
@@ -153,6 +157,35 @@ pub fn publications_of_all(names: Option<&str>) -> Option<Finding> {
     );
     let help = "publish by schema or by table before the run, or make the tables there too: docs/promises.md";
     Some(Finding::warning("publication_of_all_tables", message, help))
+}
+
+/// What may keep a row from coming back as it was.
+fn refused_on_the_way_back(bound: &Bound) -> Option<String> {
+    let table = &bound.table;
+    let kind = bound.statement.kind();
+    if let (Some(constraint), true) = (table.unvalidated.first(), kind != Kind::Insert) {
+        return Some(format!("constraint {constraint} is NOT VALID, and a row that broke it is not taken again"));
+    }
+    let generated = bound.key.as_ref().and_then(|key| table.key_columns(key).find(|c| c.generated));
+    if let (Some(column), true) = (generated, bound.class.key_written) {
+        return Some(format!("the key `{}` is generated from what the statement writes", column.name));
+    }
+    let assigned = bound.statement.assigned();
+    let always = |c: &&Column| c.identity == Some(Identity::Always) && assigned.contains(&c.name);
+    if let (Some(column), Kind::Update) = (table.columns.iter().find(always), kind) {
+        return Some(format!(
+            "only the server gives values to `{}`, which is GENERATED ALWAYS AS IDENTITY",
+            column.name
+        ));
+    }
+    let fires_back = |t: &&Trigger| match kind {
+        Kind::Update => t.on_update,
+        Kind::Delete => t.on_insert,
+        Kind::Insert => false,
+    };
+    let mut triggers = table.triggers.iter().filter(|t| t.enabled && t.row && t.before).filter(fires_back);
+    let assigning = triggers.find(|t| !triggers::assigned(&t.source).is_empty())?;
+    Some(format!("trigger {} decides values again when rows come back", assigning.name))
 }
 
 /// Findings about the target and the statement.

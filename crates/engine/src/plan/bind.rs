@@ -2,7 +2,7 @@
 //! statements built.
 
 use pgmend_core::job::{Job, Mode};
-use pgmend_core::plan::ImageLayout;
+use pgmend_core::plan::{ImageLayout, Settings};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Column, Key, Table};
 use pgmend_pg::images::layout;
@@ -38,9 +38,13 @@ pub fn parse(job: &Job, escapes: bool) -> Result<Statement, Refusal> {
 }
 
 /// Binds a statement to the database.
-pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path: &str) -> Result<Bound, Error> {
-    let table = facts::target(tx, &statement, search_path).await?;
+pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &Settings) -> Result<Bound, Error> {
+    let mut table = facts::target(tx, &statement, &settings.search_path).await?;
+    silence(&mut table, &statement);
     let key = choose_key(&table, &statement, job.file.key.as_deref())?;
+    if let Some(key) = key.as_ref().filter(|_| statement.kind() != Kind::Insert) {
+        refuse_rounded(&table, key, settings)?;
+    }
     let facts = facts::gather(tx, &statement, &table).await?;
     let case = Case {
         statement: &statement,
@@ -53,6 +57,34 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, search_path:
     let class = overridden(class, job.file.mode)?;
     let source_width = source_width(tx, &statement).await?;
     Ok(Bound { statement, table, key, class, source_width })
+}
+
+/// `UPDATE OF` triggers do not fire for a statement that sets none of their columns.
+fn silence(table: &mut Table, statement: &Statement) {
+    let set = match statement.kind() {
+        Kind::Update => statement.assigned(),
+        Kind::Insert => statement.on_conflict().map(|c| c.set_columns).unwrap_or_default(),
+        Kind::Delete => Vec::new(),
+    };
+    for trigger in table.triggers.iter_mut().filter(|t| !t.of_columns.is_empty()) {
+        trigger.on_update &= trigger.of_columns.iter().any(|c| set.contains(c));
+    }
+}
+
+/// Refuses a key whose values, as the session writes them as text, are not its values.
+fn refuse_rounded(table: &Table, key: &Key, settings: &Settings) -> Result<(), Refusal> {
+    let digits = settings.formats.get("extra_float_digits").and_then(|d| d.parse::<i32>().ok()).unwrap_or(1);
+    let float = |c: &&Column| matches!(c.base_type.sql.as_str(), "real" | "double precision");
+    match table.key_columns(key).find(float) {
+        Some(column) if digits < 1 => {
+            let message = format!(
+                "extra_float_digits is {digits} in this session, which rounds the key `{}`: rows between two batches would be left out",
+                column.name
+            );
+            Err(Refusal::new(Code::NoKey, message, "leave the setting out, or set it to 1"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Asks the server how many columns the source of an INSERT yields: one row of NULLs has them all.
@@ -91,7 +123,8 @@ fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -
         return Err(Refusal::new(Code::NoKey, message, help));
     }
     let assigned = if statement.kind() == Kind::Update { statement.assigned() } else { Vec::new() };
-    let free = table.keys.iter().find(|k| names(k).iter().all(|n| !assigned.contains(n)));
+    let untouched = |k: &&Key| table.key_columns(k).all(|c| !c.generated && !assigned.contains(&c.name));
+    let free = table.keys.iter().find(untouched);
     if let Some(key) = free.or_else(|| table.keys.first()) {
         return Ok(Some(key.clone()));
     }

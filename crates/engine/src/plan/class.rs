@@ -2,6 +2,8 @@
 //! transaction, what is refused. Pure: facts in, verdict out. Whatever is not proved row-local is frozen, since one
 //! snapshot always gives the plain statement's result (hazards H1, H5, H6, H22).
 
+use std::collections::BTreeSet;
+
 use pgmend_core::finding::Finding;
 use pgmend_core::job::Mode;
 use pgmend_core::refusal::{Code, Refusal};
@@ -10,6 +12,7 @@ use pgmend_pg::catalog::Volatility;
 use pgmend_sql::{Kind, Place, Statement};
 
 use super::facts::Facts;
+use super::triggers;
 
 /// The verdict.
 #[derive(Debug, Clone)]
@@ -74,8 +77,18 @@ impl Case<'_> {
 
     fn key_written(&self) -> bool {
         let Some(key) = self.key else { return false };
+        if self.statement.kind() != Kind::Update {
+            return false;
+        }
         let assigned = self.statement.assigned();
-        self.statement.kind() == Kind::Update && self.table.key_columns(key).any(|c| assigned.contains(&c.name))
+        let mut decided = BTreeSet::new();
+        for trigger in self.table.triggers.iter().filter(|t| t.enabled && t.row && t.before && t.on_update) {
+            decided.extend(triggers::assigned(&trigger.source));
+        }
+        self.table.key_columns(key).any(|c| {
+            // What a generated key is made of may be among the assigned columns.
+            c.generated || assigned.contains(&c.name) || decided.contains(&c.name.to_lowercase())
+        })
     }
 
     /// Volatile functions: refused where they select rows, frozen where they give values, and refused

@@ -101,9 +101,9 @@ pub async fn refuse_ambiguity(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewrite
 
 async fn ambiguous_keys(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>) -> Result<String, Error> {
     let key = bound.key()?;
-    let spec = Matched { after: true, join: Join::All, ..Matched::default() };
+    let spec = Matched { assigned: true, join: Join::All, ..Matched::default() };
     let keys: Vec<String> = (1..=key.columns.len()).map(|i| format!("m.pgmend_k{i}")).collect();
-    let after: Vec<String> = (1..=rewriter.after_columns().len()).map(|i| format!("m.pgmend_a{i}")).collect();
+    let after: Vec<String> = (1..=rewriter.assigned_values()).map(|i| format!("m.pgmend_a{i}")).collect();
     let texts: Vec<String> = keys.iter().map(|k| format!("{k}::text")).collect();
     let sql = format!(
         "select concat_ws(', ', {}) from ({}) as m group by {} having count(distinct row({})::text) > 1 order by {} limit 3",

@@ -4,7 +4,7 @@ use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Table, TableKind};
 use pgmend_pg::catalog::{CalledFunction, ReadRelation};
 use pgmend_pg::readtx::ReadTx;
-use pgmend_sql::{FunctionUse, Statement};
+use pgmend_sql::{FunctionUse, Kind, Statement};
 
 use crate::error::Error;
 
@@ -28,7 +28,8 @@ pub async fn target(tx: &ReadTx<'_>, statement: &Statement, search_path: &str) -
         return Err(Refusal::new(Code::NoSuchTable, message, help).into());
     };
     let table = tx.table(oid, search_path).await?;
-    admissible(&table, statement.only())?;
+    // An INSERT writes the named table alone anyway.
+    admissible(&table, statement.only() || statement.kind() == Kind::Insert)?;
     Ok(table)
 }
 

@@ -197,7 +197,7 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
         let Some(pairs) = columns.iter().map(pair).collect::<Option<Vec<_>>>() else { continue };
         let in_table: Vec<String> = pairs.iter().map(|(c, i)| format!("t.{c} = s.{i}")).collect();
         let earlier: Vec<String> = pairs.iter().map(|(_, i)| format!("e.{i} = s.{i}")).collect();
-        present.push(format!("exists (select from {} as t where {})", bound.table.name.sql(), in_table.join(" and ")));
+        present.push(format!("exists (select from {} as t where {})", bound.table.alone(), in_table.join(" and ")));
         present.push(format!(
             "exists (select from {} as e where e.n < s.n and {})",
             change_set.relation.sql(),
@@ -241,7 +241,7 @@ pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
         "select concat_ws(', ', {}) from {} as s join {} as t on {} where not ({}) limit 3",
         texts.join(", "),
         change_set.relation.sql(),
-        bound.table.name.sql(),
+        bound.table.alone(),
         onto.join(" and "),
         stays.join(" and ")
     );

@@ -14,6 +14,7 @@ pub(crate) mod freeze;
 mod rehearse;
 pub(crate) mod sample;
 pub(crate) mod statements;
+mod triggers;
 
 use std::collections::BTreeMap;
 
@@ -108,7 +109,7 @@ impl Engine {
         options: &PlanOptions,
     ) -> Result<(Draft, Bound), Error> {
         let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
-        let mut bound = bind::bind(tx, job, statement, &self.here.settings.search_path).await?;
+        let mut bound = bind::bind(tx, job, statement, &self.here.settings).await?;
         let rewriter = bound.rewriter(&empty)?;
         accepted_by_server(tx, &rewriter, &job.statement).await?;
         let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter).await?;
@@ -373,12 +374,7 @@ fn choose_mode(bound: &mut Bound, counts: &Counts, job: &Job, several_matches: b
         bound.class.reason = "rows have several matches that agree: one of each is computed once".into();
     }
     if bound.class.mode == Mode::Freeze && !computable {
-        let message = format!(
-            "{}, but it assigns to elements or fields, whose new values cannot be computed apart from the update",
-            bound.class.reason
-        );
-        let help = "assign the whole column, for example with array functions, jsonb_set or row(…)";
-        return Err(Refusal::new(Code::CannotFreeze, message, help).into());
+        run_as_it_is(bound, counts, job)?;
     }
     let (scanned, matched) = (counts.scanned_rows.value, counts.matched_rows.value);
     let sparse = scanned > SPARSE_TABLE_ROWS && (matched as f64) < SPARSE_SHARE * scanned as f64;
@@ -387,6 +383,24 @@ fn choose_mode(bound: &mut Bound, counts: &Counts, job: &Job, several_matches: b
         bound.class.reason = format!("only {matched} of {scanned} rows match: one scan finds them all");
     }
     Ok(())
+}
+
+/// New values of elements and fields cannot be computed apart from the update. What would have to be frozen
+/// because of more than that runs as it is, in one batch: the plain statement.
+fn run_as_it_is(bound: &mut Bound, counts: &Counts, job: &Job) -> Result<(), Error> {
+    let reason = format!(
+        "{}, and it assigns to elements or fields, whose new values cannot be computed apart from the update",
+        bound.class.reason
+    );
+    if job.file.mode == Some(Mode::Freeze) || bound.class.key_written {
+        let help = "assign the whole column, for example with array functions, jsonb_set or row(…)";
+        return Err(Refusal::new(Code::CannotFreeze, reason, help).into());
+    }
+    bound.class.mode = Mode::Stream;
+    bound.class.reason.clone_from(&reason);
+    bound.class.row_local = false;
+    bound.class.one_transaction.get_or_insert((Code::CannotFreeze, reason));
+    refuse_large_transaction(bound, counts.matched_rows.value, job.file.limits.rows_per_transaction_max)
 }
 
 /// The server must accept the statement itself: names, types and rights.

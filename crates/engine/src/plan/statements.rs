@@ -41,13 +41,18 @@ pub fn stream(
             rewriter.change(range, skip_unchanged, Returning::None)
         }
     };
+    let asked_again = bound.class.row_local;
     Ok(RunSql::Stream {
         bound: ranged(&|range| rewriter.bound(range, number))?,
         window: ranged(&|range| Ok(pgmend_sql::window(&bound.table, key, range, number)))?,
         image: if separate { Some(ranged(&image)?) } else { None },
         change: ranged(&change)?,
-        residual: residual(bound, rewriter, keep.then_some(IMAGE_TABLE), &columns.keys)?,
-        arrived_later: rewriter.count(Range { lower: Some(number + 1), upper: None })?,
+        residual: asked_again
+            .then(|| residual(bound, rewriter, keep.then_some(IMAGE_TABLE), &columns.keys))
+            .transpose()?,
+        arrived_later: asked_again
+            .then(|| rewriter.count(Range { lower: Some(number + 1), upper: None }))
+            .transpose()?,
         greatest_key: pgmend_sql::greatest_key(&bound.table, key),
     })
 }
@@ -169,7 +174,11 @@ fn residual(
 /// assignments provably falsify the predicate.
 pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
     let statement = &bound.statement;
-    if statement.kind() != Kind::Update || statement.joins_target() || !statement.falsifies_itself(&bound.table) {
+    if !bound.class.row_local
+        || statement.kind() != Kind::Update
+        || statement.joins_target()
+        || !statement.falsifies_itself(&bound.table)
+    {
         return Ok(None);
     }
     let key = bound.key()?;

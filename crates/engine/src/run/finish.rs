@@ -95,7 +95,7 @@ impl Worker<'_, '_> {
             end.verification.push(accounted(rows, &self.at));
         }
         let (residual, later) = match &self.plan.sql {
-            RunSql::Stream { residual, arrived_later, .. } => (Some(residual), Some(arrived_later)),
+            RunSql::Stream { residual, arrived_later, .. } => (residual.as_ref(), arrived_later.as_ref()),
             RunSql::Freeze { residual, .. } => (residual.as_ref(), None),
         };
         if let (Some(later), Some(upper)) = (later, &self.run.upper_bound) {

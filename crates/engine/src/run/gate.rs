@@ -19,7 +19,7 @@ impl Engine {
     pub(crate) async fn signature_of(&self, job: &Job) -> Result<Digest, Error> {
         let statement = bind::parse(job, self.here.escapes_in_strings)?;
         let tx = self.session.read(&planning_scene(&self.here), self.params(job)).await?;
-        let bound = bind::bind(&tx, job, statement, &self.here.settings.search_path).await;
+        let bound = bind::bind(&tx, job, statement, &self.here.settings).await;
         tx.end().await?;
         let bound = bound?;
         Ok(signature(&bound.statement.canonical(), job, &bound, &self.here))

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pgmend_core::limits::BATCH_ROWS_CEILING;
 use pgmend_core::plan::{Ranged, RunSql};
 use pgmend_pg::batch::{BatchStart, Checkpoint};
 use pgmend_pg::{PgError, Statement};
@@ -23,6 +24,7 @@ impl Worker<'_, '_> {
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
         let bound = match self.prefetched.take() {
             Some(bound) => bound,
+            None if self.plan.one_transaction => (self.from().as_ref() != Some(&upper)).then(|| upper.clone()),
             None => match self.next_bound(&upper).await? {
                 Bound::At(to) => Some(to),
                 Bound::End => None,
@@ -56,14 +58,18 @@ impl Worker<'_, '_> {
             tx.rollback().await?;
             return Err(error);
         }
-        if changed_rows > i64::from(self.sizing.ceiling()) {
+        let ceiling = if self.plan.one_transaction { BATCH_ROWS_CEILING } else { self.sizing.ceiling() };
+        if changed_rows > i64::from(ceiling) {
             tx.rollback().await?;
             // Rows came into the range since its bound was read: a smaller batch keeps the promise.
             return Err(PgError::new("change a batch", QUERY_CANCELED, "more rows than a transaction may change"));
         }
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows: 0, conflict_rows: 0, took_ms };
-        let next = self.bound_statement(Some(&to), &upper, self.batch_rows());
+        let next = match self.plan.one_transaction {
+            true => None,
+            false => self.bound_statement(Some(&to), &upper, self.batch_rows()),
+        };
         let prefetched = tx.commit(checkpoint, next).await?;
         self.prefetched = prefetched.map(|answer| key(&answer.rows, upper.len()));
         Ok(Step::Applied(Applied {

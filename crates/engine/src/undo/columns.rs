@@ -35,12 +35,15 @@ impl UndoColumns {
         let update_only = source.ops() == ['U'];
         let restored: Vec<&ImageColumn> =
             old.before.iter().filter(|b| !update_only || old.after.iter().any(|a| a.attnum == b.attnum)).collect();
+        let restored = if update_only && forward.images.exact { source.changed(tx, restored).await? } else { restored };
         let before = current(tx, table, forward, &old.after.iter().collect::<Vec<_>>()).await?;
         let after = current(tx, table, forward, &restored).await?;
         let key_columns = current(tx, table, forward, &old.key.iter().collect::<Vec<_>>()).await?;
         let key = key_of(table, forward, &key_columns)?;
         let written =
             |k: &ImageColumn| old.after.iter().find(|a| a.attnum == k.attnum && source.change_set && update_only);
+        // A run's own images have the key that the row has now, and before it the one that a trigger replaced.
+        let stored = |k: &ImageColumn| update_only && old.after.iter().any(|a| a.attnum == k.attnum);
         let key_sources: Vec<String> = old.key.iter().map(|k| written(k).unwrap_or(k).image_column.clone()).collect();
         let unique: Vec<i16> = table
             .unique_indexes
@@ -50,7 +53,7 @@ impl UndoColumns {
             .collect();
         Ok(Self {
             reversed: after.iter().any(|c| unique.contains(&c.attnum)) || old.key.iter().any(|k| written(k).is_some()),
-            key_written: old.key.iter().any(|k| written(k).is_some()),
+            key_written: old.key.iter().any(|k| written(k).is_some() || (!source.change_set && stored(k))),
             layout: pgmend_pg::images::layout(table, &key_columns, &before, &after),
             key,
             key_sources,
@@ -101,9 +104,21 @@ impl UndoColumns {
 
     /// The statements that apply the change set.
     /// `together`: all rows in one transaction, where no row can be set aside once a foreign key rejects it.
-    pub fn statements(&self, table: &Table, change_set: &str, ops: &[char], number: usize, together: bool) -> Built {
+    pub fn statements(
+        &self,
+        table: &Table,
+        change_set: &str,
+        ops: &[char],
+        number: usize,
+        together: bool,
+    ) -> Result<Built, Error> {
         let columns = image_columns(&self.layout);
         let set = self.assignable(table, &columns);
+        if ops.contains(&'U') && set.after.is_empty() {
+            let message =
+                format!("no column that the run wrote in {} can be set: only the server gives them values", table.name);
+            return Err(Refusal::new(Code::Irreversible, message, "the images remain readable with plain SQL").into());
+        }
         let guard: Guard = columns.before.clone();
         let window = Window { lower: number + 1, upper: number + 2 };
         let bare = Applied {
@@ -136,7 +151,7 @@ impl UndoColumns {
         let apply =
             order.iter().filter(|op| ops.contains(op)).map(|&op| Apply { sql: statement(op), op, every_row: true });
         let already = applied(&set).already();
-        Built {
+        Ok(Built {
             sql: RunSql::Freeze {
                 apply: apply.collect(),
                 conflicts: Some(applied(&columns).record_conflicts(number + 3, number)),
@@ -145,7 +160,7 @@ impl UndoColumns {
             classify: applied(&columns).classify(already.as_deref()),
             restorable: applied(&columns).applicable(SAMPLES),
             images,
-        }
+        })
     }
 
     /// Columns that an UPDATE may set: not an identity that is always generated, and the key only where
@@ -182,7 +197,7 @@ async fn current<'t>(
         let Some(now) = table.columns.iter().find(|c| c.attnum == old.attnum) else {
             return Err(changed(forward, format!("column `{}` has been dropped", old.column)));
         };
-        if now.generated {
+        if now.generated && !old.image_column.starts_with("key_") {
             return Err(changed(forward, format!("column `{}` is generated now", now.name)));
         }
         if !holds(tx, old, now).await? {

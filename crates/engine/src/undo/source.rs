@@ -1,7 +1,7 @@
 //! Where a run's images are: in its own table, or in the change set that it applied.
 
 use pgmend_core::mask::{MASKED, Mask, ValueKind};
-use pgmend_core::plan::{ImageLayout, Plan, Sample};
+use pgmend_core::plan::{ImageColumn, ImageLayout, Plan, Sample};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{RelationName, Table, quote_ident};
 use pgmend_pg::Session;
@@ -99,6 +99,31 @@ impl Source {
         self.ops.iter().map(kind).collect()
     }
 
+    /// Those of the columns that any row holds another value in than before: where a trigger decides what is
+    /// stored all are imaged, and to set the others again would only fire more triggers.
+    pub async fn changed<'c>(
+        &self,
+        tx: &ReadTx<'_>,
+        columns: Vec<&'c ImageColumn>,
+    ) -> Result<Vec<&'c ImageColumn>, Error> {
+        let differs = columns.iter().map(|before| {
+            let after = self.layout.after.iter().find(|a| a.attnum == before.attnum).unwrap_or(before);
+            format!(
+                "coalesce(bool_or(row(pgmend_i.{})::record *<> row(pgmend_i.{})::record), false)::text",
+                quote_ident(&before.image_column),
+                quote_ident(&after.image_column)
+            )
+        });
+        let differs: Vec<String> = differs.collect();
+        let sql =
+            format!("select {} from {} as pgmend_i where {}", differs.join(", "), self.relation.sql(), self.filter);
+        let answer = tx.query("look for columns that changed", &sql, vec![]).await?;
+        let changed =
+            |i: &usize| answer.rows.first().and_then(|r| r.get(*i).cloned().flatten()).as_deref() == Some("true");
+        let kept: Vec<&ImageColumn> = (0..columns.len()).filter(changed).map(|i| columns[i]).collect();
+        Ok(if kept.is_empty() { columns } else { kept })
+    }
+
     /// Counts the images.
     pub fn count(&self) -> String {
         format!("select count(*)::text from {} as pgmend_i where {}", self.relation.sql(), self.filter)
@@ -138,7 +163,7 @@ impl Source {
             let old: Vec<String> = pairs.iter().map(|(_, i)| format!("pgmend_i.{}::text", quote_ident(i))).collect();
             conditions.push(format!(
                 "not (pgmend_i.op = 'U' and exists (select from {} as t where {same} and row({}) is not distinct from row({})))",
-                table.name.sql(),
+                table.alone(),
                 now.join(", "),
                 old.join(", ")
             ));
@@ -151,7 +176,7 @@ impl Source {
                 .iter()
                 .map(|(c, i)| format!("pgmend_i.{} as {}", quote_ident(i), quote_ident(c)))
                 .collect();
-            let there = format!("exists (select from {} as {name} where {same} and ({predicate}))", table.name.sql());
+            let there = format!("exists (select from {} as {name} where {same} and ({predicate}))", table.alone());
             // A deleted row is asked about as it was, with all its columns; of an updated one only some are imaged.
             conditions.push(if self.ops.contains(&'I') {
                 let image = if gone.is_empty() { "1".to_owned() } else { gone.join(", ") };

@@ -22,8 +22,8 @@ const SCENE: &str = r#"
     create trigger audit after delete on audited for each statement execute function audit();
     create table seat (id int primary key);
     insert into seat select generate_series(1, 20);
-    create table doc (id int primary key, tags text[]);
-    insert into doc values (1, '{a}');
+    create table label (path text[] primary key);
+    insert into label values ('{a,b}');
     create table no_key (email text unique);
     create view member as select * from users;
     create table person (id int primary key);
@@ -58,7 +58,7 @@ const CASES: [(Code, &str); 25] = [
     (Code::NotSplittable, "update item set place = place + 1"),
     (Code::StatementTrigger, "delete from audited"),
     (Code::KeyMoves, "update seat set id = id + 1"),
-    (Code::CannotFreeze, "update doc set tags[3] = 'x' where id in (select id from doc limit 1)"),
+    (Code::CannotFreeze, "update label set path[2] = 'x'"),
     (Code::NoKey, "delete from no_key"),
     (Code::NoSuchTable, "delete from userz"),
     (Code::NotATable, "delete from member"),

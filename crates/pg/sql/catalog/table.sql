@@ -113,9 +113,13 @@ select json_build_object(
     'unusable_keys', coalesce((select json_agg(u.relname || ' ' || u.unusable order by u.relname) from uniq u where u.unusable is not null), '[]'),
     'referenced_by', coalesce((select json_agg(fk.body order by fk.conname) from fk where fk.confrelid = t.oid), '[]'),
     'references', coalesce((select json_agg(fk.body order by fk.conname) from fk where fk.conrelid = t.oid), '[]'),
+    'unvalidated', coalesce((select json_agg(k.conname order by k.conname) from pg_catalog.pg_constraint k
+        where k.conrelid = t.oid and k.contype in ('c', 'f') and not k.convalidated), '[]'),
     'triggers', coalesce((select json_agg(json_build_object('name', g.tgname, 'function', g.function,
         'row', (g.tgtype & 1) <> 0, 'before', (g.tgtype & 2) <> 0, 'instead', (g.tgtype & 64) <> 0,
         'on_insert', (g.tgtype & 4) <> 0, 'on_delete', (g.tgtype & 8) <> 0, 'on_update', (g.tgtype & 16) <> 0,
+        'of_columns', coalesce((select json_agg(a.attname order by a.attnum) from unnest(g.tgattr::int2[]) u (k)
+            join pg_catalog.pg_attribute a on a.attrelid = g.tgrelid and a.attnum = u.k), '[]'),
         'deferrable', g.tgdeferrable, 'enabled', g.tgenabled <> 'D', 'source', g.prosrc) order by g.tgname) from trg g), '[]'),
     'rules', coalesce((select json_agg(r.rulename order by r.rulename) from pg_catalog.pg_rewrite r where r.ev_class = t.oid and r.ev_type <> '1'), '[]'),
     'row_security', row_security_active(t.oid),

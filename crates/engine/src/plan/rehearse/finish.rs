@@ -65,8 +65,7 @@ impl Rehearsing<'_> {
     /// The checks at the end of the run: what is left is counted, and so are the images.
     async fn checks_ms(&self, notes: &Notes) -> Result<f64, PgError> {
         let residual = match &self.plan.sql {
-            RunSql::Stream { residual, .. } => Some(residual),
-            RunSql::Freeze { residual, .. } => residual.as_ref(),
+            RunSql::Stream { residual, .. } | RunSql::Freeze { residual, .. } => residual.as_ref(),
         };
         let rows = self.plan.counts.changed_rows.value as f64;
         let mut checks = if self.plan.images.layout.is_some() { rows * IMAGE_COUNT_MS } else { 0.0 };

@@ -113,7 +113,7 @@ impl Rehearsing<'_> {
         let sql = format!(
             "select count(distinct (t.tableoid, (t.ctid::text::point)[0]))::text from {CHANGE_SET} as s join {} as t on {} \
              where s.n > $1::text::bigint and s.n <= $2::text::bigint",
-            self.bound.table.name.sql(),
+            self.bound.table.alone(),
             same.join(" and ")
         );
         let mut best: Option<(i64, i64)> = None;

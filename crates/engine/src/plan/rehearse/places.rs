@@ -87,7 +87,7 @@ impl Rehearsing<'_> {
             let sql = format!(
                 "select {} from {} as t tablesample pg_catalog.system ({}) order by pg_catalog.random() limit {wanted}",
                 columns.join(", "),
-                table.name.sql(),
+                table.alone(),
                 percent.clamp(0.0001, 100.0)
             );
             let answer = tx.query("choose random rows", &sql, vec![]).await?;
@@ -180,7 +180,7 @@ impl Rehearsing<'_> {
         let sql = format!(
             "select {} from {} as t order by {} offset $1::text::bigint limit 1",
             list("::text"),
-            table.name.sql(),
+            table.alone(),
             list(" desc")
         );
         let answer = tx.query("find the last rows", &sql, vec![distance.to_string()]).await?;
@@ -223,7 +223,7 @@ impl Rehearsing<'_> {
         if after.is_some() {
             conditions.push_str(&format!(" and ({}) > ({})", columns.join(", "), values(first + to.len())));
         }
-        let sql = format!("select count(*)::text from {} as t where {conditions}", table.name.sql());
+        let sql = format!("select count(*)::text from {} as t where {conditions}", table.alone());
         let own = to.iter().chain(after.unwrap_or(&[])).cloned().collect();
         match tx.attempt("count the rows of a range", &sql, own).await {
             Ok(answer) => answer.number().map(Some),

@@ -23,6 +23,8 @@ pub enum Undo {
     Everything,
     /// These only: what triggers and cascades write elsewhere stays, and the plan says so.
     Only(&'static [&'static str]),
+    /// The plan says that not all can be put back, and so many rows are conflicts.
+    Partly(i64),
     /// The plan says that it is irreversible.
     Irreversible,
 }
@@ -42,6 +44,8 @@ pub struct Case {
     pub settings: &'static [(&'static str, &'static str)],
     /// Whether the plan's count of changed rows may differ from the run's.
     pub vague_counts: bool,
+    /// The server's first version that knows the statement.
+    pub since: u32,
     params: Vec<(&'static str, &'static str, &'static str)>,
     key: &'static [&'static str],
     wanted_mode: Option<Mode>,
@@ -60,6 +64,7 @@ pub fn case(name: &'static str, setup: &'static str, statement: &'static str) ->
         compare: &[],
         settings: &[],
         vague_counts: false,
+        since: 0,
         params: Vec::new(),
         key: &[],
         wanted_mode: None,
@@ -122,6 +127,16 @@ impl Case {
     /// Undo brings back these tables only.
     pub fn undoing_only(self, tables: &'static [&'static str]) -> Self {
         Self { undo: Undo::Only(tables), ..self }
+    }
+
+    /// Undo brings back what it can, passes over so many rows, and the plan says so.
+    pub fn undone_in_part(self, conflicts: i64) -> Self {
+        Self { undo: Undo::Partly(conflicts), ..self }
+    }
+
+    /// Needs a server of at least this version.
+    pub fn since(self, version: u32) -> Self {
+        Self { since: version, ..self }
     }
 
     /// No undo, and the plan says so.

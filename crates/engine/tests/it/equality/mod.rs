@@ -11,8 +11,10 @@ mod copies;
 mod trial;
 
 mod deletes;
+mod hazards;
 mod inserts;
 mod jobs;
 mod keys;
+mod tables;
 mod updates;
 mod values;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use pgmend_testkit::Server;
+
 use super::case::Case;
 use super::check::check;
 use super::copies::Copies;
@@ -16,8 +18,13 @@ pub fn try_all(theme: &str, cases: &[Case]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let failures = runtime.block_on(async {
         let copies = Copies::create(theme).await.expect("the databases of a theme are created");
+        let version = Server::shared().version().major;
         let mut failures = Vec::new();
         for case in &cases {
+            if version < case.since {
+                eprintln!("{theme}: {} is skipped, it needs PostgreSQL {}", case.name, case.since);
+                continue;
+            }
             let began = Instant::now();
             if let Err(failure) = Box::pin(check(&copies, case)).await {
                 failures.push(format!("{}: {}\n  {failure}\n", case.name, case.statement));

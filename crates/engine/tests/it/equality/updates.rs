@@ -237,8 +237,17 @@ fn elements_and_fields() -> Vec<Case> {
             "element_and_set_dependence",
             ITEM,
             "update item set tags[1] = 'x' where id in (select id from item order by id limit 2)",
-        )
-        .refused(Code::CannotFreeze),
+        ),
+        case("element_of_the_key_h5", "create table k (id int[] primary key, v int); insert into k select array[i, 0], i from generate_series(1, 5) i", "update k set id[2] = v where v > 2").refused(Code::CannotFreeze),
+        case("element_from_a_join", ITEM, "update item set tags[2] = p.list, n = p.price from price p where p.item_id = item.id and p.list = 'b'").streamed(),
+        case("element_from_agreeing_matches_h17", ITEM, "update item set tags[p.item_id] = 'm' from price p where p.item_id = item.id and id < 6"),
+        case("element_from_disagreeing_matches_h17", ITEM, "update item set tags[2] = p.list from price p where p.item_id = item.id").refused(Code::AmbiguousSource),
+        case("subscript_from_disagreeing_matches_h17", ITEM, "update item set tags[length(p.list)] = 'm' from price p where p.item_id = item.id").refused(Code::AmbiguousSource),
+        case("element_by_a_window_h1", ITEM, "update item set tags[1] = w.r::text from (select id, rank() over (order by n desc nulls last) r from item) w where w.id = item.id"),
+        case("field_set_dependent_h1", SHAPE, "update shape set p.x = (select max((p).x) from shape) where id > 2"),
+        case("subscript_set_dependent_h1", JSON, "update doc set jb['a'] = to_jsonb((select count(*) from doc where jb is not null)) where jb is not null"),
+        case("row_of_a_source_star", ITEM, "update item set (n, name) = row(v.*) from (select item_id::int as n, min(list) as name from price group by 1) v where v.n = item.id"),
+        case("row_of_its_own_star", "create table t (a int primary key, b int, c int); insert into t select i, i, -i from generate_series(1, 6) i", "update t set (b, c) = row(s.*) from (select 7 as x, 8 as y) s where a > 2"),
     ]
 }
 
