@@ -4,6 +4,8 @@ use std::process;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::KitError;
 use crate::server::Server;
@@ -11,6 +13,10 @@ use crate::sql::{PgErrorText, Sql};
 
 /// PostgreSQL cuts names at 63 bytes; the rest of the name takes up to 24.
 const LONGEST_HINT: usize = 32;
+/// The template is in use.
+const OBJECT_IN_USE: &str = "55006";
+const COPY_TRIES: u32 = 100;
+const COPY_WAIT: Duration = Duration::from_millis(100);
 
 /// An empty database; dropped, with the roles made for it, when the test is over.
 #[derive(Debug)]
@@ -24,14 +30,31 @@ pub struct Database {
 impl Database {
     /// Creates a database whose name starts with `hint`, so that a log tells whose it is.
     pub fn create(server: &Server, hint: &str) -> Result<Self, KitError> {
+        let address = format!("{}:{}", server.host(), server.port());
+        // template0 has no sessions that could be in the way.
+        Self::from_template("template0", hint, address, server.url("postgres", "postgres"))
+    }
+
+    /// Creates another database with all that this one holds, which nobody may be connected to meanwhile.
+    pub fn copy(&self, hint: &str) -> Result<Self, KitError> {
+        Self::from_template(&self.name, hint, self.address.clone(), self.admin_url.clone())
+    }
+
+    fn from_template(template: &str, hint: &str, address: String, admin_url: String) -> Result<Self, KitError> {
         let name = unique(hint);
-        let admin_url = server.url("postgres", "postgres");
         let doing = "create a database for the test";
         let mut admin = Sql::connect(&admin_url).map_err(KitError::while_doing(doing))?;
-        // template0 has no sessions that could be in the way.
-        let sql = format!("create database {name} template template0");
-        admin.run(&sql).map_err(KitError::while_doing(doing))?;
-        let address = format!("{}:{}", server.host(), server.port());
+        let sql = format!("create database {name} template {template}");
+        // A session that has just ended may be in the way for a moment.
+        let mut created = admin.run(&sql);
+        for _ in 0..COPY_TRIES {
+            if created.as_ref().err().is_none_or(|error| error.sqlstate != OBJECT_IN_USE) {
+                break;
+            }
+            thread::sleep(COPY_WAIT);
+            created = admin.run(&sql);
+        }
+        created.map_err(KitError::while_doing(doing))?;
         Ok(Self { name, address, admin_url, roles: Mutex::new(Vec::new()) })
     }
 

@@ -89,7 +89,7 @@ async fn attempt_with(
     redo(engine, copy, only, &changed).await
 }
 
-async fn run(engine: &mut Engine, case: &Case, batch_rows: u32) -> Result<(Planned, Outcome), Error> {
+pub async fn run(engine: &mut Engine, case: &Case, batch_rows: u32) -> Result<(Planned, Outcome), Error> {
     let job = case.job(batch_rows);
     let planned = Box::pin(engine.plan(&job, &PlanOptions::default())).await?;
     let outcome = Box::pin(engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await?;

@@ -41,20 +41,22 @@ pub type Contents = Vec<String>;
 impl Copies {
     /// Creates the databases; the batched ones with a control schema.
     pub async fn create(theme: &str) -> Result<Self, String> {
-        let plain = Copy::create(&format!("{theme}_plain"))?;
-        let mut batched = Vec::new();
-        for rows in BATCH_ROWS {
-            let copy = Copy::create(&format!("{theme}_{rows}"))?;
-            copy.engine("").await?.init().await.map_err(text)?;
-            batched.push((rows, copy));
-        }
-        Ok(Self { plain, batched })
+        let base = Database::create(Server::shared(), theme).map_err(text)?;
+        Self::of(base, theme).await
+    }
+
+    /// Copies of a database and all that it holds.
+    pub async fn of(base: Database, theme: &str) -> Result<Self, String> {
+        Engine::connect(Some(&base.url())).await.map_err(text)?.init().await.map_err(text)?;
+        let copy = |hint: String| Copy::over(base.copy(&hint).map_err(text)?);
+        let batched = BATCH_ROWS.map(|rows| copy(format!("{theme}_{rows}")).map(|copy| (rows, copy)));
+        let batched = batched.into_iter().collect::<Result<_, String>>()?;
+        Ok(Self { plain: copy(format!("{theme}_plain"))?, batched })
     }
 }
 
 impl Copy {
-    fn create(hint: &str) -> Result<Self, String> {
-        let database = Database::create(Server::shared(), hint).map_err(text)?;
+    fn over(database: Database) -> Result<Self, String> {
         let sql = RefCell::new(database.sql().map_err(text)?);
         Ok(Self { database, sql, engine: RefCell::new(None) })
     }

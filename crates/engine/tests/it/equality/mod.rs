@@ -8,6 +8,7 @@
 mod case;
 mod check;
 mod copies;
+mod dump;
 mod trial;
 
 mod deletes;
@@ -15,6 +16,7 @@ mod hazards;
 mod inserts;
 mod jobs;
 mod keys;
+mod samples;
 mod tables;
 mod updates;
 mod values;

@@ -15,8 +15,7 @@ pub fn try_all(theme: &str, cases: &[Case]) {
     if cases.is_empty() {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let failures = runtime.block_on(async {
+    let failures = runtime().block_on(async {
         let copies = Copies::create(theme).await.expect("the databases of a theme are created");
         let version = Server::shared().version().major;
         let mut failures = Vec::new();
@@ -33,7 +32,15 @@ pub fn try_all(theme: &str, cases: &[Case]) {
         }
         failures
     });
-    if !failures.is_empty() {
-        panic!("{} of {} cases of {theme} failed:\n\n{}", failures.len(), cases.len(), failures.join("\n"));
-    }
+    report(theme, cases.len(), &failures);
+}
+
+/// What the cases of a theme run on.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts")
+}
+
+/// Panics if anything failed.
+pub fn report(theme: &str, cases: usize, failures: &[String]) {
+    assert!(failures.is_empty(), "{} of {cases} cases of {theme} failed:\n\n{}", failures.len(), failures.join("\n"));
 }
