@@ -15,7 +15,7 @@ use crate::sql::{PgErrorText, Sql};
 const LONGEST_HINT: usize = 32;
 /// The template is in use.
 const OBJECT_IN_USE: &str = "55006";
-const COPY_TRIES: u32 = 100;
+const COPY_TRIES: u32 = 5;
 const COPY_WAIT: Duration = Duration::from_millis(100);
 
 /// An empty database; dropped, with the roles made for it, when the test is over.

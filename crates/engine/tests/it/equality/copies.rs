@@ -2,6 +2,7 @@
 //! batch size.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use pgmend::Engine;
 use pgmend_testkit::{Database, Server, Sql};
@@ -47,7 +48,11 @@ impl Copies {
 
     /// Copies of a database and all that it holds.
     pub async fn of(base: Database, theme: &str) -> Result<Self, String> {
-        Engine::connect(Some(&base.url())).await.map_err(text)?.init().await.map_err(text)?;
+        let mut engine = Engine::connect(Some(&base.url())).await.map_err(text)?;
+        engine.init().await.map_err(text)?;
+        drop(engine);
+        // Its connection ends in a task of its own, and a database that anyone is connected to is not copied.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let copy = |hint: String| Copy::over(base.copy(&hint).map_err(text)?);
         let batched = BATCH_ROWS.map(|rows| copy(format!("{theme}_{rows}")).map(|copy| (rows, copy)));
         let batched = batched.into_iter().collect::<Result<_, String>>()?;
