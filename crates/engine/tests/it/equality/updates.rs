@@ -252,6 +252,16 @@ fn elements_and_fields() -> Vec<Case> {
 }
 
 #[test]
-fn updates_are_equal() {
-    try_all("update", &[plain_forms(), joins(), sub_selects(), elements_and_fields()].concat());
+fn updates_of_one_table_are_equal() {
+    try_all("update", &plain_forms());
+}
+
+#[test]
+fn updates_from_other_tables_are_equal() {
+    try_all("update_from", &[joins(), sub_selects()].concat());
+}
+
+#[test]
+fn updates_of_elements_and_fields_are_equal() {
+    try_all("update_part", &elements_and_fields());
 }
