@@ -169,7 +169,7 @@ fn northwind_is_changed_as_by_the_plain_statement_and_back() {
     let cases = vec![
         sample(
             "northwind_real",
-            "update order_details set unit_price = unit_price * 1.1, discount = 0 where discount > 0.2",
+            "update order_details set unit_price = unit_price * 1.1, discount = 0 where discount > 0.2 and quantity > 60",
             &["select * from order_details order by order_id, product_id"],
         ),
         sample(
@@ -184,7 +184,7 @@ fn northwind_is_changed_as_by_the_plain_statement_and_back() {
         ),
         sample(
             "northwind_ship",
-            "update orders o set (ship_name, ship_city) = (select c.company_name, c.city from customers c where c.customer_id = o.customer_id) where ship_country = 'Venezuela'",
+            "update orders o set (ship_name, ship_city) = (select upper(c.contact_name), upper(c.city) from customers c where c.customer_id = o.customer_id) where ship_country = 'Venezuela'",
             ORDERS,
         ),
         sample(
