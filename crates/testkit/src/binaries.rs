@@ -70,8 +70,9 @@ impl Binaries {
             KitError::new(
                 "find PostgreSQL's server programs",
                 format!(
-                    "no `initdb` and `postgres` on PATH or in the usual places; run \
-                     script/install-tools, or set {BINARIES_VARIABLE} to their folder"
+                    "no `initdb` and `postgres` on PATH or in the usual places; install your system's PostgreSQL \
+                     server (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server; macOS: brew \
+                     install postgresql), or set {BINARIES_VARIABLE} to their folder"
                 ),
             )
         })

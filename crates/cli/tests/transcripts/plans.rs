@@ -107,7 +107,22 @@ fn a_plan_for_programs_holds_the_same() {
 }
 
 #[test]
-fn a_role_in_the_url_is_honoured_and_a_reader_can_plan() {
+fn a_role_that_may_only_read_can_plan_but_not_run() {
+    let mut shell = Shell::open("reader");
+    let reader = shell.database.create_role("reader", "").expect("a role is created");
+    shell.sql().run(&format!("grant select on users to {reader}")).expect("the right is granted");
+    shell.pgmend(&["init"]);
+    shell.sql().run(&format!("grant pgmend_runner to {reader}")).expect("the role is granted");
+    shell.connect_as(shell.database.url_for(&reader));
+    shell.pgmend(&["plan", "fix.sql"]);
+    shell.pgmend(&["run", "fix.sql", "--execute"]);
+    shell.pgmend(&["plan", "-c", "update users set role = 'x' where id in (select user_id from session)"]);
+    assert_eq!(shell.sql().value("select count(*) from users where role = 'memeber'").unwrap().as_deref(), Some("150"));
+    insta::assert_snapshot!(shell.transcript().replace(&reader, "reader"));
+}
+
+#[test]
+fn a_role_in_the_url_is_honoured() {
     let mut shell = Shell::open("role");
     let owner = shell.database.create_role("owner", "").expect("a role is created");
     let alice = shell.database.create_role("alice", "").expect("a role is created");

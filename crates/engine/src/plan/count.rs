@@ -8,6 +8,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{Join, Kind, Matched, Range, Rewriter};
 
 use super::bind::Bound;
+use super::privileges::DENIED;
 use super::sample::value_kind;
 use crate::error::Error;
 
@@ -25,7 +26,7 @@ pub async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budg
         None => Figure::estimated(bound.table.estimated_rows.unwrap_or(0.0) as i64),
     };
     let Some(counted) = counted else {
-        let rows = estimated_rows(tx, rewriter).await?;
+        let rows = estimated_rows(tx, bound, rewriter).await?;
         return Ok(Counts {
             scanned_rows,
             matched_rows: Figure::estimated(rows),
@@ -62,7 +63,7 @@ pub async fn count_proposed(
             let sql = format!("select count(*) from ({}) as s", bound.statement.source_sql()?);
             match within_budget(tx, "count the proposed rows", &sql, budget_ms).await? {
                 Some(answer) => Figure::exact(answer.number()?),
-                None => Figure::estimated(estimated_rows(tx, rewriter).await?),
+                None => Figure::estimated(estimated_rows(tx, bound, rewriter).await?),
             }
         }
     };
@@ -191,9 +192,13 @@ async fn within_budget(
 }
 
 /// What the server's planner expects the statement to touch.
-async fn estimated_rows(tx: &ReadTx<'_>, rewriter: &Rewriter<'_>) -> Result<i64, Error> {
+async fn estimated_rows(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>) -> Result<i64, Error> {
     let sql = format!("explain (format json) {}", rewriter.plain()?);
-    let answer = tx.query_job("estimate the rows", &sql, vec![]).await?;
+    let answer = match tx.attempt("estimate the rows", &sql, vec![]).await {
+        // A role that may only read cannot have it explained: no more than all of them.
+        Err(error) if error.sqlstate == DENIED => return Ok(bound.table.estimated_rows.unwrap_or(0.0) as i64),
+        answer => answer?,
+    };
     let text: String = answer.rows.iter().filter_map(|r| r.first().cloned().flatten()).collect();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     Ok(json.pointer("/0/Plan/Plans/0/Plan Rows").and_then(serde_json::Value::as_i64).unwrap_or(0))

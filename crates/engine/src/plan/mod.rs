@@ -11,6 +11,7 @@ mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
+pub(crate) mod privileges;
 mod rehearse;
 pub(crate) mod sample;
 pub(crate) mod statements;
@@ -26,7 +27,6 @@ use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
 use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
-use pgmend_pg::PgError;
 use pgmend_pg::catalog::Surroundings as Here;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
@@ -111,7 +111,7 @@ impl Engine {
         let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
         let mut bound = bind::bind(tx, job, statement, &self.here.settings).await?;
         let rewriter = bound.rewriter(&empty)?;
-        accepted_by_server(tx, &rewriter, &job.statement).await?;
+        let unwritable = privileges::accepted_by_server(tx, &bound, &rewriter, &job.statement).await?;
         let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter).await?;
         let insert = bound.statement.kind() == Kind::Insert;
         let budget = job.file.limits.count_budget_ms;
@@ -124,6 +124,7 @@ impl Engine {
         choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
         let rewriter = bound.rewriter(&empty)?;
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
+        draft.plan.findings.extend(unwritable);
         self.describe(tx, job, options, &bound, &rewriter, &mut draft).await?;
         drop(rewriter);
         Ok((draft, bound))
@@ -401,35 +402,6 @@ fn run_as_it_is(bound: &mut Bound, counts: &Counts, job: &Job) -> Result<(), Err
     bound.class.row_local = false;
     bound.class.one_transaction.get_or_insert((Code::CannotFreeze, reason));
     refuse_large_transaction(bound, counts.matched_rows.value, job.file.limits.rows_per_transaction_max)
-}
-
-/// The server must accept the statement itself: names, types and rights.
-async fn accepted_by_server(tx: &ReadTx<'_>, rewriter: &Rewriter<'_>, typed: &str) -> Result<(), Error> {
-    let sql = format!("explain {}", rewriter.plain()?);
-    match tx.query_job("check the statement", &sql, vec![]).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_connection() => Err(error.into()),
-        Err(error) => Err(rejected(&error, typed).into()),
-    }
-}
-
-fn rejected(error: &PgError, typed: &str) -> Refusal {
-    let (code, help) = match error.sqlstate.as_str() {
-        "42501" => {
-            (Code::Privilege, "grant it, or connect as a role that has it (options=-c role=… in the URL)".to_owned())
-        }
-        _ => (
-            Code::ServerRejects,
-            error.named.hint.clone().unwrap_or_else(|| "try the statement with EXPLAIN in psql".to_owned()),
-        ),
-    };
-    let refusal = Refusal::new(code, error.message.clone(), help);
-    // The server's position is in our text; the name it complains about is usually in the user's too.
-    let quoted = error.message.split('"').nth(1).and_then(|name| typed.find(name));
-    match quoted {
-        Some(at) => refusal.at(at),
-        None => refusal,
-    }
 }
 
 fn refuse_replication_role(here: &Here) -> Result<(), Error> {

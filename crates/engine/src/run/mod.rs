@@ -103,6 +103,7 @@ impl Engine {
         fault::point("planned");
         gate::refuse_unexpected(&plan)?;
         gate::refuse_blocked(&plan)?;
+        crate::plan::privileges::refuse_unprivileged(&plan)?;
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
         let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };

@@ -110,13 +110,15 @@ async fn a_role_is_refused_what_it_may_not_do_or_not_see() {
     sql.run(&format!(
         "create table branch (id int primary key); alter table branch enable row level security;
          create policy own on branch for all to {role} using (id < 5); grant all on branch to {role};
-         create table secret (id int primary key); grant select on secret to {role}"
+         create table secret (id int primary key); create table shown (id int primary key); grant select on shown to {role}"
     ))
     .expect("the tables");
     let mut engine = Engine::connect(Some(&db.url_for(&role))).await.expect("a connection");
     let options = PlanOptions::default();
     assert_eq!(code(engine.plan(&job("delete from branch"), &options).await), Some(Code::RowSecurity));
     assert_eq!(code(engine.plan(&job("delete from secret"), &options).await), Some(Code::Privilege));
+    let read_only = engine.plan(&job("delete from shown"), &options).await.expect("a plan needs no right to write");
+    assert!(read_only.plan.findings.iter().any(|f| f.check == "no_write_privilege"), "{:?}", read_only.plan.findings);
     assert_eq!(code(engine.list().await), Some(Code::ControlSchema));
     sql.run(&format!("alter role {role} set session_replication_role = replica")).expect("the setting");
     let mut engine = Engine::connect(Some(&db.url_for(&role))).await.expect("a connection");
