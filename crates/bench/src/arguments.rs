@@ -20,7 +20,9 @@ usage: pgmend-bench [options]
   --no-contest      forecasts and memory only
   --no-forecast     leave out the plan's predictions
   --no-memory       leave out the memory
-  --large           also measure the memory at 20,000,000 rows (20 GB of disk, an hour)
+  --no-scattered    leave out the table with an index in random order
+  --only-large      nothing but that
+  --large           also measure the memory at 20,000,000 rows (12 GB of disk)
   --set NAME=VALUE  a server setting
   --output FILE     where to write the page (docs/bench.md; - writes none)";
 
@@ -32,6 +34,8 @@ pub struct Arguments {
     pub only: Vec<String>,
     pub forecast: bool,
     pub memory: bool,
+    pub scattered: bool,
+    pub only_large: bool,
     pub large_rows: Option<u64>,
     pub settings: Vec<(String, String)>,
     pub output: Option<PathBuf>,
@@ -46,6 +50,8 @@ impl Arguments {
             only: Vec::new(),
             forecast: true,
             memory: true,
+            scattered: true,
+            only_large: false,
             large_rows: None,
             settings: Vec::new(),
             output: Some(PathBuf::from("docs/bench.md")),
@@ -58,8 +64,10 @@ impl Arguments {
                 "--rounds" => arguments.rounds = number(word, value()?)? as usize,
                 "--only" => arguments.only = value()?.split(',').map(str::to_owned).collect(),
                 "--no-contest" => arguments.rounds = 0,
+                "--only-large" => arguments.only_large = true,
                 "--no-forecast" => arguments.forecast = false,
                 "--no-memory" => arguments.memory = false,
+                "--no-scattered" => arguments.scattered = false,
                 "--large" => arguments.large_rows = Some(LARGE_ROWS),
                 "--large-rows" => arguments.large_rows = Some(number(word, value()?)?),
                 "--set" => {

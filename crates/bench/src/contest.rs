@@ -7,7 +7,7 @@ use pgmend::{Mode, PlanOptions};
 use crate::arguments::Arguments;
 use crate::error::BenchError;
 use crate::lap::{self, Lap, Work};
-use crate::stage::{DELETE, INSERT, REPAIR, Stage};
+use crate::stage::{DELETE, INSERT, REPAIR, Shape, Stage};
 
 /// The one big UPDATE: what the others are measured against.
 pub const BASE: &str = "one UPDATE";
@@ -66,17 +66,23 @@ impl Contest {
     pub fn round(&mut self, stage: &Stage, arguments: &Arguments, round: usize) -> Result<(), BenchError> {
         for heat in 0..HEATS.len() {
             let heat = HEATS[(heat + round * 3) % HEATS.len()];
-            if !heat.iter().any(|name| *name == BASE || arguments.wants(name)) {
+            // The other table is there to show one thing: what its index does to a loop.
+            let wanted = |name: &&str| match stage.shape {
+                Shape::Scattered => [BASE, LOOP, STREAM_BARE].contains(name),
+                Shape::Ordered | Shape::Narrow => *name == BASE || arguments.wants(name),
+            };
+            if !heat.iter().any(wanted) {
                 continue;
             }
             let url = stage.fresh()?;
-            for &name in heat {
+            for name in heat.iter().copied().filter(|name| stage.shape != Shape::Scattered || wanted(name)) {
                 let lap = measure(stage, &url, name)?;
                 eprintln!(
-                    "round {}: {name}: {:.0} rows/s, {:.1} s, plan {:.1} s, {} batches",
+                    "round {}: {name}: {:.0} rows/s, {:.1} s, {:.1} s of processor, plan {:.1} s, {} batches",
                     round + 1,
                     lap.rows_per_s(),
                     lap.seconds,
+                    lap.cpu_seconds.unwrap_or(0.0),
                     lap.plan_seconds.unwrap_or(0.0),
                     lap.batches.unwrap_or(1)
                 );
@@ -90,6 +96,13 @@ impl Contest {
     pub fn shares(&self, name: &str, base: &str) -> Vec<f64> {
         let laps = |name: &str| self.laps.get(name).into_iter().flatten();
         laps(name).zip(laps(base)).map(|(lap, base)| lap.rows_per_s() / base.rows_per_s()).collect()
+    }
+
+    /// The same by processor time.
+    pub fn cpu_shares(&self, name: &str, base: &str) -> Vec<f64> {
+        let laps = |name: &str| self.laps.get(name).into_iter().flatten();
+        let share = |(lap, base): (&Lap, &Lap)| Some(lap.rows_per_cpu_s()? / base.rows_per_cpu_s()?);
+        laps(name).zip(laps(base)).filter_map(share).collect()
     }
 
     /// A figure of each lap.
@@ -108,12 +121,17 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchError> {
     let (rows, quarter) = (stage.rows as i64, (stage.rows / 4) as i64);
     let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
+    let meter = || stage.cpu_seconds();
     let mend = |work: Work<'_>| -> Result<Lap, BenchError> {
-        let (lap, _) = stage.runtime()?.block_on(lap::mend(url, work, &PlanOptions::default()))?;
+        let (lap, _) = stage.runtime()?.block_on(lap::mend(url, work, &PlanOptions::default(), &meter))?;
         Ok(lap)
     };
     // A frozen plan computes the changes, which the others do while they run.
-    let with_plan = |lap: Lap| Lap { seconds: lap.seconds + lap.plan_seconds.unwrap_or(0.0), ..lap };
+    let with_plan = |lap: Lap| Lap {
+        seconds: lap.seconds + lap.plan_seconds.unwrap_or(0.0),
+        cpu_seconds: lap.cpu_seconds.zip(lap.plan_cpu_seconds).map(|(run, plan)| run + plan),
+        ..lap
+    };
     match name {
         BASE => lap::plain(stage, REPAIR, rows),
         LOOP => {
@@ -129,7 +147,7 @@ fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchErr
             let mut sql = stage.sql()?;
             sql.run("vacuum analyze orders")?;
             sql.run("checkpoint")?;
-            stage.runtime()?.block_on(lap::undo(url, "repair"))
+            stage.runtime()?.block_on(lap::undo(url, "repair", &meter))
         }
         ONE_DELETE => lap::plain(stage, DELETE, quarter),
         MEND_DELETE => mend(Work { statement: DELETE, mode: None, ..stream }),

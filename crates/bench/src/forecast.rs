@@ -35,7 +35,7 @@ pub fn all(stage: &Stage, arguments: &Arguments) -> Result<Vec<Forecast>, BenchE
             let url = stage.fresh()?;
             let work = Work { name, statement, images: true, mode, batch_rows };
             let options = PlanOptions { rehearse: REHEARSED, ..PlanOptions::default() };
-            let (lap, plan) = stage.runtime()?.block_on(lap::mend(&url, work, &options))?;
+            let (lap, plan) = stage.runtime()?.block_on(lap::mend(&url, work, &options, &|| None))?;
             let (low, high) = plan.estimates.duration_s;
             let size = batch_rows.map_or("adaptive".to_owned(), |rows| format!("{rows} rows a batch"));
             let forecast = Forecast {

@@ -15,6 +15,9 @@ pub struct Lap {
     /// All of it: for pgmend without the plan, unless the plan is part of the work (freeze, undo).
     pub seconds: f64,
     pub plan_seconds: Option<f64>,
+    /// Processor time of the server and of this process, over the same span.
+    pub cpu_seconds: Option<f64>,
+    pub plan_cpu_seconds: Option<f64>,
     pub batches: Option<i64>,
     /// Rows a second of the last tenth of the batches, as a share of the first tenth's.
     pub last_tenth: Option<f64>,
@@ -23,6 +26,10 @@ pub struct Lap {
 impl Lap {
     pub fn rows_per_s(&self) -> f64 {
         self.rows as f64 / self.seconds
+    }
+
+    pub fn rows_per_cpu_s(&self) -> Option<f64> {
+        self.cpu_seconds.map(|seconds| self.rows as f64 / seconds)
     }
 }
 
@@ -49,12 +56,35 @@ impl Work<'_> {
     }
 }
 
+/// What tells the processor time used so far.
+pub type Meter<'a> = &'a dyn Fn() -> Option<f64>;
+
+/// Takes the time by the clock and by the processor.
+struct Watch<'a> {
+    meter: Meter<'a>,
+    began: Instant,
+    cpu: Option<f64>,
+}
+
+impl<'a> Watch<'a> {
+    fn start(meter: Meter<'a>) -> Self {
+        Self { meter, began: Instant::now(), cpu: meter() }
+    }
+
+    fn stop(&self) -> (f64, Option<f64>) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        (seconds, (self.meter)().zip(self.cpu).map(|(now, then)| now - then))
+    }
+}
+
 /// Runs SQL and counts the rows with another statement, outside the clock.
 pub fn plain(stage: &Stage, statement: &str, rows: i64) -> Result<Lap, BenchError> {
     let mut sql = stage.sql()?;
-    let began = Instant::now();
+    let meter = || stage.cpu_seconds();
+    let watch = Watch::start(&meter);
     sql.run(statement)?;
-    Ok(Lap { rows, seconds: began.elapsed().as_secs_f64(), ..Lap::default() })
+    let (seconds, cpu_seconds) = watch.stop();
+    Ok(Lap { rows, seconds, cpu_seconds, ..Lap::default() })
 }
 
 /// When each batch ended, with its rows.
@@ -93,16 +123,21 @@ impl Stamps {
 }
 
 /// Plans and runs a job; gives its plan too.
-pub async fn mend(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(Lap, Plan), BenchError> {
+pub async fn mend(
+    url: &str,
+    work: Work<'_>,
+    options: &PlanOptions,
+    meter: Meter<'_>,
+) -> Result<(Lap, Plan), BenchError> {
     let mut engine = Engine::connect(Some(url)).await?;
     let stamps = Stamps::default();
-    let began = Instant::now();
+    let watch = Watch::start(meter);
     let planned = engine.plan(&work.job(), options).await?;
-    let plan_seconds = began.elapsed().as_secs_f64();
+    let (plan_seconds, plan_cpu_seconds) = watch.stop();
     let again = RunOptions { again: Some("measured again".into()), ..RunOptions::default() };
-    let began = Instant::now();
+    let watch = Watch::start(meter);
     let outcome = engine.run_plan(&planned.plan.plan_id.to_string(), &again, &mut stamps.observer()).await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let (seconds, cpu_seconds) = watch.stop();
     if outcome.changed_rows != planned.plan.counts.changed_rows.value {
         let planned = planned.plan.counts.changed_rows.value;
         return Err(BenchError::new(format!(
@@ -113,7 +148,9 @@ pub async fn mend(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(L
     let lap = Lap {
         rows: outcome.changed_rows,
         seconds,
+        cpu_seconds,
         plan_seconds: Some(plan_seconds),
+        plan_cpu_seconds,
         batches: Some(outcome.batches),
         last_tenth: stamps.last_tenth(),
     };
@@ -121,22 +158,24 @@ pub async fn mend(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(L
 }
 
 /// Undoes the latest run of a job, its plan included.
-pub async fn undo(url: &str, job: &str) -> Result<Lap, BenchError> {
+pub async fn undo(url: &str, job: &str, meter: Meter<'_>) -> Result<Lap, BenchError> {
     let mut engine = Engine::connect(Some(url)).await?;
     let stamps = Stamps::default();
-    let began = Instant::now();
+    let watch = Watch::start(meter);
     let planned = engine.plan_undo(job, &UndoOptions::default()).await?;
-    let plan_seconds = began.elapsed().as_secs_f64();
+    let (plan_seconds, plan_cpu_seconds) = watch.stop();
     let id = planned.plan.plan_id.to_string();
     let outcome = engine.run_plan(&id, &RunOptions::default(), &mut stamps.observer()).await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let (seconds, cpu_seconds) = watch.stop();
     if outcome.conflict_rows != 0 {
         return Err(BenchError::new(format!("the undo of {job} found {} conflicts", outcome.conflict_rows)));
     }
     Ok(Lap {
         rows: outcome.changed_rows,
         seconds,
+        cpu_seconds,
         plan_seconds: Some(plan_seconds),
+        plan_cpu_seconds,
         batches: Some(outcome.batches),
         last_tenth: stamps.last_tenth(),
     })

@@ -10,6 +10,7 @@
 
 mod arguments;
 mod contest;
+mod cpu;
 mod error;
 mod forecast;
 mod lap;
@@ -21,7 +22,7 @@ use arguments::Arguments;
 use contest::Contest;
 use error::BenchError;
 use page::Page;
-use stage::Stage;
+use stage::{Shape, Stage};
 
 fn main() -> Result<(), BenchError> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +34,17 @@ fn main() -> Result<(), BenchError> {
         return Ok(());
     };
     let mut page = Page::new(&arguments);
-    let stage = Stage::build(arguments.rows, &arguments.settings)?;
+    // First, since it leaves nothing behind for the others to contend with.
+    if let Some(rows) = arguments.large_rows {
+        let large = Stage::build(rows, Shape::Narrow, &arguments.settings)?;
+        page.memory(rows, &memory::all(&large)?);
+        page.write(&arguments)?;
+    }
+    if arguments.only_large {
+        println!("{}", page.text());
+        return Ok(());
+    }
+    let stage = Stage::build(arguments.rows, Shape::Ordered, &arguments.settings)?;
     page.describe(&stage)?;
     let mut contest = Contest::default();
     for round in 0..arguments.rounds {
@@ -50,10 +61,14 @@ fn main() -> Result<(), BenchError> {
         page.write(&arguments)?;
     }
     drop(stage);
-    if let Some(rows) = arguments.large_rows {
-        let large = Stage::build(rows, &arguments.settings)?;
-        page.memory(rows, &memory::all(&large)?);
-        page.write(&arguments)?;
+    if arguments.scattered && arguments.rounds > 0 {
+        let scattered = Stage::build(arguments.rows, Shape::Scattered, &arguments.settings)?;
+        let mut contest = Contest::default();
+        for round in 0..arguments.rounds {
+            contest.round(&scattered, &arguments, round)?;
+            page.scattered(&contest);
+            page.write(&arguments)?;
+        }
     }
     println!("{}", page.text());
     Ok(())

@@ -51,7 +51,7 @@ fn run(url: &str, scenario: &str) -> Result<(), BenchError> {
     let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
     let other = SPARSE.replace("= 7", "= 9");
     let lap = match scenario {
-        "undo" => runtime.block_on(lap::undo(url, "repair"))?,
+        "undo" => runtime.block_on(lap::undo(url, "repair", &|| None))?,
         _ => {
             let work = match scenario {
                 "freeze" => Work { name: "repair frozen", mode: Some(Mode::Freeze), ..stream },
@@ -59,7 +59,7 @@ fn run(url: &str, scenario: &str) -> Result<(), BenchError> {
                 "sparse, streamed" => Work { name: scenario, statement: &other, ..stream },
                 _ => stream,
             };
-            runtime.block_on(lap::mend(url, work, &PlanOptions::default()))?.0
+            runtime.block_on(lap::mend(url, work, &PlanOptions::default(), &|| None))?.0
         }
     };
     println!("{} {}", peak_kib()?, lap.rows);

@@ -38,17 +38,29 @@ pub const DELETE: &str = "delete from orders where customer_id % 4 = 0";
 pub const INSERT: &str = "insert into archived_order (id, customer_id, region, placed_at) \
                           select id, customer_id, region, placed_at from orders where customer_id % 4 = 0";
 
+/// What the table is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Wide rows, three indexes whose entries come in the order of the rows: the key, a tenant, a time.
+    Ordered,
+    /// The same, but the second index is over a column in random order.
+    Scattered,
+    /// Narrow rows and the key alone, for memory: what the server stores is not what is measured.
+    Narrow,
+}
+
 /// A server with the template of the table.
 pub struct Stage {
     server: Server,
     pub rows: u64,
+    pub shape: Shape,
     pub heap_bytes: i64,
     pub all_bytes: i64,
 }
 
 impl Stage {
     /// Starts the server and makes the rows.
-    pub fn build(rows: u64, settings: &[(String, String)]) -> Result<Self, BenchError> {
+    pub fn build(rows: u64, shape: Shape, settings: &[(String, String)]) -> Result<Self, BenchError> {
         let mut options = ServerOptions::new();
         for (name, value) in SETTINGS {
             options = options.setting(name, value);
@@ -60,25 +72,9 @@ impl Stage {
         eprintln!("server on port {}, building {rows} rows", server.port());
         patient(&server, "postgres")?.run(&format!("create database {TEMPLATE}"))?;
         let mut sql = patient(&server, TEMPLATE)?;
-        sql.run(
-            "create table orders (
-                 id bigint not null,
-                 customer_id int not null,
-                 region text not null,
-                 amount numeric(12, 2) not null,
-                 placed_at timestamptz not null,
-                 reference uuid not null,
-                 note text not null)",
-        )?;
-        sql.run(&format!(
-            "insert into orders
-             select n, (n::bigint * 7919) % 100000, 'unknown', (n % 100000) / 7.0, '2020-01-01'::timestamptz + n * interval '1 minute',
-                    md5(n::text)::uuid, repeat(md5((n % 1000)::text), 4) || repeat('x', 50)
-               from generate_series(1, {rows}) as n"
-        ))?;
-        sql.run("alter table orders add primary key (id)")?;
-        sql.run("create index orders_customer on orders (customer_id)")?;
-        sql.run("create index orders_placed_at on orders (placed_at)")?;
+        for statement in shape.statements(rows) {
+            sql.run(&statement)?;
+        }
         sql.run(
             "create table archived_order (id bigint primary key, customer_id int, region text, placed_at timestamptz)",
         )?;
@@ -90,7 +86,7 @@ impl Stage {
         };
         let (heap_bytes, all_bytes) = (size(&mut sql, "pg_relation_size")?, size(&mut sql, "pg_total_relation_size")?);
         drop(sql);
-        let stage = Self { server, rows, heap_bytes, all_bytes };
+        let stage = Self { server, rows, shape, heap_bytes, all_bytes };
         stage.runtime()?.block_on(async {
             let mut engine = Engine::connect(Some(&stage.url(TEMPLATE))).await?;
             engine.init().await.map(|_| ())
@@ -125,6 +121,12 @@ impl Stage {
         Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
     }
 
+    /// Seconds of processor time that the server and this process have used so far; `None` where the system
+    /// does not tell. What neighbours on the machine do changes it less than it changes the clock.
+    pub fn cpu_seconds(&self) -> Option<f64> {
+        crate::cpu::seconds(self.server.pid()?)
+    }
+
     /// The server's version.
     pub fn version(&self) -> String {
         self.server.version().to_string()
@@ -132,6 +134,39 @@ impl Stage {
 
     fn url(&self, database: &str) -> String {
         self.server.url(database, "postgres")
+    }
+}
+
+impl Shape {
+    fn statements(self, rows: u64) -> Vec<String> {
+        // bigint throughout: the products of large tables leave int4.
+        let customer = "(n::bigint * 7919) % 100000";
+        let numbers = format!("generate_series(1::bigint, {rows}) as n");
+        let placed_at = "'2020-01-01'::timestamptz + n * interval '1 minute'";
+        let key = "alter table orders add primary key (id)".to_owned();
+        if self == Shape::Narrow {
+            return vec![
+                "create table orders (id bigint not null, customer_id int not null, region text not null, \
+                 placed_at timestamptz not null)"
+                    .to_owned(),
+                format!("insert into orders select n, {customer}, 'unknown', {placed_at} from {numbers}"),
+                key,
+            ];
+        }
+        let second = if self == Shape::Ordered { "shop_id" } else { "customer_id" };
+        vec![
+            "create table orders (id bigint not null, shop_id int not null, customer_id int not null, \
+             region text not null, amount numeric(12, 2) not null, placed_at timestamptz not null, \
+             reference uuid not null, note text not null)"
+                .to_owned(),
+            format!(
+                "insert into orders select n, n % 200, {customer}, 'unknown', (n % 100000) / 7.0, {placed_at}, \
+                 md5(n::text)::uuid, repeat(md5((n % 1000)::text), 4) || repeat('x', 50) from {numbers}"
+            ),
+            key,
+            format!("create index orders_second on orders ({second})"),
+            "create index orders_placed_at on orders (placed_at)".to_owned(),
+        ]
     }
 }
 

@@ -326,6 +326,10 @@ pub enum RunSql {
         conflicts: Option<String>,
         /// What is left at the end, where that can be asked.
         residual: Option<Residual>,
+        /// The least and the greatest key of the range, as text in one row. The updates and deletes of `apply`
+        /// take them as `$p+6…`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        span: Option<String>,
     },
 }
 

@@ -4,6 +4,7 @@
 use pgmend_core::table::{Column, Key, Table, quote_ident};
 
 use crate::assign;
+use crate::keyset::compare;
 use crate::rewriter::ImageColumns;
 
 /// A window of a change set's ordinals, `n > $lower and n <= $upper`, by parameter number.
@@ -13,6 +14,9 @@ pub struct Window {
     pub lower: usize,
     /// The number of the last ordinal's parameter.
     pub upper: usize,
+    /// The number of the first parameter of the window's least key, which its greatest follows, if the
+    /// statement is given them: see [`span`].
+    pub span: Option<usize>,
 }
 
 impl Window {
@@ -20,6 +24,39 @@ impl Window {
     pub fn condition(self, alias: &str) -> String {
         format!("{alias}.n > ${}::text::bigint and {alias}.n <= ${}::text::bigint", self.lower, self.upper)
     }
+
+    /// ` and t.k >= least and t.k <= greatest`: true of every row that the window's keys can match. With it the
+    /// server may read the target's range once, where it would otherwise look every key up by itself, which
+    /// costs twice as much while the same statement changes the rows around.
+    pub(crate) fn within_span(self, table: &Table, key: &Key) -> String {
+        let Some(first) = self.span else { return String::new() };
+        let columns: Vec<&Column> = table.key_columns(key).collect();
+        let least = compare(">=", first, "t", &columns);
+        let greatest = compare("<=", first + columns.len(), "t", &columns);
+        format!(" and {least} and {greatest}")
+    }
+}
+
+/// The least and the greatest key of a window, as text in one row: what [`Window::span`] stands for. Ordered as
+/// the key's own type and collation order it, whatever order the change set is in.
+/// Lock: none. Index: the change set's primary key.
+pub fn span(table: &Table, key: &Key, change_set: &str, columns: &ImageColumns, window: Window) -> String {
+    debug_assert_eq!(columns.keys.len(), table.key_columns(key).count());
+    let keys: Vec<String> = columns.keys.iter().map(|k| format!("s.{}", quote_ident(k))).collect();
+    let end = |direction: &str, alias: &str| {
+        let order: Vec<String> = keys.iter().map(|k| format!("{k}{direction}")).collect();
+        let list = keys.join(", ");
+        let condition = window.condition("s");
+        format!(
+            "(select {list} from {change_set} as s where {condition} order by {} limit 1) as {alias}",
+            order.join(", ")
+        )
+    };
+    let texts = |alias: &str| {
+        let text = |k: &String| format!("{alias}.{}::text", quote_ident(k));
+        columns.keys.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
+    format!("select {}, {} from {} cross join {}", texts("l"), texts("g"), end("", "l"), end(" desc", "g"))
 }
 
 /// Pairs of a table column and a column of the change set or image.
@@ -42,11 +79,12 @@ pub fn apply_update(
         .map(|(column, image)| format!("{} = s.{}", quote_ident(column), quote_ident(image)))
         .collect();
     format!(
-        "update {} as t set {} from {change_set} as s where {} and s.op = 'U' and {}{}{}",
+        "update {} as t set {} from {change_set} as s where {} and s.op = 'U' and {}{}{}{}",
         table.alone(),
         set.join(", "),
         window.condition("s"),
         same_key(table, key, &columns.keys),
+        window.within_span(table, key),
         unchanged(table, guard),
         returned(returning)
     )
@@ -67,10 +105,11 @@ pub fn apply_delete(
 ) -> String {
     let block = block.map_or_else(String::new, |block| format!(" and ({block})"));
     format!(
-        "delete from {} as t using {change_set} as s where {} and s.op = 'D' and {}{}{block}{}",
+        "delete from {} as t using {change_set} as s where {} and s.op = 'D' and {}{}{}{block}{}",
         table.alone(),
         window.condition("s"),
         same_key(table, key, &columns.keys),
+        window.within_span(table, key),
         unchanged(table, guard),
         returned(returning)
     )

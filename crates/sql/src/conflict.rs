@@ -53,13 +53,14 @@ impl Applied<'_> {
             select.push(format!("d.pgmend_a{i}"));
         }
         format!(
-            "with pgmend_done as (update {} as t set {} from {} as s where {} and s.op = 'U' and {}{} returning {}) \
+            "with pgmend_done as (update {} as t set {} from {} as s where {} and s.op = 'U' and {}{}{} returning {}) \
              insert into {image_table} ({}) select {} from {} as s join pgmend_done as d on d.pgmend_n = s.n where {}",
             self.table.alone(),
             set.collect::<Vec<_>>().join(", "),
             self.change_set,
             self.window.condition("s"),
             same_key(self.table, self.key, &self.columns.keys),
+            self.window.within_span(self.table, self.key),
             unchanged(self.table, self.guard),
             returning.join(", "),
             into.join(", "),

@@ -29,7 +29,7 @@ mod text;
 mod upsert;
 mod walk;
 
-pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update};
+pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update, span};
 pub use change::Returning;
 pub use conflict::Applied;
 pub use constants::constants;

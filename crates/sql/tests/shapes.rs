@@ -32,7 +32,7 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
     if statement.kind() == Kind::Insert {
         let columns = rewriter.insert_columns().expect("an insert");
         let values: Vec<String> = columns.iter().map(|c| format!("v_{c}")).collect();
-        let window = Window { lower: 8, upper: 6 };
+        let window = Window { lower: 8, upper: 6, span: None };
         add("columns", Ok(columns.join(", ")));
         add("freeze", rewriter.freeze_source("\"shop\".\"cs\"", &values));
         add("apply", rewriter.insert_apply("\"shop\".\"cs\"", &values, window, Returning::None));
@@ -146,7 +146,7 @@ fn change_sets_are_applied_by_key_and_guard() {
         before: pairs("before", &[text("name"), text("code")]),
         after: pairs("after", &[text("name"), text("code")]),
     };
-    let window = Window { lower: 8, upper: 6 };
+    let window = Window { lower: 8, upper: 6, span: None };
     insta::assert_snapshot!(
         [
             apply_update(&table, key, "shop.cs", &columns, &columns.before, window, true),

@@ -72,7 +72,7 @@ fn plan() -> Plan {
         limits: pgmend_core::limits::Limits::default(),
         images: PlanImages { keep: true, reason: None, layout: None, exact: true },
         change_set: None,
-        sql: RunSql::Freeze { apply: Vec::new(), conflicts: None, residual: None },
+        sql: RunSql::Freeze { apply: Vec::new(), conflicts: None, residual: None, span: None },
         sweep: None,
         counts: counts(),
         samples: samples(),

@@ -263,7 +263,7 @@ impl Engine {
         let constants = pgmend_sql::constants(&job.statement);
         let mask = sample::mask(bound, &job.file.plain, constants, options.show_values);
         if bound.statement.kind() != Kind::Insert {
-            plan.samples = sample::samples(tx, bound, rewriter, &mask).await?;
+            plan.samples = sample::samples(tx, bound, rewriter, &plan.counts, &mask).await?;
             plan.transitions = sample::transitions(tx, bound, rewriter, &mask).await?;
             if let Some(by) = &options.by {
                 plan.groups = Some((by.clone(), count::groups(tx, bound, rewriter, by, &mask).await?));

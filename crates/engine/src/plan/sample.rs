@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pgmend_core::mask::{Mask, ValueKind};
-use pgmend_core::plan::{ChangeSet, ImageColumn, Sample, Transition};
+use pgmend_core::plan::{Certainty, ChangeSet, Counts, ImageColumn, Sample, Transition};
 use pgmend_core::table::{Column, quote_ident};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{Join, Kind, Matched, Rewriter};
@@ -38,11 +38,12 @@ pub fn mask(bound: &Bound, plain: &[String], constants: BTreeSet<String>, show_a
 /// Rows read so that those shown can differ in what happens to them.
 const LOOKED_AT_ROWS: u32 = 200;
 
-/// Rows that will change, and one that is already right.
+/// Rows that will change, and one that is already right, if the counts know of any.
 pub async fn samples(
     tx: &ReadTx<'_>,
     bound: &Bound,
     rewriter: &Rewriter<'_>,
+    counts: &Counts,
     mask: &Mask,
 ) -> Result<Vec<Sample>, Error> {
     let number = rewriter.first_param();
@@ -67,7 +68,9 @@ pub async fn samples(
     let changed = text_of(bound, &rewriter.matched(&spec)?, columns.len(), after, "")?;
     let looked_at = read(tx, bound, &changed, &columns, after, mask, LOOKED_AT_ROWS).await?;
     samples.extend(telling(looked_at, CHANGED_SAMPLES));
-    if after {
+    // Where none is already right, looking for one would read every row in vain.
+    let none_right = counts.already_right_rows.value == 0 && counts.already_right_rows.certainty == Certainty::Exact;
+    if after && !none_right {
         let spec = Matched { skip_unchanged: false, order_by_key: false, limit: None, ..spec };
         let side =
             |kind: char| (1..=columns.len()).map(|i| format!("m.pgmend_{kind}{i}")).collect::<Vec<_>>().join(", ");

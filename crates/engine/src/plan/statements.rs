@@ -95,7 +95,7 @@ pub fn freeze(
     let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
     let number = rewriter.first_param();
     let columns = image_columns(layout);
-    let window = Window { lower: number + 1, upper: number + 2 };
+    let window = Window { lower: number + 1, upper: number + 2, span: Some(number + 4) };
     let guard: Guard = columns.before.clone();
     let table = &bound.table;
     let applied =
@@ -110,6 +110,7 @@ pub fn freeze(
         apply: vec![Apply { sql, op, every_row: true }],
         conflicts: Some(applied.record_conflicts(number + 3, number)),
         residual: row_local.transpose()?,
+        span: Some(pgmend_sql::span(table, key, change_set, &columns, window)),
     })
 }
 
@@ -123,7 +124,7 @@ pub fn insert(
 ) -> Result<RunSql, Refusal> {
     let number = rewriter.first_param();
     let values: Vec<String> = layout.after.iter().map(|c| c.image_column.clone()).collect();
-    let window = Window { lower: number + 1, upper: number + 2 };
+    let window = Window { lower: number + 1, upper: number + 2, span: None };
     let conflict = bound.statement.on_conflict();
     let sql = match (&bound.key, own_images) {
         (Some(key), true) => {
@@ -138,6 +139,7 @@ pub fn insert(
         apply: vec![Apply { sql, op: 'I', every_row: conflict.is_none() && !bound.before_triggers() }],
         conflicts: None,
         residual: None,
+        span: None,
     })
 }
 

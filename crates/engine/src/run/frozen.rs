@@ -13,6 +13,14 @@ use super::worker::{Applied, Step, Worker, cancellable, millis};
 /// down to it. Of class 23, so that it is handled as the constraint violation that it stands for.
 const NOT_APPLIED: &str = "23P99";
 
+/// A range of ordinals with the least and the greatest of its keys, where the plan uses them.
+#[derive(Debug)]
+pub(super) struct Spanned {
+    lower: i64,
+    upper: i64,
+    keys: Vec<String>,
+}
+
 impl Worker<'_, '_> {
     /// Applies the next batch of a frozen run.
     pub(super) async fn frozen_batch(&mut self) -> Result<Step, PgError> {
@@ -24,10 +32,13 @@ impl Worker<'_, '_> {
         if lower >= rows {
             return Ok(Step::Exhausted);
         }
-        let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
-        let upper = (lower + size).min(rows);
+        let spanned = match self.spanned.take().filter(|ahead| ahead.lower == lower) {
+            Some(ahead) => ahead,
+            None => self.span(lower, self.upper(lower, rows)).await?,
+        };
+        let upper = spanned.upper;
         let began = Instant::now();
-        let tx = self.open(lower, upper, &apply, None).await?;
+        let tx = self.open(&spanned, &apply, None).await?;
         let changed = affected(tx.answers());
         if let Err(error) = self.refuse_other_count(changed) {
             tx.rollback().await?;
@@ -35,30 +46,34 @@ impl Worker<'_, '_> {
         }
         let every_row = apply.iter().all(|a| a.every_row);
         if changed == upper - lower || !every_row {
-            return self.close(tx, upper, began, changed, 0, upper - lower - changed).await;
+            let (step, ahead) = self.close(tx, upper, began, changed, 0, upper - lower - changed).await?;
+            self.spanned = ahead;
+            return Ok(step);
         }
         tx.rollback().await?;
         let Some(conflicts) = conflicts else {
             let message = format!("{changed} of {} rows of the change set were applied", upper - lower);
             return Err(PgError::new("apply the change set", NOT_APPLIED, message));
         };
-        self.apply_around_conflicts(lower, upper, &apply, &conflicts, began).await
+        self.apply_around_conflicts(&spanned, &apply, &conflicts, began).await
     }
 
     /// The same batch again, with its conflicts recorded first, in the same snapshot.
     async fn apply_around_conflicts(
         &mut self,
-        lower: i64,
-        upper: i64,
+        spanned: &Spanned,
         apply: &[Apply],
         conflicts: &str,
         began: Instant,
     ) -> Result<Step, PgError> {
-        let tx = self.open(lower, upper, apply, Some(conflicts)).await?;
+        let (lower, upper) = (spanned.lower, spanned.upper);
+        let tx = self.open(spanned, apply, Some(conflicts)).await?;
         let conflict_rows = tx.answers().first().map_or(0, |a| a.rows.len() as i64);
         let changed = affected(tx.answers().get(1..).unwrap_or(&[]));
         if changed + conflict_rows == upper - lower {
-            return self.close(tx, upper, began, changed, conflict_rows, 0).await;
+            let (step, ahead) = self.close(tx, upper, began, changed, conflict_rows, 0).await?;
+            self.spanned = ahead;
+            return Ok(step);
         }
         tx.rollback().await?;
         let message = format!("{changed} rows applied and {conflict_rows} conflicts of {} rows", upper - lower);
@@ -92,7 +107,7 @@ impl Worker<'_, '_> {
         let statement = Statement { doing: "record a conflict", sql, params: self.params_with(own) };
         let began = Instant::now();
         let tx = self.begin(lower + 1, vec![statement]).await?;
-        self.close(tx, lower + 1, began, 0, 1, 0).await
+        Ok(self.close(tx, lower + 1, began, 0, 1, 0).await?.0)
     }
 
     /// The ordinal that the checkpoint stands at.
@@ -102,15 +117,38 @@ impl Worker<'_, '_> {
         ordinal.ok_or_else(|| PgError::corrupt("a frozen run's cursor is no number"))
     }
 
-    async fn open(
-        &self,
-        lower: i64,
-        upper: i64,
-        apply: &[Apply],
-        conflicts: Option<&str>,
-    ) -> Result<FencedTx<'_>, PgError> {
-        let own =
-            vec![(self.at.batch_no + 1).to_string(), lower.to_string(), upper.to_string(), self.run_id().to_string()];
+    /// The last ordinal of a batch after `lower`.
+    fn upper(&self, lower: i64, rows: i64) -> i64 {
+        let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
+        (lower + size).min(rows)
+    }
+
+    /// Reads the least and the greatest key of a range. The change set does not change, so that this may
+    /// happen outside the batch.
+    async fn span(&self, lower: i64, upper: i64) -> Result<Spanned, PgError> {
+        let Some(statement) = self.span_statement(lower, upper) else {
+            return Ok(Spanned { lower, upper, keys: Vec::new() });
+        };
+        let session = self.session();
+        let tx = session.read(&self.scene, statement.params).await?;
+        let answer =
+            cancellable(session, self.observer.stop_receiver(), tx.query_job(statement.doing, &statement.sql, vec![]))
+                .await;
+        tx.end().await?;
+        spanned(lower, upper, &answer?).ok_or_else(|| PgError::corrupt("the change set lacks rows"))
+    }
+
+    fn span_statement(&self, lower: i64, upper: i64) -> Option<Statement> {
+        let RunSql::Freeze { span, .. } = self.sql() else { return None };
+        let own = [self.at.batch_no + 1, lower, upper].map(|n| n.to_string());
+        Some(Statement { doing: "find the keys of a batch", sql: span?, params: self.params_with(own) })
+    }
+
+    async fn open(&self, spanned: &Spanned, apply: &[Apply], conflicts: Option<&str>) -> Result<FencedTx<'_>, PgError> {
+        let upper = spanned.upper;
+        let own = [self.at.batch_no + 1, spanned.lower, upper].map(|n| n.to_string());
+        let own = own.into_iter().chain([self.run_id().to_string()]).chain(spanned.keys.iter().cloned());
+        let own: Vec<String> = own.collect();
         let statement = |doing: &'static str, sql: &str| Statement {
             doing,
             sql: self.with_images(sql),
@@ -133,6 +171,7 @@ impl Worker<'_, '_> {
         cancellable(session, self.observer.stop_receiver(), self.lease.begin(session, &self.scene, start)).await
     }
 
+    /// Commits, and asks for the keys of the next batch in the same round trip.
     async fn close(
         &self,
         tx: FencedTx<'_>,
@@ -141,14 +180,24 @@ impl Worker<'_, '_> {
         changed_rows: i64,
         conflict_rows: i64,
         skipped_rows: i64,
-    ) -> Result<Step, PgError> {
+    ) -> Result<(Step, Option<Spanned>), PgError> {
         fault::point("batch_applied");
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows: None, skipped_rows, conflict_rows, took_ms };
-        tx.commit(checkpoint, None).await?;
+        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let (from, to) = (upper, self.upper(upper, rows));
+        let next = if from < to { self.span_statement(from, to) } else { None };
+        let answer = tx.commit(checkpoint, next).await?;
+        let ahead = answer.and_then(|answer| spanned(from, to, &answer));
         let cursor = vec![upper.to_string()];
-        Ok(Step::Applied(Applied { changed_rows, skipped_rows, conflict_rows, took_ms: millis(began), cursor }))
+        let applied = Applied { changed_rows, skipped_rows, conflict_rows, took_ms: millis(began), cursor };
+        Ok((Step::Applied(applied), ahead))
     }
+}
+
+fn spanned(lower: i64, upper: i64, answer: &pgmend_pg::Answer) -> Option<Spanned> {
+    let keys: Option<Vec<String>> = answer.rows.first()?.iter().cloned().collect();
+    Some(Spanned { lower, upper, keys: keys? })
 }
 
 fn affected(answers: &[pgmend_pg::Answer]) -> i64 {

@@ -108,6 +108,7 @@ impl Worker<'_, '_> {
     /// whose answer was lost has either committed, and then its row is there, or the next batch's guards wait for it.
     pub(super) async fn reload(&mut self) -> Result<(), Error> {
         self.prefetched = None;
+        self.spanned = None;
         let mut reconnects = 0;
         loop {
             let read = match self.session().is_closed() {

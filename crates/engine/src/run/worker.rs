@@ -17,6 +17,7 @@ use pgmend_pg::{PgError, Session};
 
 use super::expectations::UNEXPECTED;
 use super::fault;
+use super::frozen::Spanned;
 use super::ownership::Heartbeat;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -64,6 +65,8 @@ pub(super) struct Worker<'e, 'o> {
     pub params: Vec<Option<String>>,
     /// The bound of the next batch, asked for together with the last commit.
     pub prefetched: Option<Option<Vec<String>>>,
+    /// The same for a frozen run: the next range with its keys.
+    pub spanned: Option<Spanned>,
     /// Where windows without a match have been skipped to, ahead of the checkpoint.
     pub skipped_to: Option<Vec<String>>,
     /// Rows of the next batch while a row that fails, or that somebody else holds, is being cornered.
@@ -101,6 +104,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             at,
             params,
             prefetched: None,
+            spanned: None,
             skipped_to: None,
             cornering: None,
             attempt: 0,

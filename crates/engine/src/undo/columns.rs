@@ -5,7 +5,7 @@ use pgmend_core::plan::{Apply, ImageColumn, ImageLayout, Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Column, Identity, Key, Table};
 use pgmend_pg::readtx::ReadTx;
-use pgmend_sql::{Applied, Guard, ImageColumns, Window, apply_delete, apply_insert, apply_update};
+use pgmend_sql::{Applied, Guard, ImageColumns, Window, apply_delete, apply_insert, apply_update, span};
 
 use super::Built;
 use super::source::{SAMPLES, Source};
@@ -120,7 +120,7 @@ impl UndoColumns {
             return Err(Refusal::new(Code::Irreversible, message, "the images remain readable with plain SQL").into());
         }
         let guard: Guard = columns.before.clone();
-        let window = Window { lower: number + 1, upper: number + 2 };
+        let window = Window { lower: number + 1, upper: number + 2, span: Some(number + 4) };
         let bare = Applied {
             table,
             key: &self.key,
@@ -156,6 +156,7 @@ impl UndoColumns {
                 apply: apply.collect(),
                 conflicts: Some(applied(&columns).record_conflicts(number + 3, number)),
                 residual: None,
+                span: Some(span(table, &self.key, change_set, &columns, window)),
             },
             classify: applied(&columns).classify(already.as_deref()),
             restorable: applied(&columns).applicable(SAMPLES),

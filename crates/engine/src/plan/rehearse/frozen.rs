@@ -179,16 +179,22 @@ impl Rehearsing<'_> {
 
     /// Applies a window as the run does: rows changed and milliseconds.
     async fn apply(&self, tx: &ReadTx<'_>, number: u32, lower: i64, upper: i64) -> Result<(i64, f64), PgError> {
-        let RunSql::Freeze { apply, .. } = &self.plan.sql else { return Ok((0, 0.0)) };
+        let RunSql::Freeze { apply, span, .. } = &self.plan.sql else { return Ok((0, 0.0)) };
         if lower >= upper {
             return Ok((0, 0.0));
         }
-        let own = [i64::from(number), lower, upper].map(|n| n.to_string());
+        let mut own = [i64::from(number), lower, upper].map(|n| n.to_string()).to_vec();
         let began = Instant::now();
+        if let Some(span) = span {
+            let answer = tx.query_job("find the keys of a batch", &self.over_temporary(span), own.clone()).await?;
+            // In the place of the run's id, which only conflicts need.
+            own.push(String::new());
+            own.extend(answer.rows.into_iter().flatten().flatten());
+        }
         let mut changed = 0;
         for statement in apply {
             let answer =
-                tx.query_job("apply the change set", &self.over_temporary(&statement.sql), own.to_vec()).await?;
+                tx.query_job("apply the change set", &self.over_temporary(&statement.sql), own.clone()).await?;
             changed += answer.affected as i64;
         }
         tx.query("check what commit would check", "set constraints all immediate", vec![]).await?;
