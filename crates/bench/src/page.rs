@@ -36,6 +36,9 @@ pub struct Page {
     scattered: String,
     forecasts: String,
     memory: String,
+    /// The rows of the README's table: of the contest, the forecasts, the memory.
+    short: [String; 3],
+    most_mib: f64,
 }
 
 impl Page {
@@ -51,6 +54,8 @@ impl Page {
             scattered: String::new(),
             forecasts: String::new(),
             memory: String::new(),
+            short: <[String; 3]>::default(),
+            most_mib: 0.0,
         }
     }
 
@@ -99,6 +104,17 @@ impl Page {
             ));
         }
         self.contest = text;
+        let speeds = [(STREAM_BARE, 0.95), (STREAM, 0.85), (FREEZE, 0.80), (UNDO, 0.80)].into_iter().filter_map(
+            |(name, target)| {
+                let share = median(contest.shares(name, BASE))?;
+                Some(format!("| {name}, rows/s against the one big UPDATE | {share:.2} | ≥ {target:.2} |\n"))
+            },
+        );
+        let plan = median(contest.figures(STREAM, |lap| lap.plan_seconds.map(|plan| plan / lap.seconds)));
+        let plan = plan.map(|share| {
+            format!("| plan with exact counts, share of the run's time | {share:.2} | ≤ {PLAN_TARGET:.2} |\n")
+        });
+        self.short[0] = speeds.chain(plan).collect();
     }
 
     /// The table with an index in random order.
@@ -142,6 +158,10 @@ impl Page {
             let _ = write!(text, "\nBasis: {}.\n", f.basis);
         }
         self.forecasts = text;
+        let within = |f: &&Forecast| (f.planned_s / f.took_s - 1.0).abs() <= FORECAST_TARGET;
+        let (good, all) = (forecasts.iter().filter(within).count(), forecasts.len());
+        self.short[1] =
+            format!("| durations predicted within ± 30 % after a rehearsal | {good} of {all} | {all} of {all} |\n");
     }
 
     pub fn memory(&mut self, rows: u64, found: &[Memory]) {
@@ -154,12 +174,19 @@ impl Page {
         }
         for m in found {
             let good = verdict(m.mib <= MEMORY_TARGET_MIB);
+            self.most_mib = self.most_mib.max(m.mib);
             let _ = writeln!(self.memory, "| {rows} | {} | {} | {:.1} | {good} |", m.scenario, m.changed_rows, m.mib);
         }
+        self.short[2] =
+            format!("| most resident memory of pgmend, MiB | {:.0} | ≤ {MEMORY_TARGET_MIB:.0} |\n", self.most_mib);
     }
 
     pub fn text(&self) -> String {
-        format!("{}{}{}{}{}", self.title, self.contest, self.scattered, self.forecasts, self.memory)
+        let short = format!(
+            "\n<!-- README: begin -->\n| | measured | target |\n|---|---|---|\n{}<!-- README: end -->\n",
+            self.short.concat()
+        );
+        format!("{}{short}{}{}{}{}", self.title, self.contest, self.scattered, self.forecasts, self.memory)
     }
 
     pub fn write(&self, arguments: &Arguments) -> Result<(), BenchError> {

@@ -4,7 +4,7 @@ mod fixture;
 
 use pgmend_sql::{
     ImageColumns, Join, Kind, Lock, Matched, Options, ParamDecl, Range, Returning, Rewriter, Statement, Target, Window,
-    apply_delete, apply_insert, apply_update,
+    apply_delete, apply_insert, apply_update, span,
 };
 
 const PAGE: Range = Range { lower: Some(8), upper: Some(6) };
@@ -152,6 +152,27 @@ fn change_sets_are_applied_by_key_and_guard() {
             apply_update(&table, key, "shop.cs", &columns, &columns.before, window, true),
             apply_delete(&table, key, "shop.cs", &columns, &columns.before, window, Some("true"), true),
             apply_insert(&table, key, "shop.cs", &columns.after, window, None, true),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn a_window_reads_the_range_of_its_keys() {
+    let table = fixture::table(&[1, 0]);
+    let key = &table.keys[0];
+    let text = |s: &str| s.to_owned();
+    let columns = ImageColumns {
+        keys: vec![text("key_region"), text("key_id")],
+        before: pairs("before", &[text("code")]),
+        after: pairs("after", &[text("code")]),
+    };
+    let window = Window { lower: 8, upper: 6, span: Some(11) };
+    insta::assert_snapshot!(
+        [
+            span(&table, key, "shop.cs", &columns, window),
+            apply_update(&table, key, "shop.cs", &columns, &columns.before, window, false),
+            apply_delete(&table, key, "shop.cs", &columns, &columns.before, window, None, false),
         ]
         .join("\n")
     );
