@@ -41,6 +41,21 @@ pub struct Global {
     /// Text for people or JSON for programs
     #[arg(long, global = true, value_enum, value_name = "text|json", hide_possible_values = true, default_value_t = Output::Text)]
     pub output: Output,
+    /// What a run writes to stderr: progress for people, or each event as a line of JSON
+    #[arg(long, global = true, value_enum, value_name = "human|json", hide_possible_values = true, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+    /// Also append each event as a line of JSON to this file
+    #[arg(long, global = true, value_name = "PATH")]
+    pub log_file: Option<std::path::PathBuf>,
+}
+
+/// Who reads stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// People.
+    Human,
+    /// A log collector.
+    Json,
 }
 
 /// Who reads the output.
@@ -56,8 +71,12 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Install or upgrade the control schema and its roles
-    #[command(after_help = "Example:\n  pgmend init --database-url postgresql://owner@db/shop")]
-    Init,
+    #[command(after_help = "\
+Examples:
+  pgmend init --database-url postgresql://owner@db/shop
+  pgmend init --runner-role deploy --approver-role leads --observer-role staff
+                                              where a DBA made the roles")]
+    Init(Init),
     /// Scaffold a job folder: job.toml, change.sql, README.md, .env.example, .gitignore
     #[command(after_help = "Example:\n  pgmend new fix-roles && pgmend plan fix-roles")]
     New(New),
@@ -76,6 +95,8 @@ Examples:
   pgmend run 0199c2e1-6f3a-7c11-9d40-5be2a1c00f17 --execute
                                               run exactly the plan that was reviewed
   pgmend run fix.sql --batch-rows 500 --execute
+  pgmend run fix.sql --execute --log-file run.jsonl
+                                              each event as a line of JSON, too
   pgmend run -c \"update users set role = 'admin' where id in (4, 8, 15)\" --expect 3
                                               shows the rows and asks for the number
 
@@ -169,6 +190,20 @@ impl Command {
         }
         None
     }
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// An existing role whose members plan and run, instead of pgmend_runner
+    #[arg(long, value_name = "ROLE")]
+    pub runner_role: Option<String>,
+    /// An existing role whose members approve, instead of pgmend_approver
+    #[arg(long, value_name = "ROLE")]
+    pub approver_role: Option<String>,
+    /// An existing role whose members read, instead of pgmend_observer
+    #[arg(long, value_name = "ROLE")]
+    pub observer_role: Option<String>,
 }
 
 /// `new`.

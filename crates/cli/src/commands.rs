@@ -26,7 +26,7 @@ use crate::shell::Shell;
 /// Does what was typed.
 pub async fn dispatch(shell: &Shell, command: Command) -> Done {
     match command {
-        Command::Init => init::main(shell).await,
+        Command::Init(args) => init::main(shell, args).await,
         Command::New(args) => new::main(shell, &args),
         Command::Plan(args) => plan::main(shell, &args).await,
         Command::Run(args) => run::main(shell, &args).await,

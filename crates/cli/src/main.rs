@@ -7,6 +7,7 @@ mod demo;
 mod environment;
 mod failure;
 mod job_file;
+mod log;
 mod progress;
 mod render;
 mod scaffold;
@@ -19,12 +20,14 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    let shell = shell::Shell::new(&cli.global).starting_at(cli.command.job());
+    let mut shell = shell::Shell::new(&cli.global).starting_at(cli.command.job());
+    let log = shell.open_log(&cli.global);
     // Two workers: heartbeats and signals go on while the main thread waits for a person to answer.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(commands::dispatch(&shell, cli.command)),
-        Err(source) => Err(failure::Failure::io("start the runtime", &source)),
+    let done = match (log, runtime) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Ok(runtime)) => runtime.block_on(commands::dispatch(&shell, cli.command)),
+        (Ok(()), Err(source)) => Err(failure::Failure::io("start the runtime", &source)),
     };
     ExitCode::from(done.unwrap_or_else(|failure| {
         shell.fail(&failure);

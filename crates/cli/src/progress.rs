@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgmend::Event;
 
+use crate::log::Log;
 use crate::render::figure;
 use pace::Pace;
 
@@ -27,6 +28,7 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Progress {
     state: Arc<Mutex<State>>,
+    log: Log,
 }
 
 struct State {
@@ -42,23 +44,27 @@ enum Manner {
     Bar(ProgressBar),
     Lines,
     Json,
+    /// The structured log has stderr for itself.
+    Silent,
 }
 
 impl Progress {
-    /// In the manner that fits stderr and `--output`.
-    pub fn new(json: bool) -> Self {
+    /// In the manner that fits stderr, `--output` and `--log-format`; events also go to the log.
+    pub fn new(json: bool, log: Log) -> Self {
         let manner = match (json, std::io::stderr().is_terminal()) {
+            _ if log.on_stderr() => Manner::Silent,
             (true, _) => Manner::Json,
             (false, true) => Manner::Bar(bar()),
             (false, false) => Manner::Lines,
         };
         let state =
             State { manner, pace: Pace::default(), last_batch_at: Instant::now(), printed_at: None, held_back: None };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), log }
     }
 
     /// Hears an event.
     pub fn hear(&self, event: &Event) {
+        self.log.hear(event);
         self.with(|state| state.hear(event, Instant::now()));
     }
 
@@ -69,6 +75,7 @@ impl Progress {
             Manner::Bar(_) => write_line(sentence),
             Manner::Lines => write_line(&format!("event=said message={sentence:?}")),
             Manner::Json => write_line(&serde_json::json!({ "event": "said", "message": sentence }).to_string()),
+            Manner::Silent => {}
         });
     }
 
@@ -76,7 +83,7 @@ impl Progress {
     pub fn aside<T>(&self, act: impl FnOnce() -> T) -> T {
         let bar = self.with(|state| match &state.manner {
             Manner::Bar(bar) => Some(bar.clone()),
-            Manner::Lines | Manner::Json => None,
+            Manner::Lines | Manner::Json | Manner::Silent => None,
         });
         match bar {
             Some(bar) => bar.suspend(act),
@@ -123,6 +130,9 @@ impl State {
                 self.print(event);
             }
             Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Stopping => self.print(event),
+            // People read the outcome on stdout.
+            Event::Ended { .. } if matches!(self.manner, Manner::Json) => self.print(event),
+            Event::Ended { .. } => {}
         }
     }
 
@@ -143,6 +153,7 @@ impl State {
             Manner::Lines => write_line(&line(event, &self.pace)),
             // Every event serialises: its fields are numbers and strings.
             Manner::Json => write_line(&serde_json::to_string(event).unwrap_or_default()),
+            Manner::Silent => {}
         }
     }
 
@@ -168,7 +179,9 @@ impl State {
                 bar.enable_steady_tick(TICK);
                 bar.set_message(sentence(event));
             }
-            Event::Freezing | Event::Sweeping { .. } | Event::Stopping => bar.set_message(sentence(event)),
+            Event::Freezing | Event::Sweeping { .. } | Event::Stopping | Event::Ended { .. } => {
+                bar.set_message(sentence(event));
+            }
         }
     }
 }
@@ -223,6 +236,7 @@ fn sentence(event: &Event) -> String {
         ),
         Event::Started { job, .. } => format!("starting {job}"),
         Event::Batch { batch_no, .. } => format!("batch {batch_no}"),
+        Event::Ended { state, .. } => state.clone(),
     }
 }
 
@@ -242,7 +256,7 @@ fn reason(sqlstate: &str, error: &str) -> String {
 /// `event=batch batch_no=12 …`: one line, `key=value`, text values quoted.
 fn line(event: &Event, pace: &Pace) -> String {
     match event {
-        Event::Started { run_id, job, planned_rows, changed_rows, resumed } => format!(
+        Event::Started { run_id, job, planned_rows, changed_rows, resumed, environment: _ } => format!(
             "event=started run_id={run_id} job={job:?} planned_rows={planned_rows} changed_rows={changed_rows} resumed={resumed}"
         ),
         Event::Batch {
@@ -254,6 +268,7 @@ fn line(event: &Event, pace: &Pace) -> String {
             next_batch_rows,
             planned_rows,
             rows,
+            cursor: _,
         } => {
             let mut line = format!(
                 "event=batch batch_no={batch_no} rows={rows} changed_rows={changed_rows} planned_rows={planned_rows} \
@@ -276,6 +291,7 @@ fn line(event: &Event, pace: &Pace) -> String {
         }
         Event::Sweeping { pass } => format!("event=sweeping pass={pass}"),
         Event::Stopping => "event=stopping".to_owned(),
+        Event::Ended { state, .. } => format!("event=ended state={state}"),
     }
 }
 
@@ -298,6 +314,7 @@ mod tests {
             took_ms: 61.25,
             next_batch_rows: 750,
             planned_rows: 300_000,
+            cursor: "id=7".into(),
         }
     }
 

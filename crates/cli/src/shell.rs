@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::args::{Global, Output};
 use crate::environment;
 use crate::failure::Failure;
+use crate::log::Log;
 use crate::render;
 use crate::render::paint::Paint;
 
@@ -28,6 +29,8 @@ pub struct Shell {
     /// What the lines under NEXT must carry to reach the same database.
     address: String,
     paint: Paint,
+    /// The structured log, if one was asked for.
+    pub log: Log,
 }
 
 impl Shell {
@@ -47,6 +50,7 @@ impl Shell {
             env: global.env.clone(),
             start: PathBuf::from("."),
             paint: Paint { on: std::io::stdout().is_terminal() && !plain },
+            log: Log::default(),
         }
     }
 
@@ -54,6 +58,12 @@ impl Shell {
     pub fn starting_at(mut self, job: Option<&str>) -> Self {
         self.start = job.map(PathBuf::from).filter(|path| path.exists()).unwrap_or(self.start);
         self
+    }
+
+    /// Opens the structured log.
+    pub fn open_log(&mut self, global: &Global) -> Result<(), Failure> {
+        self.log = Log::open(global)?;
+        Ok(())
     }
 
     /// The environments of the nearest `pgmend.toml`.
@@ -116,7 +126,10 @@ impl Shell {
     /// Says why the command stopped: to people on stderr, to programs on stdout.
     pub fn fail(&self, failure: &Failure) {
         let paint = Paint { on: self.paint.on && std::io::stderr().is_terminal() };
-        let said = if self.json() {
+        self.log.fail(failure);
+        let said = if self.log.on_stderr() && !self.json() {
+            Ok(())
+        } else if self.json() {
             print(&format!("{}\n", render::error::json(failure)))
         } else {
             std::io::stderr()

@@ -10,8 +10,12 @@ pub struct Digest(pub String);
 impl Digest {
     /// The digest of some bytes.
     pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self::of_hash(&Sha256::digest(bytes))
+    }
+
+    /// A hash of 32 bytes in hexadecimal.
+    pub(crate) fn of_hash(hash: &[u8]) -> Self {
         use std::fmt::Write as _;
-        let hash = Sha256::digest(bytes);
         let hex = hash.iter().fold(String::with_capacity(64), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("writing to a string does not fail");
             hex

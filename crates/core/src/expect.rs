@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::Scalar;
 use crate::refusal::{Code, Refusal};
 
+/// Rows that a job may watch: more of them are a query of `expect.after`.
+pub const WATCHED_MAX: usize = 20;
 /// Rows of a canary batch where the job does not say.
 pub const CANARY_ROWS: u32 = 50;
 
@@ -23,6 +26,26 @@ pub struct Expect {
     /// Queries of one value and what they must give at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Answer>,
+    /// Rows to look at before and after; at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<Watch>,
+}
+
+/// A row that people look at before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// What people call it; shown, so not somebody's name.
+    pub name: String,
+    /// Its key, one value for each column in the order of the key.
+    pub key: Vec<Scalar>,
+}
+
+impl Watch {
+    /// The key's values as text.
+    pub fn values(&self) -> Vec<String> {
+        self.key.iter().map(ToString::to_string).collect()
+    }
 }
 
 /// A range of rows, both ends included.
@@ -109,13 +132,41 @@ impl Expect {
             let message = format!("expect.rows has min = {min} above max = {max}");
             return Err(Refusal::new(Code::BadJob, message, "exchange them"));
         }
+        if self.watch.len() > WATCHED_MAX {
+            let message = format!("expect.watch names {} rows, {WATCHED_MAX} are watched at most", self.watch.len());
+            return Err(Refusal::new(Code::BadJob, message, "keep those that tell most"));
+        }
+        for (place, row) in self.watch.iter().enumerate() {
+            if row.name.trim().is_empty() || row.key.is_empty() {
+                let message = format!("row {} of expect.watch has no name or no key", place + 1);
+                return Err(Refusal::new(Code::BadJob, message, "write name = \"…\" and key = [value, …]"));
+            }
+            if self.watch[..place].iter().any(|other| other.name == row.name) {
+                let message = format!("two rows of expect.watch are called `{}`", row.name);
+                return Err(Refusal::new(Code::BadJob, message, "give each a name of its own"));
+            }
+        }
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Band;
+    use super::{Band, Expect, Scalar, WATCHED_MAX, Watch};
+
+    #[test]
+    fn a_watched_row_has_a_name_of_its_own_and_a_key_and_there_are_few() {
+        let row = |name: &str, key: &[i64]| Watch {
+            name: name.into(),
+            key: key.iter().map(|n| Scalar::Integer(*n)).collect(),
+        };
+        let check = |watch: Vec<Watch>| Expect { watch, ..Expect::default() }.check().is_ok();
+        assert!(check(vec![row("first", &[1]), row("last", &[1, 9])]));
+        assert!(!check(vec![row("first", &[1]), row("first", &[2])]));
+        assert!(!check(vec![row(" ", &[1])]) && !check(vec![row("first", &[])]));
+        let many = |n: usize| (0..n).map(|n| row(&n.to_string(), &[1])).collect();
+        assert!(check(many(WATCHED_MAX)) && !check(many(WATCHED_MAX + 1)));
+    }
 
     #[test]
     fn both_ends_of_a_band_are_in_it() {

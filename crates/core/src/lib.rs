@@ -11,6 +11,7 @@ pub mod job;
 pub mod ledger;
 pub mod limits;
 pub mod mask;
+pub mod moment;
 pub mod plan;
 pub mod policy;
 pub mod refusal;

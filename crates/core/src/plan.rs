@@ -8,8 +8,9 @@ use crate::digest::Digest;
 use crate::expect::{Canary, Expect};
 use crate::finding::Finding;
 use crate::id::{PlanId, RunId};
-use crate::job::{BoundParam, Mode};
+use crate::job::{BoundParam, Mode, Scalar};
 use crate::limits::Limits;
+use crate::mask::MASKED;
 use crate::table::RelationName;
 
 /// The format of stored plans. A plan of another format is refused, never guessed at.
@@ -103,6 +104,19 @@ pub struct Sample {
     pub columns: Vec<(String, Option<String>, Option<String>)>,
     /// Whether the row is already right.
     pub already_right: bool,
+}
+
+/// A row that the job named to be looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    /// What the job calls it.
+    pub name: String,
+    /// What becomes of it: `will be`, `does not match: stays as it is` …
+    pub said: String,
+    /// Whether the values after it are known.
+    pub changes: bool,
+    /// The row, as it may be shown.
+    pub sample: Sample,
 }
 
 /// A from → to count for a column with few values.
@@ -391,6 +405,9 @@ pub struct Plan {
     pub canonical: String,
     /// Parameters.
     pub params: Vec<BoundParam>,
+    /// Their values as they may be shown, in the same order.
+    #[serde(default)]
+    pub shown_params: Vec<String>,
     /// The run that this plan undoes.
     pub undo_of: Option<RunId>,
     /// The predicate that limits an undo to some of the rows.
@@ -430,6 +447,9 @@ pub struct Plan {
     pub counts: Counts,
     /// Before and after.
     pub samples: Vec<Sample>,
+    /// Rows that the job named to be looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<Watched>,
     /// From → to.
     pub transitions: Vec<Transition>,
     /// Column of `--by`, and its groups.
@@ -468,6 +488,24 @@ impl Plan {
     /// The digest that approvals and runs refer to.
     pub fn digest(&self) -> Digest {
         Digest::of(self)
+    }
+
+    /// The value of a parameter as it may be shown.
+    pub fn shown_param(&self, place: usize) -> &str {
+        self.shown_params.get(place).map_or(MASKED, String::as_str)
+    }
+
+    /// The plan for a program's output: parameters and watched keys as they may be shown. It cannot be run, and has another digest.
+    pub fn for_output(&self) -> Plan {
+        let mut plan = self.clone();
+        for place in 0..plan.params.len() {
+            plan.params[place].value = self.shown_param(place).to_owned();
+        }
+        for (row, shown) in plan.expect.watch.iter_mut().zip(&self.watched) {
+            let text = |(_, value): &(String, Option<String>)| Scalar::Text(value.clone().unwrap_or_default());
+            row.key = shown.sample.key.iter().map(text).collect();
+        }
+        plan
     }
 
     /// Whether nothing would change.

@@ -141,6 +141,9 @@ codes! {
     EnvironmentNotNamed = "PM607", "a protected environment must be named";
     /// A chain of the ledger is broken.
     LedgerBroken = "PM608", "the ledger has been tampered with";
+    // PM73x: the paper trail and its roles.
+    /// A role that was named does not exist.
+    RoleMissing = "PM731", "a role that was named does not exist";
 }
 
 impl Code {

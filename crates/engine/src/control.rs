@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgmend_core::id::RunId;
 use pgmend_core::limits::UNDO_RETENTION_DAYS;
-use pgmend_core::mask::{MASKED, Mask};
+use pgmend_core::mask::{Mask, ValueKind};
 use pgmend_core::plan::{Plan, PlanKey};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
@@ -127,9 +127,10 @@ impl Engine {
 
     pub(crate) async fn conflicts_of(&self, run: &StoredRun, plan: &Plan, limit: i64) -> Result<Vec<Conflict>, Error> {
         let found = self.session.conflicts(run.run_id, limit).await?;
+        let shown = self.shown_of(plan).await?;
         Ok(found
             .into_iter()
-            .map(|(key, reason)| Conflict { key: key_text(plan.key.as_ref(), &key, &Mask::default()), reason })
+            .map(|(key, reason)| Conflict { key: key_text(plan.key.as_ref(), &key, &shown), reason })
             .collect())
     }
 
@@ -223,7 +224,8 @@ pub(crate) fn key_text(key: Option<&PlanKey>, values: &[String], mask: &Mask) ->
         let plain = key
             .and_then(|k| k.types.get(i))
             .is_some_and(|t| matches!(t.as_str(), "smallint" | "integer" | "bigint" | "uuid"));
-        let shown = if plain || mask.show_all || mask.plain.contains(column) { value } else { MASKED };
+        let kind = if plain { ValueKind::Plain } else { ValueKind::Sensitive };
+        let shown = mask.show(column, kind, Some(value)).unwrap_or_default();
         format!("{column}={shown}")
     };
     values.iter().enumerate().map(part).collect::<Vec<_>>().join(", ")
@@ -236,6 +238,8 @@ pub(crate) fn silent(tenure: &Tenure) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pgmend_core::mask::MASKED;
+
     use super::*;
 
     #[test]

@@ -1,10 +1,12 @@
 //! The engine: one database, all that can be asked of it.
 
+use pgmend_core::mask::TokenKey;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
 use pgmend_pg::Session;
 use pgmend_pg::catalog::Surroundings;
 use pgmend_pg::conninfo::Conninfo;
+use pgmend_pg::roles::{NamedRoles, Part};
 use pgmend_pg::store::ControlSchema;
 
 use crate::error::Error;
@@ -18,6 +20,8 @@ pub struct Engine {
     pub(crate) here: Surroundings,
     /// The environment that was named, checked again after every reconnect.
     pub(crate) environment: Option<Named>,
+    /// What the values of the plan that is being made are masked with.
+    pub(crate) plan_key: Option<TokenKey>,
 }
 
 impl Engine {
@@ -26,13 +30,25 @@ impl Engine {
         let conninfo = Conninfo::resolve(database_url, &|name| std::env::var(name).ok())?;
         let session = Session::connect(&conninfo).await.map_err(cannot_connect)?;
         let here = arrive(&session).await?;
-        Ok(Self { conninfo, session, here, environment: None })
+        Ok(Self { conninfo, session, here, environment: None, plan_key: None })
     }
 
     /// Installs or upgrades the control schema and its group roles.
     pub async fn init(&mut self) -> Result<Initialised, Error> {
+        self.init_for(&NamedRoles::default()).await
+    }
+
+    /// The same with existing roles in the place of the groups that `init` makes.
+    pub async fn init_for(&mut self, named: &NamedRoles) -> Result<Initialised, Error> {
         self.refuse_standby()?;
-        let installed = self.session.install().await?;
+        for role in Part::ALL.into_iter().filter_map(|part| named.of(part)) {
+            if !self.session.role_exists(role).await? {
+                let help =
+                    format!("let a DBA type: create role {} nologin; then type the same again", quote_ident(role));
+                return Err(Refusal::new(Code::RoleMissing, format!("there is no role `{role}`"), help).into());
+            }
+        }
+        let installed = self.session.install(named).await?;
         Ok(Initialised {
             from_version: installed.from_version,
             to_version: pgmend_pg::schema::VERSION,

@@ -6,13 +6,16 @@ use pgmend_core::id::RunId;
 use pgmend_core::job::Job;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
+use pgmend_core::table::quote_ident;
 use pgmend_pg::guardrails::Arrival;
 pub use pgmend_pg::guardrails::{Guardrail, ReviewItem, StoredApproval};
+use pgmend_pg::roles::Part;
 use pgmend_pg::{PgError, Session};
 
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Planned;
+use crate::report::{CheckedEnvironment, Demanded};
 
 /// An environment by its name in `pgmend.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,14 +107,14 @@ impl Engine {
     async fn verdict(&mut self, planned: &Planned, verdict: &str, reason: &str) -> Result<(), Error> {
         let reason = given(reason)?;
         let said = self.session.approve(planned.plan.plan_id, &planned.digest, verdict, reason).await;
-        said.map_err(|e| needs_role(e, "pgmend_approver"))
+        self.for_approvers(said).await
     }
 
     /// Takes this login's yes or no back; tells whether a run under way is stopped by it.
     pub async fn revoke(&mut self, planned: &Planned, reason: &str) -> Result<bool, Error> {
         let reason = given(reason)?;
         let revoked = self.session.revoke_approval(planned.plan.plan_id, reason).await;
-        revoked.map_err(|e| needs_role(e, "pgmend_approver"))
+        self.for_approvers(revoked).await
     }
 
     /// Lets another login run a plan without its approvals, for some minutes.
@@ -126,7 +129,19 @@ impl Engine {
         let reason = given(reason)?;
         let plan = planned.plan.plan_id;
         let token = self.session.grant_break_glass(plan, &planned.digest, to, reason, ticket, minutes).await;
-        token.map_err(|e| needs_role(e, "pgmend_approver"))
+        self.for_approvers(token).await
+    }
+
+    /// The server says 42501 to a role that may not.
+    async fn for_approvers<T>(&self, answer: Result<T, PgError>) -> Result<T, Error> {
+        match answer {
+            Err(error) if error.sqlstate == "42501" => {
+                let role = self.session.group_role(Part::Approver).await?;
+                let help = format!("let the owner of schema pgmend type: grant {} to …", quote_ident(&role));
+                Err(Refusal::new(Code::Privilege, format!("only members of {role} may do this"), help).into())
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// Whether this login has leave to run the plan without its approvals.
@@ -144,7 +159,8 @@ impl Engine {
         self.need_control_schema().await?;
         let note = given(note)?;
         let run = self.meant_run(run).await?;
-        self.session.close_review(run.run_id, note).await.map_err(|e| needs_role(e, "pgmend_approver"))
+        let closed = self.session.close_review(run.run_id, note).await;
+        self.for_approvers(closed).await
     }
 
     /// The run that made a job's change in this database, if one succeeded and was not undone.
@@ -162,11 +178,28 @@ impl Engine {
         Ok(None)
     }
 
-    /// What a start needs beyond the plan itself, refused with what to type next: by whom, on which plan.
-    pub(crate) async fn refuse_unmet(&self, planned: &Planned) -> Result<(), Error> {
-        let open: Vec<Guardrail> = self.guardrails(planned).await?.into_iter().filter(|g| !g.met).collect();
+    /// The environment as the ledger remembers it: its name, and what of it was compared with the connection.
+    pub(crate) fn checked_environment(&self) -> Option<CheckedEnvironment> {
+        let Named { name, environment } = self.environment.as_ref()?;
+        let compared = [
+            ("host", environment.host.is_some()),
+            ("database", environment.database.is_some()),
+            ("system_identifier", environment.system_identifier.is_some()),
+            ("canary", environment.canary.is_some()),
+        ];
+        let compared = compared.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_owned()).collect();
+        Some(CheckedEnvironment { name: name.clone(), compared })
+    }
+
+    /// What a start needs beyond the plan itself, refused with what to type next: by whom, on which plan. Gives what
+    /// was demanded.
+    pub(crate) async fn refuse_unmet(&self, planned: &Planned) -> Result<Vec<Demanded>, Error> {
+        let all = self.guardrails(planned).await?;
+        let demanded = |g: &Guardrail| Demanded { rule: g.rule.clone(), demanded: g.demanded.clone(), met: g.met };
+        let demanded: Vec<Demanded> = all.iter().map(demanded).collect();
+        let open: Vec<Guardrail> = all.into_iter().filter(|g| !g.met).collect();
         if open.is_empty() {
-            return Ok(());
+            return Ok(demanded);
         }
         let message = open.iter().map(|g| format!("{}: {} demanded, {} found", g.rule, g.demanded, g.found));
         let message = message.collect::<Vec<_>>().join("; ");
@@ -175,7 +208,7 @@ impl Engine {
         let by_people = |g: &Guardrail| g.rule == "approvals" || g.rule == "veto";
         if open.iter().all(by_people) {
             if self.may_break_glass(planned).await? {
-                return Ok(());
+                return Ok(demanded);
             }
             let help = format!("an approver types: pgmend approve {id}{environment} --reason \"…\"");
             return Err(Refusal::new(Code::ApprovalMissing, message, help).into());
@@ -200,13 +233,4 @@ fn given(reason: &str) -> Result<&str, Refusal> {
         return Err(Refusal::new(Code::BadJob, "the reason is empty", "say why, in a sentence: --reason \"…\""));
     }
     Ok(reason)
-}
-
-/// The server says 42501 to a role that may not.
-fn needs_role(error: PgError, role: &str) -> Error {
-    if error.sqlstate != "42501" {
-        return error.into();
-    }
-    let help = format!("let the owner of schema pgmend type: grant {role} to …");
-    Refusal::new(Code::Privilege, format!("only members of {role} may do this"), help).into()
 }

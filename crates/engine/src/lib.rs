@@ -19,6 +19,7 @@ pub mod control;
 pub mod error;
 pub mod fix;
 pub mod guard;
+pub mod log;
 pub mod outcome;
 pub mod plan;
 pub mod progress;
@@ -28,6 +29,7 @@ pub mod trace;
 pub mod undo;
 
 mod engine;
+mod tokens;
 
 pub use engine::Engine;
 pub use error::Error;
@@ -40,4 +42,5 @@ pub use pgmend_core::{
     refusal::{Code, Refusal},
     run::RunState,
 };
+pub use pgmend_pg::roles::NamedRoles;
 pub use progress::{Event, Observer};

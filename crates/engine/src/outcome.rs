@@ -6,6 +6,7 @@ use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use serde::Serialize;
 
+use crate::progress::Event;
 pub use pgmend_pg::guardrails::Guardrail;
 
 /// How to plan.
@@ -85,6 +86,26 @@ pub struct Outcome {
     pub resumed: bool,
     /// Sentences on the checks made at the end: what was compared and what came out.
     pub verification: Vec<String>,
+}
+
+impl Outcome {
+    /// The last event of a run.
+    pub(crate) fn event(&self) -> Event {
+        Event::Ended {
+            state: self.state.name().to_owned(),
+            reason: match &self.state {
+                RunState::Paused { reason } => Some(reason.clone()),
+                RunState::Failed { failure } => Some(failure.clone()),
+                RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
+            },
+            batches: self.batches,
+            changed_rows: self.changed_rows,
+            skipped_rows: self.skipped_rows,
+            conflict_rows: self.conflict_rows,
+            residual_rows: self.residual_rows,
+            duration_s: self.duration_s,
+        }
+    }
 }
 
 /// A row of `list`.

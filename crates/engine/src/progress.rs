@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::log::Level;
+
 /// Something that happened in a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -12,6 +14,8 @@ pub enum Event {
         run_id: String,
         /// The job.
         job: String,
+        /// The environment that was named, if any.
+        environment: Option<String>,
         /// Rows that the plan expects to change.
         planned_rows: i64,
         /// Rows changed by earlier sessions.
@@ -39,6 +43,8 @@ pub enum Event {
         next_batch_rows: u32,
         /// Rows changed by the whole run, as planned.
         planned_rows: i64,
+        /// Where the cursor stands, `column=value`, masked.
+        cursor: String,
     },
     /// An error that is being retried.
     Retrying {
@@ -65,6 +71,41 @@ pub enum Event {
     },
     /// A stop was asked for; the batch is being finished.
     Stopping,
+    /// The run is over, or over for now.
+    Ended {
+        /// The state's name: `succeeded`, `paused`, `failed`, `cancelled`.
+        state: String,
+        /// Why it is paused or has failed.
+        reason: Option<String>,
+        /// Batches committed by the run.
+        batches: i64,
+        /// Rows changed by the run.
+        changed_rows: i64,
+        /// Rows seen and left alone.
+        skipped_rows: i64,
+        /// Conflicts recorded.
+        conflict_rows: i64,
+        /// Rows that still match, where that can be asked.
+        residual_rows: Option<i64>,
+        /// Seconds since the run was started, pauses included.
+        duration_s: f64,
+    },
+}
+
+impl Event {
+    /// How much it matters to whoever reads the log.
+    pub fn level(&self) -> Level {
+        match self {
+            Event::Ended { state, .. } if state == "failed" => Level::Error,
+            Event::Retrying { .. } | Event::WaitingForLease { .. } => Level::Warn,
+            Event::Started { .. }
+            | Event::Freezing
+            | Event::Batch { .. }
+            | Event::Sweeping { .. }
+            | Event::Stopping
+            | Event::Ended { .. } => Level::Info,
+        }
+    }
 }
 
 type Sink = Box<dyn FnMut(&Event) + Send>;

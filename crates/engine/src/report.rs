@@ -2,14 +2,16 @@
 //! take it back. Markdown to paste into a ticket, or JSON.
 
 pub(crate) mod markdown;
+mod trail;
+mod watch;
 
 use std::collections::BTreeMap;
 
 use pgmend_core::finding::Finding;
 use pgmend_core::id::{PlanId, RunId};
+use pgmend_core::job::BoundParam;
 use pgmend_core::ledger::{self, Entry};
 use pgmend_core::limits::CONFLICTS_LISTED_MAX;
-use pgmend_core::mask::MASKED;
 use pgmend_core::plan::{Counts, Estimates, Plan};
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::Pace;
@@ -21,6 +23,8 @@ use crate::control::doing::word;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Conflict;
+pub use trail::{BrokenGlass, CheckedEnvironment, Demanded, Expectation, Review, Stop, StoredApproval, Trail};
+pub use watch::WatchedRow;
 
 /// The paper trail of one run.
 #[derive(Debug, Clone, Serialize)]
@@ -67,7 +71,7 @@ pub struct Report {
     pub statement: String,
     /// The statement as understood.
     pub canonical: String,
-    /// Name, type and value of each parameter; masked unless it is an integer.
+    /// Name, type and value of each parameter, masked unless it is plain.
     pub params: Vec<(String, String, String)>,
     /// Stream or freeze, and why.
     pub mode: (String, String),
@@ -89,6 +93,11 @@ pub struct Report {
     pub residual_rows: Option<i64>,
     /// Of those, rows that came after the start.
     pub arrived_later_rows: Option<i64>,
+    /// Approvals, guardrails, expectations, stops.
+    #[serde(flatten)]
+    pub trail: Trail,
+    /// Rows that the job watches.
+    pub watched: Vec<WatchedRow>,
     /// Checks at the end.
     pub verification: Vec<String>,
     /// The first conflicts.
@@ -140,6 +149,8 @@ impl Engine {
         let at = self.session.last_checkpoint(run.run_id, 0).await?;
         let pace = self.session.pace(run.run_id).await?;
         let entries = self.session.chain(&run.run_id.to_string()).await?;
+        // What was said to the plan before it had a run.
+        let prior = self.session.chain(&run.plan_id.to_string()).await?;
         let conflicts = self.conflicts_of(&run, &stored.plan, CONFLICTS_LISTED_MAX).await?;
         let mut images = Vec::new();
         let change_set = stored.plan.change_set.as_ref().map(|c| &c.relation.name);
@@ -147,8 +158,10 @@ impl Engine {
             images.push((format!("pgmend.{name}"), self.session.image_bytes(name).await?));
         }
         let latest = self.latest_of_its_job(&run).await?;
-        let kept = Kept { conflicts, images, latest };
-        Ok(assemble(run, stored.plan, stored.digest, &at, pace, &entries, kept))
+        let trail = self.trail(&run, &stored.plan, &at, &entries).await?;
+        let watched = self.watched(&run, &stored.plan).await?;
+        let kept = Kept { watched, conflicts, images, latest, prior, entries, trail };
+        Ok(assemble(run, stored.plan, stored.digest, &at, pace, kept))
     }
 }
 
@@ -157,18 +170,19 @@ struct Kept {
     conflicts: Vec<Conflict>,
     images: Vec<(String, Option<i64>)>,
     latest: bool,
+    /// The plan's chain of the ledger.
+    prior: Vec<Entry>,
+    /// The run's.
+    entries: Vec<Entry>,
+    trail: Trail,
+    watched: Vec<WatchedRow>,
 }
 
-fn assemble(
-    run: StoredRun,
-    plan: Plan,
-    digest: String,
-    at: &LastCheckpoint,
-    pace: Option<Pace>,
-    entries: &[Entry],
-    kept: Kept,
-) -> Report {
+fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pace: Option<Pace>, kept: Kept) -> Report {
     let undo = undoable(&run, &plan, at);
+    let shown =
+        |(place, p): (usize, &BoundParam)| (p.name.clone(), p.type_sql.clone(), plan.shown_param(place).to_owned());
+    let params = plan.params.iter().enumerate().map(shown).collect();
     let name = if kept.latest { word(&run.job) } else { run.run_id.to_string() };
     Report {
         run_id: run.run_id,
@@ -198,7 +212,7 @@ fn assemble(
         duration_s: run.duration_s,
         statement: plan.statement,
         canonical: plan.canonical,
-        params: plan.params.into_iter().map(|p| (p.name, p.type_sql, integer_or_masked(p.value))).collect(),
+        params,
         mode: (plan.mode.name().to_owned(), plan.mode_reason),
         counts: plan.counts,
         estimates: plan.estimates,
@@ -216,8 +230,10 @@ fn assemble(
         arrived_later_rows: run.arrived_later_rows,
         verification: run.verification,
         conflicts: kept.conflicts,
-        events: entries.iter().map(happening).collect(),
-        ledger: verdict(entries),
+        events: kept.prior.iter().chain(&kept.entries).map(happening).collect(),
+        ledger: verdict(&kept.prior, &kept.entries),
+        trail: kept.trail,
+        watched: kept.watched,
         images: kept.images,
     }
 }
@@ -235,12 +251,9 @@ fn undoable(run: &StoredRun, plan: &Plan, at: &LastCheckpoint) -> (bool, String)
     plan.reversible.clone()
 }
 
-fn integer_or_masked(value: String) -> String {
-    if value.parse::<i128>().is_ok() { value } else { MASKED.to_owned() }
-}
-
-fn verdict(entries: &[Entry]) -> String {
-    match (ledger::broken_at(entries), entries.len()) {
+fn verdict(prior: &[Entry], entries: &[Entry]) -> String {
+    let broken = ledger::broken_at(prior).or_else(|| ledger::broken_at(entries));
+    match (broken, prior.len() + entries.len()) {
         (Some(entry), _) => format!("BROKEN at entry {entry}: the record was altered after it was written"),
         (None, 0) => "EMPTY: nothing was recorded".into(),
         (None, n) => format!("intact, {n} entries"),
@@ -258,11 +271,12 @@ fn happening(entry: &Entry) -> Happening {
             Some(format!("{}: {other}", name.replace('_', " ")))
         }
     };
-    // Digests are too long for a line; the plan's is in the head already.
-    let told = body.iter().filter(|(name, _)| !["digest", "plan", "unchanged"].contains(&name.as_str()));
+    // Digests are too long for a line; what was demanded has a section of its own.
+    let told = body
+        .iter()
+        .filter(|(name, _)| !["digest", "plan", "unchanged", "guardrails", "environment"].contains(&name.as_str()));
     Happening {
-        // To the second: the microseconds are there for the chain.
-        at: entry.recorded_at.split('.').next().map_or_else(String::new, |at| format!("{}Z", at.trim_end_matches('Z'))),
+        at: trail::second(&entry.recorded_at),
         fact: entry.fact.replace('_', " "),
         actor: entry.actor.clone(),
         detail: told.filter_map(part).collect::<Vec<_>>().join("; "),
@@ -285,11 +299,5 @@ mod tests {
         };
         let told = happening(&entry);
         assert_eq!((told.fact.as_str(), told.detail.as_str()), ("run paused", "changed rows: 3; stopped by a signal"));
-    }
-
-    #[test]
-    fn only_integer_parameters_are_shown() {
-        assert_eq!(integer_or_masked("2020".into()), "2020");
-        assert_eq!(integer_or_masked("alice@example.org".into()), MASKED);
     }
 }

@@ -30,13 +30,14 @@ struct Subject {
 }
 
 /// The values of one key, as the server prints them.
-struct RowKey {
-    columns: Vec<String>,
-    values: Vec<String>,
+#[derive(Clone)]
+pub(crate) struct RowKey {
+    pub columns: Vec<String>,
+    pub values: Vec<String>,
 }
 
 impl RowKey {
-    fn columns_in<'t>(&self, table: &'t Table) -> Option<Vec<&'t Column>> {
+    pub fn columns_in<'t>(&self, table: &'t Table) -> Option<Vec<&'t Column>> {
         self.columns.iter().map(|name| table.column(name)).collect()
     }
 }
@@ -49,12 +50,12 @@ struct Place<'a> {
 }
 
 /// A run's images of the row.
-struct Found {
+pub(crate) struct Found {
     run: StoredRun,
     plan: Plan,
     kind: ImageTable,
-    rows: Vec<ImageRow>,
-    layout: ImageLayout,
+    pub rows: Vec<ImageRow>,
+    pub layout: ImageLayout,
 }
 
 impl Engine {
@@ -84,7 +85,7 @@ impl Engine {
     }
 
     /// What a run kept of the row; `None` when it kept nothing, or nothing that these keys find.
-    async fn images_of(
+    pub(crate) async fn images_of(
         &self,
         scene: &Scene,
         run: StoredRun,
@@ -125,6 +126,7 @@ impl Engine {
             show_all: false,
             plain: plan.plain.iter().cloned().collect(),
             constants: pgmend_sql::constants(&plan.statement),
+            key: self.kept_tokens().await?,
         })
     }
 

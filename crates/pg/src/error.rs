@@ -1,5 +1,6 @@
 //! What can go wrong between pgmend and the server.
 
+use pgmend_core::mask::MASKED;
 use pgmend_core::retry::{Disposition, disposition};
 
 /// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is
@@ -96,21 +97,34 @@ impl PgError {
     }
 }
 
-/// Data exceptions quote the offending input after a colon: that part is a value.
+/// Data exceptions quote the offending input: after a colon to the end, or somewhere in the sentence.
 fn without_values(sqlstate: &str, message: &str) -> String {
-    match message.find(": \"") {
-        Some(at) if sqlstate.starts_with("22") => message[..at].to_owned(),
-        Some(_) | None => message.to_owned(),
+    if !sqlstate.starts_with("22") {
+        return message.to_owned();
     }
+    let sentence = message.find(": \"").map_or(message, |at| &message[..at]);
+    let parts: Vec<&str> = sentence.split('"').collect();
+    // Quotes that do not pair may be part of a value.
+    if parts.len().is_multiple_of(2) {
+        return parts.first().map_or_else(String::new, |said| said.trim_end().to_owned());
+    }
+    let shown = parts.iter().enumerate().map(|(place, part)| if place % 2 == 1 { MASKED } else { part });
+    shown.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::without_values;
+    use super::{MASKED, without_values};
 
     #[test]
     fn a_data_exception_loses_its_quoted_value() {
         let message = "invalid input syntax for type integer: \"4000 0000 0000 0002\"";
         assert_eq!(without_values("22P02", message), "invalid input syntax for type integer");
+        let message = "value \"99999999999\" is out of range for type integer";
+        assert_eq!(without_values("22003", message), format!("value {MASKED} is out of range for type integer"));
+        let message = "invalid value \"a\"b\" for \"YYYY\"";
+        assert_eq!(without_values("22007", message), "invalid value");
+        let message = "duplicate key value violates unique constraint \"users_pkey\"";
+        assert_eq!(without_values("23505", message), message);
     }
 }

@@ -53,6 +53,32 @@ pub struct ReviewItem {
     pub opened_at: String,
 }
 
+/// Leave to run without the approvals, as it was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenGlass {
+    /// Who gave it.
+    pub granted_by: String,
+    /// Who used it.
+    pub granted_to: String,
+    /// Why.
+    pub reason: String,
+    /// The ticket.
+    pub ticket: String,
+    /// When it was given, by the server's clock.
+    pub granted_at: String,
+    /// Until when it could be used.
+    pub expires_at: String,
+}
+
+/// What became of what somebody had to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Review {
+    /// Since when.
+    pub opened_at: String,
+    /// Who closed it, when, and what they found; open when absent.
+    pub closed: Option<String>,
+}
+
 /// Where a chain ends according to the control schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainHead {
@@ -241,6 +267,36 @@ impl Session {
         let sql = "select run_id::text, job, why, to_char(opened_at, 'YYYY-MM-DD HH24:MI:SSOF') as opened_at \
                    from pgmend.review_item join pgmend.run using (run_id) where closed_at is null order by opened_at";
         self.list("read reviews", sql, vec![]).await
+    }
+
+    /// The leave that a run used.
+    /// Lock:  none. Index: a scan of a small table.
+    pub async fn broken_glass(&self, run: RunId) -> Result<Option<BrokenGlass>, PgError> {
+        let sql = "select granted_by, granted_to, reason, ticket, to_char(granted_at, 'YYYY-MM-DD HH24:MI:SSOF') as granted_at, \
+                   to_char(expires_at, 'YYYY-MM-DD HH24:MI:SSOF') as expires_at from pgmend.break_glass where used_by = $1::uuid";
+        Ok(self.list("read the broken glass", sql, vec![run.to_string()]).await?.pop())
+    }
+
+    /// The review of a run, open or closed.
+    /// Lock:  none. Index: `review_item_pkey`.
+    pub async fn review(&self, run: RunId) -> Result<Option<Review>, PgError> {
+        let sql = "select to_char(opened_at, 'YYYY-MM-DD HH24:MI:SSOF') as opened_at, \
+                   case when closed_at is not null then format('%s at %s: %s', closed_by, \
+                   to_char(closed_at, 'YYYY-MM-DD HH24:MI:SSOF'), note) end as closed \
+                   from pgmend.review_item where run_id = $1::uuid";
+        Ok(self.list("read the review", sql, vec![run.to_string()]).await?.pop())
+    }
+
+    /// The secret of this database's tokens; `None` for a role that may not know it.
+    /// Lock:  none. Index: `token_key_pkey`.
+    pub async fn token_secret(&self) -> Result<Option<String>, PgError> {
+        let may = "select coalesce(has_function_privilege(to_regprocedure('pgmend.token_secret()')::oid, 'execute'), false)::text";
+        if self.run(&Statement::new("ask for the key of tokens", may, vec![])).await?.scalar() != Some("true") {
+            return Ok(None);
+        }
+        let sql = "select pgmend.token_secret()";
+        let answer = self.run(&Statement::new("read the key of tokens", sql, vec![])).await?;
+        Ok(answer.scalar().map(str::to_owned))
     }
 
     /// Closes the review of a run.

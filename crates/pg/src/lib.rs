@@ -11,6 +11,7 @@ pub mod gate;
 pub mod guardrails;
 pub mod images;
 pub mod readtx;
+pub mod roles;
 pub mod scene;
 pub mod schema;
 pub mod session;

@@ -1,13 +1,16 @@
 //! Installs and upgrades the control schema and its group roles.
 
 use crate::error::PgError;
+use crate::roles::NamedRoles;
 use crate::session::{Session, Statement};
 use crate::store::ControlSchema;
 
 /// Migrations in order; the version is the position, from 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../sql/schema/001_control_schema.sql"), include_str!("../sql/schema/002_guardrails.sql")];
-const GRANTS: &str = include_str!("../sql/schema/roles.sql");
+const MIGRATIONS: &[&str] = &[
+    include_str!("../sql/schema/001_control_schema.sql"),
+    include_str!("../sql/schema/002_guardrails.sql"),
+    include_str!("../sql/schema/006_paper_trail.sql"),
+];
 
 /// The version that this pgmend needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -15,9 +18,6 @@ pub const VERSION: i32 = MIGRATIONS.len() as i32;
 /// Publications that take every new table along, in one line.
 pub const PUBLICATIONS_OF_ALL: &str =
     "select string_agg(quote_ident(pubname), ', ' order by pubname) from pg_catalog.pg_publication where puballtables";
-
-/// Group roles: who may run, approve, observe.
-pub const ROLES: [&str; 3] = ["pgmend_runner", "pgmend_approver", "pgmend_observer"];
 
 /// What installing did.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Installed {
 
 impl Session {
     /// Brings the control schema to this version. Safe to repeat; two at once wait for each other.
-    pub async fn install(&self) -> Result<Installed, PgError> {
+    pub async fn install(&self, named: &NamedRoles) -> Result<Installed, PgError> {
         let from_version = match self.control_schema().await? {
             ControlSchema::Version(version) => Some(version),
             ControlSchema::Missing => None,
@@ -43,7 +43,7 @@ impl Session {
         if from_version.is_none_or(|v| v < VERSION) {
             self.migrate().await?;
         }
-        let (roles, mut notes) = self.install_roles().await?;
+        let (roles, mut notes) = self.install_roles(named).await?;
         notes.extend(self.published_to_all().await?);
         Ok(Installed { from_version, roles, notes })
     }
@@ -89,39 +89,5 @@ impl Session {
         let answers = self.pipeline(&[statement]).await;
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(answers.first().and_then(|a| a.scalar().map(str::to_owned)))
-    }
-
-    async fn install_roles(&self) -> Result<(Vec<String>, Vec<String>), PgError> {
-        let mut notes = Vec::new();
-        for role in ROLES {
-            let exists = "select count(*)::text from pg_catalog.pg_roles where rolname = $1";
-            let found = self.run(&Statement::new("look for a role", exists, vec![role.to_owned()])).await?;
-            if found.scalar() == Some("1") {
-                continue;
-            }
-            let create = Statement::new("create a group role", format!("create role {role} nologin"), vec![]);
-            if let Err(error) = self.run(&create).await {
-                notes.push(format!(
-                    "role {role} is missing ({}); a DBA can type: create role {role} nologin;",
-                    error.message
-                ));
-            }
-        }
-        let sql =
-            "select coalesce(string_agg(rolname, ','), '') from pg_catalog.pg_roles where rolname like 'pgmend\\_%'";
-        let answer = self.run(&Statement::new("look for roles", sql, vec![])).await?;
-        let roles: Vec<String> =
-            answer.scalar().unwrap_or("").split(',').filter(|r| !r.is_empty()).map(str::to_owned).collect();
-        if ROLES.iter().all(|r| roles.iter().any(|have| have == r)) {
-            if let Err(error) = self.script(GRANTS).await {
-                notes.push(format!(
-                    "could not grant to the group roles ({}); the owner of schema pgmend can repeat `pgmend init`",
-                    error.message
-                ));
-            }
-        } else {
-            notes.push("without the group roles only the role that ran `pgmend init` can run jobs".to_owned());
-        }
-        Ok((roles, notes))
     }
 }

@@ -190,8 +190,9 @@ pub fn array_literal(values: &[String]) -> String {
 }
 
 impl Session {
-    /// Runs a script of our own files, which takes no parameters: the one use of the simple protocol.
-    pub(crate) async fn script(&self, sql: &'static str) -> Result<(), PgError> {
+    /// Runs a script of our own files, which takes no parameters: the one use of the simple protocol. Only names of
+    /// roles vary, and are quoted.
+    pub(crate) async fn script(&self, sql: &str) -> Result<(), PgError> {
         self.client.batch_execute(sql).await.map_err(|e| PgError::from_driver("install the control schema", &e))
     }
 }

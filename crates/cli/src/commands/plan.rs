@@ -56,13 +56,14 @@ pub fn options(planning: &Planning) -> PlanOptions {
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    planned: &'a Planned,
+    planned: Planned,
     next: &'a [String],
 }
 
 /// Shows a whole plan; the exit code tells a script whether it is worth running.
 pub fn show(shell: &Shell, planned: &Planned, next: &[String]) -> Done {
-    shell.show(&Shown { planned, next }, |paint| plan::full(planned, next, paint))?;
+    let shown = Planned { plan: planned.plan.for_output(), ..planned.clone() };
+    shell.show(&Shown { planned: shown, next }, |paint| plan::full(planned, next, paint))?;
     Ok(exit_code(planned))
 }
 

@@ -138,7 +138,7 @@ impl Driving {
     /// Listens for no signals until the caller hands over the sender.
     pub fn deaf(shell: &Shell) -> (Self, watch::Sender<Stop>) {
         let (sender, receiver) = watch::channel(Stop::None);
-        let progress = Progress::new(shell.json());
+        let progress = Progress::new(shell.json(), shell.log.clone());
         let hearing = progress.clone();
         let observer = Observer::with_stop(move |event| hearing.hear(event), receiver);
         (Self { progress, observer }, sender)

@@ -7,6 +7,7 @@ mod rows;
 pub use rows::value;
 
 use pgmend::{ChangeKind, Finding, Plan, Severity};
+use pgmend_core::mask::is_masked;
 use pgmend_core::plan::Figure;
 
 use super::figure;
@@ -24,6 +25,7 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
     rows::counts(&mut page, plan);
     nothing_banner(&mut page, plan);
     rows::samples(&mut page, plan);
+    rows::watched(&mut page, plan);
     rows::transitions(&mut page, plan);
     rows::groups(&mut page, plan);
     effects::around(&mut page, plan);
@@ -140,12 +142,15 @@ fn database(plan: &Plan) -> String {
 }
 
 fn statement(page: &mut Page, plan: &Plan) {
-    page.heading("STATEMENT", "as understood");
+    let masked = (0..plan.params.len()).any(|place| is_masked(plan.shown_param(place)));
+    let hint = if masked { "; masked parameters: --plain :NAME, or --show-values" } else { "" };
+    page.heading("STATEMENT", &format!("as understood{hint}"));
     for line in plan.canonical.lines() {
         page.line(line);
     }
-    for (number, param) in (1..).zip(&plan.params) {
-        page.line(&format!("${number} is :{} = {} ({})", param.name, param.value, param.type_sql));
+    for (place, param) in plan.params.iter().enumerate() {
+        let value = rows::value(Some(plan.shown_param(place)));
+        page.line(&format!("${} is :{} = {value} ({})", place + 1, param.name, param.type_sql));
     }
 }
 

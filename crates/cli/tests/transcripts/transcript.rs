@@ -120,6 +120,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"digest `[0-9a-f]{64}`", "digest `‹digest›`"),
     (r"by run [0-9a-f]{8}\b", "by run ‹id›"),
     (r"hash -?[0-9a-f]+", "hash ‹hash›"),
+    (r"‹[0-9a-hjkmnp-tv-z]{6}›", "‹masked›"),
     (r"(change_set|image)_[0-9]{8}_([a-z_]+)_[0-9a-f]{8}", "${1}_‹date›_${2}_‹id›"),
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "‹time›"),
     (r"control schema pgmend(,| is at) version [0-9]+", "control schema pgmend${1} version ‹n›"),

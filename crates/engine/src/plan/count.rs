@@ -9,7 +9,7 @@ use pgmend_sql::{Join, Kind, Matched, Range, Rewriter};
 
 use super::bind::Bound;
 use super::privileges::DENIED;
-use super::sample::value_kind;
+use super::sample::{shown_key, value_kind};
 use crate::error::Error;
 
 /// `statement_timeout` ran out.
@@ -79,7 +79,12 @@ pub async fn count_proposed(
 
 /// Refuses an `UPDATE … FROM` whose matches disagree, with examples. Gives whether any row has several
 /// matches that agree.
-pub async fn refuse_ambiguity(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>) -> Result<bool, Error> {
+pub async fn refuse_ambiguity(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    mask: &Mask,
+) -> Result<bool, Error> {
     if bound.statement.kind() != Kind::Update || !bound.statement.joins_target() {
         return Ok(false);
     }
@@ -90,7 +95,7 @@ pub async fn refuse_ambiguity(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewrite
     if disagreeing == 0 {
         return Ok(several > 0);
     }
-    let example = ambiguous_keys(tx, bound, rewriter).await?;
+    let example = ambiguous_keys(tx, bound, rewriter, mask).await?;
     let message = format!(
         "{disagreeing} row{} of `{}` match several source rows with different values, for example {example}: PostgreSQL would pick one of them arbitrarily",
         if disagreeing == 1 { "" } else { "s" },
@@ -100,14 +105,14 @@ pub async fn refuse_ambiguity(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewrite
     Err(Refusal::new(Code::AmbiguousSource, message, help).into())
 }
 
-async fn ambiguous_keys(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>) -> Result<String, Error> {
+async fn ambiguous_keys(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, mask: &Mask) -> Result<String, Error> {
     let key = bound.key()?;
     let spec = Matched { assigned: true, join: Join::All, ..Matched::default() };
     let keys: Vec<String> = (1..=key.columns.len()).map(|i| format!("m.pgmend_k{i}")).collect();
     let after: Vec<String> = (1..=rewriter.assigned_values()).map(|i| format!("m.pgmend_a{i}")).collect();
     let texts: Vec<String> = keys.iter().map(|k| format!("{k}::text")).collect();
     let sql = format!(
-        "select concat_ws(', ', {}) from ({}) as m group by {} having count(distinct row({})::text) > 1 order by {} limit 3",
+        "select {} from ({}) as m group by {} having count(distinct row({})::text) > 1 order by {} limit 3",
         texts.join(", "),
         rewriter.matched(&spec)?,
         keys.join(", "),
@@ -116,7 +121,7 @@ async fn ambiguous_keys(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>)
     );
     let answer = tx.query_job("find ambiguous keys", &sql, vec![]).await?;
     let names: Vec<&str> = bound.table.key_columns(key).map(|c| c.name.as_str()).collect();
-    let keys: Vec<String> = answer.rows.iter().filter_map(|r| r.first().cloned().flatten()).collect();
+    let keys = answer.rows.iter().map(|row| shown_key(bound, mask, row)).collect::<Result<Vec<_>, _>>()?;
     Ok(format!("({}) = {}", names.join(", "), keys.join("; ")))
 }
 
@@ -159,7 +164,7 @@ pub async fn groups(
     for row in answer.rows.iter().filter(|r| r.len() == 3) {
         let value = mask.show(by, kind, row[0].as_deref());
         let (changed_rows, matched_rows) = (number(&row[1]), number(&row[2]));
-        // Values that are masked cannot be told apart: their rows are counted together.
+        // Values whose tokens are the same are counted together.
         match groups.iter_mut().find(|g| g.value == value) {
             Some(known) => {
                 known.changed_rows += changed_rows;

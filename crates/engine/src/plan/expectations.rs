@@ -1,6 +1,5 @@
 //! What the job expects, as far as it can be told before anything is written.
 
-use pgmend_core::expect::Expect;
 use pgmend_core::finding::{Finding, Severity};
 use pgmend_core::plan::Plan;
 use pgmend_core::refusal::{Code, Refusal};
@@ -13,7 +12,8 @@ use crate::error::Error;
 use crate::run::expectations::value;
 
 /// Blocks a plan outside of what its job expects, and refuses queries that give no answer.
-pub async fn check(tx: &ReadTx<'_>, bound: &Bound, plan: &mut Plan, expect: &Expect) -> Result<(), Error> {
+pub async fn check(tx: &ReadTx<'_>, bound: &Bound, plan: &mut Plan) -> Result<(), Error> {
+    let expect = plan.expect.clone();
     if let Some(why) = expect.rows.and_then(|band| band.refuses(plan.counts.changed_rows.value)) {
         plan.findings.push(blocker(
             "expected_rows",

@@ -1,6 +1,7 @@
 //! The EXPLAIN guard: a batch must find its rows by the key's index, or each would read the whole table.
 
 use pgmend_core::finding::Finding;
+use pgmend_core::mask::Mask;
 use pgmend_core::plan::RunSql;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::Rewriter;
@@ -20,6 +21,7 @@ pub async fn guard(
     bound: &Bound,
     rewriter: &Rewriter<'_>,
     sql: &RunSql,
+    mask: &Mask,
 ) -> Result<(Vec<String>, Option<Finding>), Error> {
     let RunSql::Stream { bound: next, greatest_key, .. } = sql else { return Ok((Vec::new(), None)) };
     let greatest = tx.query("read the greatest key", greatest_key, vec![]).await?;
@@ -58,5 +60,59 @@ pub async fn guard(
         let help = format!("type: analyze {}; and plan again", bound.table.name.sql());
         Finding::warning("no_index_scan", message, help)
     });
-    Ok((lines, finding))
+    Ok((lines.iter().map(|line| masked(line, mask)).collect(), finding))
+}
+
+/// The server prints the values of keys and parameters into the conditions, as quoted literals with a cast.
+fn masked(line: &str, mask: &Mask) -> String {
+    let mut shown = String::new();
+    let mut rest = line;
+    while let Some(open) = rest.find('\'') {
+        let (before, quoted) = rest.split_at(open);
+        let length = literal_length(quoted);
+        let (literal, after) = quoted.split_at(length);
+        let value = literal.trim_matches('\'').replace("''", "'");
+        let cast = after.strip_prefix("::").unwrap_or_default();
+        let end = cast.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(cast.len());
+        let told = if mask.constants.contains(&value) { value } else { mask.show_param("", &cast[..end], &value) };
+        shown.push_str(&format!("{before}'{}'", told.replace('\'', "''")));
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Bytes of the literal that `quoted` begins with, its quotes included; a doubled quote is part of it.
+fn literal_length(quoted: &str) -> usize {
+    let mut marks = quoted.match_indices('\'').map(|(at, _)| at).skip(1).peekable();
+    while let Some(at) = marks.next() {
+        if marks.next_if(|next| *next == at + 1).is_none() {
+            return at + 1;
+        }
+    }
+    quoted.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use pgmend_core::mask::{MASKED, Mask};
+
+    use super::masked;
+
+    #[test]
+    fn values_in_conditions_are_masked_unless_they_are_constants_numbers_or_times() {
+        let mask = Mask { constants: ["memeber".to_owned()].into(), ..Mask::default() };
+        for (line, shown) in [
+            ("Filter: (role = 'memeber'::text)", "Filter: (role = 'memeber'::text)".to_owned()),
+            ("Index Cond: (email > 'o''brien@x'::text)", format!("Index Cond: (email > '{MASKED}'::text)")),
+            (
+                "Filter: (a = '' AND d < '2026-01-01'::date)",
+                format!("Filter: (a = '{MASKED}' AND d < '2026-01-01'::date)"),
+            ),
+            ("Index Cond: (id > 500)", "Index Cond: (id > 500)".to_owned()),
+            ("Filter: (x = 'open", format!("Filter: (x = '{MASKED}'")),
+        ] {
+            assert_eq!(masked(line, &mask), shown);
+        }
+    }
 }

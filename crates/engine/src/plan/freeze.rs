@@ -1,6 +1,7 @@
 //! Computes the change set of a frozen plan, in one snapshot whose only write it is.
 
 use pgmend_core::limits::{FREEZE_MS_MAX, FREEZE_ROWS_MAX};
+use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeSet, Counts, Figure, ImageLayout, Plan};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{RelationName, quote_ident};
@@ -10,6 +11,7 @@ use pgmend_pg::scene::Scene;
 use pgmend_sql::{Kind, Rewriter};
 
 use super::bind::{Bound, image_columns};
+use super::sample::shown_key;
 use crate::error::Error;
 
 /// Types that every supported server can hash within a record, and whose equal values read alike (but for the
@@ -219,7 +221,7 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
 
 /// A statement that writes its key must not move a row onto a key that another row holds: whether the plain
 /// statement succeeds then depends on the order of rows on disk.
-pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) -> Result<(), Error> {
+pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan, mask: &Mask) -> Result<(), Error> {
     let (true, Some(change_set)) = (bound.class.key_written, &plan.change_set) else { return Ok(()) };
     let layout = &change_set.layout;
     let new = |column: &str, old: &str| {
@@ -238,7 +240,7 @@ pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
         .collect();
     let texts: Vec<String> = layout.key.iter().map(|k| format!("s.{}::text", quote_ident(&k.image_column))).collect();
     let sql = format!(
-        "select concat_ws(', ', {}) from {} as s join {} as t on {} where not ({}) limit 3",
+        "select {} from {} as s join {} as t on {} where not ({}) limit 3",
         texts.join(", "),
         change_set.relation.sql(),
         bound.table.alone(),
@@ -246,7 +248,7 @@ pub async fn refuse_moved_keys(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
         stays.join(" and ")
     );
     let found = tx.read.query("look for keys that are taken", &sql, vec![]).await?;
-    let keys: Vec<String> = found.rows.iter().filter_map(|r| r.first().cloned().flatten()).collect();
+    let keys = found.rows.iter().map(|row| shown_key(bound, mask, row)).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {
         return Ok(());
     }

@@ -16,14 +16,16 @@ mod rehearse;
 pub(crate) mod sample;
 pub(crate) mod statements;
 mod triggers;
+mod watch;
 
 use std::collections::BTreeMap;
 
 use pgmend_core::digest::Digest;
 use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
-use pgmend_core::job::{Job, Mode};
+use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
+use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
@@ -58,6 +60,7 @@ impl Engine {
         refuse_replication_role(&self.here)?;
         let statement = bind::parse(job, self.here.escapes_in_strings)?;
         let store = !options.print_only && self.has_control_schema().await?;
+        self.plan_key = Some(self.plan_tokens().await?);
         let scene = planning_scene(&self.here);
         let params = self.params(job);
         let tx = self.session.read(&scene, params.clone()).await?;
@@ -68,7 +71,8 @@ impl Engine {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
         if store {
-            self.store(&mut draft, &bound, &scene, params, options.show_values).await?;
+            let mask = self.mask(&bound, job, options.show_values);
+            self.store(&mut draft, &bound, &scene, params, &mask).await?;
         }
         let digest = draft.plan.digest().0;
         let guardrails = if store { self.session.guardrails(draft.plan.plan_id).await? } else { Vec::new() };
@@ -96,6 +100,12 @@ impl Engine {
         }
     }
 
+    /// What this plan may show.
+    fn mask(&self, bound: &Bound, job: &Job, show_values: bool) -> Mask {
+        let constants = pgmend_sql::constants(&job.statement);
+        sample::mask(bound, &job.file.plain, constants, show_values, self.plan_key.clone())
+    }
+
     /// The job's parameters and the instant of this plan.
     pub(crate) fn params(&self, job: &Job) -> Vec<Option<String>> {
         job.params.iter().map(|p| Some(p.value.clone())).chain([Some(self.here.now.clone())]).collect()
@@ -112,7 +122,8 @@ impl Engine {
         let mut bound = bind::bind(tx, job, statement, &self.here.settings).await?;
         let rewriter = bound.rewriter(&empty)?;
         let unwritable = privileges::accepted_by_server(tx, &bound, &rewriter, &job.statement).await?;
-        let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter).await?;
+        let mask = self.mask(&bound, job, options.show_values);
+        let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter, &mask).await?;
         let insert = bound.statement.kind() == Kind::Insert;
         let budget = job.file.limits.count_budget_ms;
         let counts = if insert {
@@ -125,7 +136,7 @@ impl Engine {
         let rewriter = bound.rewriter(&empty)?;
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
         draft.plan.findings.extend(unwritable);
-        self.describe(tx, job, options, &bound, &rewriter, &mut draft).await?;
+        self.describe(tx, options, &bound, &rewriter, &mask, &mut draft).await?;
         drop(rewriter);
         Ok((draft, bound))
     }
@@ -212,6 +223,7 @@ impl Engine {
             statement: job.statement.trim().to_owned(),
             canonical,
             params: job.params.clone(),
+            shown_params: Vec::new(),
             undo_of: None,
             undo_where: None,
             mode: bound.class.mode,
@@ -232,6 +244,7 @@ impl Engine {
             sweep,
             counts,
             samples: Vec::new(),
+            watched: Vec::new(),
             transitions: Vec::new(),
             groups: None,
             surroundings: around::surroundings(bound),
@@ -253,24 +266,25 @@ impl Engine {
     async fn describe(
         &self,
         tx: &ReadTx<'_>,
-        job: &Job,
         options: &PlanOptions,
         bound: &Bound,
         rewriter: &Rewriter<'_>,
+        mask: &Mask,
         draft: &mut Draft,
     ) -> Result<(), Error> {
         let plan = &mut draft.plan;
-        let constants = pgmend_sql::constants(&job.statement);
-        let mask = sample::mask(bound, &job.file.plain, constants, options.show_values);
+        let shown = |p: &BoundParam| mask.show_param(&p.name, &p.type_sql, &p.value);
+        plan.shown_params = plan.params.iter().map(shown).collect();
         if bound.statement.kind() != Kind::Insert {
-            plan.samples = sample::samples(tx, bound, rewriter, &plan.counts, &mask).await?;
-            plan.transitions = sample::transitions(tx, bound, rewriter, &mask).await?;
+            plan.samples = sample::samples(tx, bound, rewriter, &plan.counts, mask).await?;
+            plan.transitions = sample::transitions(tx, bound, rewriter, mask).await?;
             if let Some(by) = &options.by {
-                plan.groups = Some((by.clone(), count::groups(tx, bound, rewriter, by, &mask).await?));
+                plan.groups = Some((by.clone(), count::groups(tx, bound, rewriter, by, mask).await?));
             }
         }
-        expectations::check(tx, bound, plan, &job.file.expect).await?;
-        let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql).await?;
+        expectations::check(tx, bound, plan).await?;
+        plan.watched = watch::look(tx, bound, rewriter, mask, &plan.expect.watch).await?;
+        let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql, mask).await?;
         plan.explain = explained;
         plan.findings.extend(finding);
         // What is written beside the table: the run's own images, the change set, or both.
@@ -304,7 +318,7 @@ impl Engine {
         bound: &Bound,
         scene: &Scene,
         params: Vec<Option<String>>,
-        show_values: bool,
+        mask: &Mask,
     ) -> Result<(), Error> {
         let Some((sql, relation, layout)) = &draft.filling else {
             return Ok(self.session.store_plan(&draft.plan).await?);
@@ -320,7 +334,7 @@ impl Engine {
         };
         freeze::recount(&mut draft.plan.counts, &change_set);
         draft.plan.change_set = Some(change_set);
-        let checked = self.check_frozen(&tx, draft, bound, show_values).await;
+        let checked = self.check_frozen(&tx, draft, bound, mask).await;
         if let Err(error) = checked {
             tx.rollback().await?;
             return Err(error);
@@ -337,16 +351,14 @@ impl Engine {
         tx: &pgmend_pg::readtx::FreezeTx<'_>,
         draft: &mut Draft,
         bound: &Bound,
-        show_values: bool,
+        mask: &Mask,
     ) -> Result<(), Error> {
         freeze::refuse_duplicates(tx, bound, &draft.plan).await?;
         let present = freeze::count_present(tx, bound, &mut draft.plan).await?;
         if let (Kind::Insert, Some(change_set)) = (bound.statement.kind(), &draft.plan.change_set) {
-            let constants = pgmend_sql::constants(&draft.plan.statement);
-            let mask = sample::mask(bound, &draft.plan.plain, constants, show_values);
-            draft.plan.samples = sample::proposals(&tx.read, bound, &mask, change_set, present.as_deref()).await?;
+            draft.plan.samples = sample::proposals(&tx.read, bound, mask, change_set, present.as_deref()).await?;
         }
-        freeze::refuse_moved_keys(tx, bound, &draft.plan).await?;
+        freeze::refuse_moved_keys(tx, bound, &draft.plan, mask).await?;
         let rows = draft.plan.change_set.as_ref().map_or(0, |c| c.rows);
         refuse_large_transaction(bound, rows, draft.plan.limits.rows_per_transaction_max)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pgmend_core::mask::{Mask, ValueKind};
+use pgmend_core::mask::{MASKED, Mask, TokenKey, ValueKind, is_masked};
 use pgmend_core::plan::{Certainty, ChangeSet, Counts, ImageColumn, Sample, Transition};
 use pgmend_core::table::{Column, quote_ident};
 use pgmend_pg::readtx::ReadTx;
@@ -16,7 +16,7 @@ const CHANGED_SAMPLES: usize = 5;
 /// From → to pairs shown for one column; more of them mean that it has many values.
 const TRANSITIONS_MAX: usize = 20;
 /// Time for each of these queries: they are there to help, not to hold the plan up.
-const SAMPLE_BUDGET_MS: u64 = 10_000;
+pub(super) const SAMPLE_BUDGET_MS: u64 = 10_000;
 
 /// Whether a column's values are plain by themselves: booleans, enums, integer and uuid keys.
 pub fn value_kind(column: &Column, key: bool) -> ValueKind {
@@ -29,10 +29,25 @@ pub fn value_kind(column: &Column, key: bool) -> ValueKind {
 }
 
 /// What may be shown of this job's rows. Columns that refer to other tables are keys there.
-pub fn mask(bound: &Bound, plain: &[String], constants: BTreeSet<String>, show_all: bool) -> Mask {
+pub fn mask(
+    bound: &Bound,
+    plain: &[String],
+    constants: BTreeSet<String>,
+    show_all: bool,
+    key: Option<TokenKey>,
+) -> Mask {
     let keys = bound.table.references.iter().flat_map(|fk| fk.from_columns.clone());
     let keys = keys.filter(|name| bound.table.column(name).is_some_and(|c| value_kind(c, true) == ValueKind::Plain));
-    Mask { show_all, plain: plain.iter().cloned().chain(keys).collect(), constants }
+    Mask { show_all, plain: plain.iter().cloned().chain(keys).collect(), constants, key }
+}
+
+/// The values of a key, as they may be shown.
+pub fn shown_key(bound: &Bound, mask: &Mask, values: &[Option<String>]) -> Result<String, Error> {
+    let columns = bound.table.key_columns(bound.key()?);
+    let shown = columns.zip(values).map(|(column, value)| {
+        mask.show(&column.name, value_kind(column, true), value.as_deref()).unwrap_or_else(|| "NULL".to_owned())
+    });
+    Ok(shown.collect::<Vec<_>>().join(", "))
 }
 
 /// Rows read so that those shown can differ in what happens to them.
@@ -87,12 +102,18 @@ pub async fn samples(
 fn telling(looked_at: Vec<Sample>, most: usize) -> Vec<Sample> {
     let mut kinds = BTreeSet::new();
     let (mut first, mut rest): (Vec<_>, Vec<_>) =
-        looked_at.into_iter().enumerate().partition(|(_, sample)| kinds.insert(sample.columns.clone()));
+        looked_at.into_iter().enumerate().partition(|(_, sample)| kinds.insert(kind_of(sample)));
     first.truncate(most);
     rest.truncate(most - first.len());
     let mut chosen: Vec<(usize, Sample)> = first.into_iter().chain(rest).collect();
     chosen.sort_by_key(|(place, _)| *place);
     chosen.into_iter().map(|(_, sample)| sample).collect()
+}
+
+/// What happens to a row, whatever its masked values are.
+fn kind_of(sample: &Sample) -> Vec<(String, Option<String>, Option<String>)> {
+    let alike = |value: &Option<String>| value.clone().map(|v| if is_masked(&v) { MASKED.to_owned() } else { v });
+    sample.columns.iter().map(|(name, before, after)| (name.clone(), alike(before), alike(after))).collect()
 }
 
 fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str) -> Result<String, Error> {
@@ -179,7 +200,7 @@ pub async fn transitions(
         for row in answer.rows.iter().filter(|r| r.len() == 3) {
             let (from, to) = (mask.show(name, kind, row[0].as_deref()), mask.show(name, kind, row[1].as_deref()));
             let rows = row[2].as_deref().and_then(|n| n.parse().ok()).unwrap_or(0);
-            // Values that are masked cannot be told apart: their rows are counted together.
+            // Values whose tokens are the same are counted together.
             match transitions.iter_mut().find(|t: &&mut Transition| t.column == *name && t.from == from && t.to == to) {
                 Some(known) => known.rows += rows,
                 None => transitions.push(Transition { column: name.clone(), from, to, rows }),

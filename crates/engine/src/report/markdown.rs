@@ -1,5 +1,7 @@
 //! A report as Markdown.
 
+mod trail;
+
 use pgmend_core::plan::{Certainty, Figure};
 
 use super::{Paced, Report};
@@ -8,18 +10,21 @@ impl Report {
     /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut page = String::new();
-        let parts = [
-            self.head(),
-            self.statement_part(),
-            self.numbers(),
-            self.batches_part(),
+        let before = [self.head(), self.statement_part(), self.numbers(), self.batches_part()];
+        let after = [
             self.verification_part(),
             self.conflicts_part(),
             self.findings_part(),
             self.events_part(),
             self.undo_part(),
         ];
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        for part in before
+            .into_iter()
+            .chain(self.trail.markdown())
+            .chain([self.watched_part()])
+            .chain(after)
+            .filter(|part| !part.is_empty())
+        {
             page.push_str(&part);
             page.push('\n');
         }
@@ -139,6 +144,29 @@ impl Report {
             (true, _) => text.push_str("- none: the run has not come to its end\n"),
         }
         text.push_str(&format!("- ledger: {}\n", self.ledger));
+        text
+    }
+
+    fn watched_part(&self) -> String {
+        if self.watched.is_empty() {
+            return String::new();
+        }
+        let mut text =
+            "## Watched rows\n\n| row | key | column | before | now | |\n|---|---|---|---|---|---|\n".to_owned();
+        for row in &self.watched {
+            let (name, key, said) = (cell(&row.name), cell(&row.key), cell(&row.said));
+            if row.columns.is_empty() {
+                text.push_str(&format!("| {name} | {key} | | | | {said} |\n"));
+            }
+            let value = |value: &Option<String>| cell(value.as_deref().unwrap_or("NULL"));
+            for (column, before, now) in &row.columns {
+                text.push_str(&format!(
+                    "| {name} | {key} | {column} | {} | {} | {said} |\n",
+                    value(before),
+                    value(now)
+                ));
+            }
+        }
         text
     }
 

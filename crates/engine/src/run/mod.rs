@@ -1,5 +1,6 @@
 //! Runs: one resumable execution of one plan. The same call starts, resumes or refuses.
 
+mod cursor;
 pub(crate) mod expectations;
 pub(crate) mod fault;
 mod finish;
@@ -107,7 +108,7 @@ impl Engine {
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
         let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };
-        self.refuse_unmet(&planned).await?;
+        let demanded = self.refuse_unmet(&planned).await?;
         let plan = planned.plan;
         gate::refuse_altered(&self.session, &plan).await?;
         let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
@@ -117,6 +118,7 @@ impl Engine {
         let image_table =
             plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
         let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again,
+            "environment": self.checked_environment(), "guardrails": demanded,
             "unchanged": expectations::baseline(&self.session, &plan, run_id).await? });
         let started = self
             .session

@@ -192,8 +192,8 @@ impl Worker<'_, '_> {
         }
         let place = match &self.at.cursor {
             _ if self.plan.one_transaction => None,
-            Some(cursor) if self.plan.mode == Mode::Stream => {
-                Some(format!("the first matching row after key ({})", cursor.join(", ")))
+            Some(_) if self.plan.mode == Mode::Stream => {
+                Some(format!("the first matching row after key ({})", self.shown_cursor()))
             }
             None if self.plan.mode == Mode::Stream => Some("the first matching row".to_owned()),
             Some(_) | None => self

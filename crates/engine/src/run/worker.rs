@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgmend_core::id::RunId;
+use pgmend_core::mask::Mask;
 use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
@@ -73,6 +74,10 @@ pub(super) struct Worker<'e, 'o> {
     pub cornering: Option<u32>,
     pub attempt: u32,
     pub resumed: bool,
+    /// The canary batch was as expected, as far as this worker knows.
+    pub canary_seen: bool,
+    /// What may be shown of keys.
+    pub shown: Mask,
     stop_after: Option<u64>,
     batches_here: u64,
 }
@@ -88,6 +93,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         resumed: bool,
     ) -> Result<Self, Error> {
         let conninfo = engine.conninfo.clone();
+        let shown = engine.shown_of(&plan).await?;
         let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
@@ -109,6 +115,8 @@ impl<'e, 'o> Worker<'e, 'o> {
             cornering: None,
             attempt: 0,
             resumed,
+            shown,
+            canary_seen: false,
             stop_after: options.stop_after_batches,
             batches_here: 0,
         })
@@ -119,6 +127,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.observer.tell(&Event::Started {
             run_id: self.run.run_id.to_string(),
             job: self.run.job.clone(),
+            environment: self.engine.environment.as_ref().map(|named| named.name.clone()),
             planned_rows: self.run.planned_rows,
             changed_rows: self.at.changed_rows,
             resumed: self.resumed,
@@ -135,23 +144,20 @@ impl<'e, 'o> Worker<'e, 'o> {
                     None => continue,
                 }
             }
+            match self.stop_unexpected().await {
+                Ok(None) => {}
+                Ok(Some(state)) => return self.stop(state).await,
+                Err(error) => match self.recover(error).await? {
+                    Some(state) => return self.stop(state).await,
+                    None => continue,
+                },
+            }
             let step = match self.sql() {
                 RunSql::Stream { .. } => self.stream_batch().await,
                 RunSql::Freeze { .. } => self.frozen_batch().await,
             };
             match step {
-                Ok(Step::Applied(batch)) => {
-                    self.advance(batch);
-                    match self.stop_unexpected().await {
-                        Ok(None) => {}
-                        Ok(Some(state)) => return self.stop(state).await,
-                        Err(error) => {
-                            if let Some(state) = self.recover(error).await? {
-                                return self.stop(state).await;
-                            }
-                        }
-                    }
-                }
+                Ok(Step::Applied(batch)) => self.advance(batch),
                 Ok(Step::Skipped) => self.attempt = 0,
                 Ok(Step::Exhausted) => match self.finish().await {
                     Ok(true) => return self.leave().await,
@@ -247,6 +253,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             took_ms: batch.took_ms,
             next_batch_rows: self.batch_rows(),
             planned_rows: self.run.planned_rows,
+            cursor: self.shown_cursor(),
         });
     }
 
@@ -290,7 +297,9 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.session().release(&self.lease).await?;
         fault::point("lease_released");
         self.run = self.engine.one_run(&self.run_id().to_string()).await?;
-        self.engine.outcome(&self.run, self.resumed).await
+        let outcome = self.engine.outcome(&self.run, self.resumed).await?;
+        self.observer.tell(&outcome.event());
+        Ok(outcome)
     }
 
     /// The lease was not renewed in time: renew it from here, or find out that it is gone.

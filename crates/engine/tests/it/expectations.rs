@@ -160,3 +160,86 @@ async fn two_runs_on_the_same_columns_at_once_are_refused() {
     assert_eq!(other.state, RunState::Succeeded);
     assert_eq!(driving.await.expect("no panic").expect("the first run").state, RunState::Succeeded);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watched_rows_are_shown_before_as_they_would_be_and_after() {
+    let mut stage = Stage::new().await;
+    let watch = "[[expect.watch]]\nname = \"the first\"\nkey = [1]\n[[expect.watch]]\nname = \"another tenant\"\nkey = [2]\n\
+                 [[expect.watch]]\nname = \"nobody\"\nkey = [4711]\n";
+    let statement = "update account set balance = balance + tenant where tenant = 1";
+    let job = job(statement, &format!("plain = [\"balance\"]\n{watch}"));
+    let planned = Box::pin(stage.engine.plan(&job, &PlanOptions::default())).await.expect("a plan").plan;
+    let cells = |n: usize| {
+        planned.watched[n].sample.columns.iter().map(|(_, b, a)| (b.as_deref(), a.as_deref())).collect::<Vec<_>>()
+    };
+    assert_eq!((planned.watched[0].said.as_str(), cells(0)), ("will be", vec![(Some("10"), Some("11"))]));
+    assert_eq!(planned.watched[1].said, "does not match: stays as it is");
+    assert_eq!((planned.watched[2].said.as_str(), cells(2)), ("is not there", vec![]));
+
+    stage.run(&job).await.expect("the run");
+    let report = stage.engine.report("raise").await.expect("the report");
+    let row = |n: usize| {
+        let row = &report.watched[n];
+        (row.said.as_str(), row.columns.first().map(|(_, before, now)| (before.as_deref(), now.as_deref())))
+    };
+    assert_eq!(row(0), ("changed by this run, and as it left it", Some((Some("10"), Some("11")))));
+    assert_eq!(row(1).0, "not changed by this run");
+    assert_eq!(row(2).0, "not changed by this run; it is not there now");
+    stage.sql.run("update account set balance = 99 where id = 1").expect("somebody else");
+    let report = stage.engine.report("raise").await.expect("the report");
+    assert_eq!(report.watched[0].said, "changed by this run, and otherwise now");
+    assert_eq!(report.watched[0].columns[0].2.as_deref(), Some("99"));
+    assert!(report.markdown().contains("| the first | id=1 | balance | 10 | 99 |"), "{}", report.markdown());
+
+    let wrong = self::job(statement, "[[expect.watch]]\nname = \"x\"\nkey = [1, 2]\n");
+    let Err(Error::Refused(refusal)) = Box::pin(stage.engine.plan(&wrong, &PlanOptions::default())).await else {
+        panic!("a key of two values is no key here")
+    };
+    assert_eq!(refusal.code, Code::BadJob);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_row_that_is_deleted_or_inserted_says_so() {
+    let mut stage = Stage::new().await;
+    let watch = "[[expect.watch]]\nname = \"it\"\nkey = [5]\n";
+    let delete = job("delete from account where id <= 5", watch);
+    let planned = Box::pin(stage.engine.plan(&delete, &PlanOptions::default())).await.expect("a plan").plan;
+    assert_eq!(planned.watched[0].said, "will be deleted");
+    stage.run(&delete).await.expect("the run");
+    let report = stage.engine.report("raise").await.expect("the report");
+    assert_eq!(report.watched[0].said, "changed by this run, and as it left it; it is not there now");
+    assert_eq!(report.watched[0].columns[0].1.as_deref(), Some("5"));
+
+    let insert = Job { name: "back".into(), ..job("insert into account values (5, 1, 7)", watch) };
+    let planned = Box::pin(stage.engine.plan(&insert, &PlanOptions::default())).await.expect("a plan").plan;
+    assert_eq!(planned.watched[0].said, "is not there yet");
+    stage.run(&insert).await.expect("the run");
+    let report = stage.engine.report("back").await.expect("the report");
+    assert_eq!(report.watched[0].said, "changed by this run, and as it left it");
+    assert_eq!(report.watched[0].columns[0], ("id".into(), None, Some("5".into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_is_looked_at_also_when_its_worker_died_right_after_it() {
+    let mut stage = Stage::new().await;
+    let job = job(RAISE, "[canary]\nrows = 4\nthen = \"pause\"\n");
+    // Stopped between the batch and the look at it.
+    let options = RunOptions { stop_after_batches: Some(1), ..RunOptions::default() };
+    Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a batch");
+    let paused = stage.run(&job).await.expect("an outcome");
+    assert!(
+        matches!(&paused.state, RunState::Paused { reason } if reason.starts_with("the canary batch")),
+        "{paused:?}"
+    );
+    assert_eq!((paused.batches, paused.changed_rows), (1, 4));
+    assert_eq!(stage.run(&job).await.expect("the rest").state, RunState::Succeeded);
+    let report = stage.engine.report("raise").await.expect("the report");
+    let canary = report.trail.canary.as_deref().unwrap_or_default();
+    assert!(
+        canary.contains("a first batch of at most 4 rows, then a pause") && canary.contains("as expected at"),
+        "{canary}"
+    );
+    let stops: Vec<&str> = report.trail.stops.iter().map(|stop| stop.why.as_str()).collect();
+    assert_eq!(stops.len(), 2, "{stops:?}");
+    assert!(report.trail.stops.iter().all(|stop| stop.until.is_some()), "{:?}", report.trail.stops);
+}

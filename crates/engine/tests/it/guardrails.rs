@@ -535,3 +535,99 @@ async fn the_ledger_shows_every_kind_of_tampering() {
     assert_eq!(exported.await.expect("the export"), lines.len());
     assert!(lines[0].contains("\"fact\":\"run_started\""), "{}", lines[0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_tells_who_said_yes_what_was_demanded_and_where_the_run_stopped() {
+    let mut bank = Bank::new(Policy { undo: true, ..approvals(1) }).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "compared ten rows").await.expect("an approval");
+    run(&mut runner, &job, Some(1)).await.expect("a batch");
+    approver.pause("raise", "checkout is slow").await.expect("a pause");
+    approver.unpause("raise").await.expect("its end");
+    run(&mut runner, &job, None).await.expect("the rest");
+    let report = bank.owner.report("raise").await.expect("the report");
+    let trail = &report.trail;
+    assert_eq!((trail.approvals.len(), trail.approvals[0].approver.as_str()), (1, bank.approver.as_str()));
+    assert_eq!(trail.approvals[0].reason, "compared ten rows");
+    let rules: Vec<(&str, bool)> = trail.guardrails.iter().map(|g| (g.rule.as_str(), g.met)).collect();
+    assert_eq!(rules, [("approvals", true), ("undo", true)]);
+    assert_eq!(trail.environment.as_ref().map(|e| e.name.as_str()), Some("bank"));
+    let stops: Vec<_> = trail.stops.iter().map(|s| (s.what.as_str(), s.who.as_str(), s.until.is_some())).collect();
+    let (runner_name, approver_name) = (bank.runner.as_str(), bank.approver.as_str());
+    assert_eq!(stops, [("run paused", runner_name, true), ("pause asked", approver_name, true)]);
+    assert!(report.events.iter().any(|event| event.fact == "plan approved"), "{:?}", report.events);
+    let page = report.markdown();
+    for part in ["## Approvals", "## Guardrails when it started", "## Pauses, holds and stops", "checkout is slow"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+
+    Box::pin(runner.undo("raise", &UndoOptions::default(), &mut Observer::silent())).await.expect("the undo");
+    let undo = bank.owner.list().await.expect("the list")[0].run_id.to_string();
+    let report = bank.owner.report(&undo).await.expect("the report");
+    assert_eq!(report.trail.covered_by, Some(report.undo_of.expect("an undo")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_report_tells_who_broke_the_glass_and_what_the_review_found() {
+    let mut bank = Bank::new(approvals(2)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.let_break_glass(&planned, &bank.runner, "outage", "OPS-1", 10).await.expect("leave");
+    run(&mut runner, &job, None).await.expect("the run");
+    let open = bank.owner.report("raise").await.expect("the report");
+    let glass = open.trail.glass.as_ref().expect("broken glass");
+    assert_eq!((&glass.granted_by, &glass.granted_to), (&bank.approver, &bank.runner));
+    assert_eq!(open.trail.review.as_ref().map(|r| r.closed.is_none()), Some(true));
+    assert_eq!(open.trail.guardrails.iter().map(|g| g.met).collect::<Vec<_>>(), [false]);
+    approver.close_review("raise", "balances compared").await.expect("the review");
+    let page = bank.owner.report("raise").await.expect("the report").markdown();
+    assert!(page.contains("outage (OPS-1)") && page.contains(": balances compared."), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn existing_roles_stand_for_the_groups_by_name() {
+    let db = Database::create(Server::shared(), "named").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(
+        "create table account (id int primary key, balance numeric not null);
+             insert into account select i, i from generate_series(1, 100) i",
+    )
+    .expect("the table");
+    let [deploy, leads, staff] = ["deploy", "leads", "staff"].map(|hint| db.create_role(hint, "").expect("a role"));
+    let mut owner = Engine::connect(Some(&db.url())).await.expect("a connection");
+    let missing = pgmend::NamedRoles { runner: Some("Deploi".into()), ..pgmend::NamedRoles::default() };
+    let (code, said) = refusal(owner.init_for(&missing).await);
+    assert_eq!(code, Code::RoleMissing);
+    assert!(said.contains("create role \"Deploi\" nologin"), "{said}");
+    let named = pgmend::NamedRoles {
+        runner: Some(deploy.clone()),
+        approver: Some(leads.clone()),
+        observer: Some(staff.clone()),
+    };
+    let done = owner.init_for(&named).await.expect("the control schema");
+    assert_eq!(done.roles, [deploy.clone(), leads.clone(), staff.clone()]);
+    // Remembered: the next `init` grants to the same.
+    assert_eq!(owner.init().await.expect("again").roles, done.roles);
+
+    sql.run(&format!("grant select, update on account to {deploy}")).expect("a grant");
+    let mut runner = Engine::connect(Some(&db.url_for(&deploy))).await.expect("a connection");
+    let planned = plan(&mut runner, &job("raise", CHANGE)).await;
+    let (code, said) = refusal(runner.approve(&planned, "me").await);
+    assert_eq!(code, Code::Privilege);
+    assert!(said.contains(&format!("only members of {leads} may do this")), "{said}");
+    let mut lead = Engine::connect(Some(&db.url_for(&leads))).await.expect("a connection");
+    lead.approve(&planned, "fine").await.expect("an approval");
+    let mut reader = Engine::connect(Some(&db.url_for(&staff))).await.expect("a connection");
+    assert!(reader.list().await.expect("the list").is_empty());
+    let outsiders = "select bool_or(has_schema_privilege(r, 'pgmend', 'usage'))
+                       from unnest(array['pgmend_runner', 'pgmend_approver', 'pgmend_observer']) as r
+                      where exists (select from pg_roles where rolname = r)";
+    assert_ne!(sql.value(outsiders).expect("an answer").as_deref(), Some("t"), "only the named roles get in");
+    // Another role takes over: the old one's rights are named, to be taken.
+    let next = pgmend::NamedRoles { observer: Some(leads.clone()), ..pgmend::NamedRoles::default() };
+    let notes = owner.init_for(&next).await.expect("another observer").notes;
+    assert!(notes.iter().any(|n| n.contains(&format!("revoke all on schema pgmend from \"{staff}\""))), "{notes:?}");
+}

@@ -7,7 +7,7 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item
+    pgmend.break_glass, pgmend.review_item, pgmend.group_role
     to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz)
@@ -29,7 +29,8 @@ grant execute on function
     pgmend.seal_change_set(name),
     pgmend.prune_image_table(name, uuid, oid)
     to pgmend_runner;
-grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid) to pgmend_runner, pgmend_approver;
+grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid), pgmend.token_secret()
+    to pgmend_runner, pgmend_approver;
 grant execute on function
     pgmend.approve(uuid, text, text, text),
     pgmend.revoke_approval(uuid, text),

@@ -1,7 +1,7 @@
 //! The rows of a plan: how many, which ones, from what to what.
 
 use pgmend::{ChangeKind, Figure, Plan};
-use pgmend_core::mask::MASKED;
+use pgmend_core::mask::is_masked;
 use pgmend_core::plan::Sample;
 
 use crate::render::figure;
@@ -67,9 +67,28 @@ pub fn samples(page: &mut Page, plan: &Plan) {
     }
 }
 
+/// The rows that the job watches: now → then.
+pub fn watched(page: &mut Page, plan: &Plan) {
+    if plan.watched.is_empty() {
+        return;
+    }
+    page.heading("WATCHED", &hint(plan.watched.iter().flat_map(|w| &w.sample.columns).flat_map(|(_, b, a)| [b, a])));
+    for row in &plan.watched {
+        page.line(&format!("{}  {}  {}", row.name, key_of(&row.sample), page.paint.dim(&row.said)));
+        let width = row.sample.columns.iter().map(|(name, _, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, before, after) in &row.sample.columns {
+            let shown = match row.changes {
+                true => change(page, before.as_deref(), after.as_deref(), 0),
+                false => value(before.as_deref()),
+            };
+            page.line(&format!("  {name:<width$}  {shown}"));
+        }
+    }
+}
+
 /// What to type where values are masked, or nothing.
 fn hint<'a>(values: impl IntoIterator<Item = &'a Option<String>>) -> String {
-    let masked = values.into_iter().flatten().any(|value| value == MASKED);
+    let masked = values.into_iter().flatten().any(|value| is_masked(value));
     if masked { "masked values: name columns with --plain, or --show-values".to_owned() } else { String::new() }
 }
 
@@ -103,7 +122,7 @@ fn sample_rows(page: &mut Page, kind: ChangeKind, sample: &Sample, widths: &Widt
         ChangeKind::Update => false,
     };
     let hidden = |column: &&(String, Option<String>, Option<String>)| {
-        whole && column.1.as_deref().or(column.2.as_deref()) == Some(MASKED)
+        whole && column.1.as_deref().or(column.2.as_deref()).is_some_and(is_masked)
     };
     let told = |column: &&(String, Option<String>, Option<String>)| {
         let in_key = whole && sample.key.iter().any(|(key, _)| *key == column.0);
@@ -176,7 +195,7 @@ pub fn transitions(page: &mut Page, plan: &Plan) {
 /// The groups of `--by`.
 pub fn groups(page: &mut Page, plan: &Plan) {
     let Some((column, groups)) = &plan.groups else { return };
-    let masked = groups.iter().any(|g| g.value.as_deref() == Some(MASKED));
+    let masked = groups.iter().any(|g| g.value.as_deref().is_some_and(is_masked));
     let remark = if masked { format!("; masked values: --plain {column}") } else { String::new() };
     page.heading(&format!("BY {column}"), &format!("will change, of matched{remark}"));
     let width = groups.iter().map(|g| value(g.value.as_deref()).chars().count()).max().unwrap_or(0);
