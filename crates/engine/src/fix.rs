@@ -14,10 +14,12 @@ use crate::progress::Observer;
 
 impl Engine {
     /// Plans a job, shows the plan to `confirm`, and commits all of it in one transaction if the answer is yes and
-    /// exactly the expected number of rows changes.
+    /// exactly the expected number of rows changes. `show_values` is for a person at a terminal: what is shown is kept in
+    /// the plan.
     pub async fn fix(
         &mut self,
         job: &Job,
+        show_values: bool,
         confirm: &mut dyn FnMut(&Plan) -> bool,
         observer: &mut Observer,
     ) -> Result<Outcome, Error> {
@@ -31,7 +33,7 @@ impl Engine {
             let help = format!("go on with it: pgmend run {} --execute", unfinished.run_id);
             return Err(Refusal::new(Code::WrongState, message, help).into());
         }
-        let plan = self.plan_fix(job).await?;
+        let plan = self.plan_fix(job, show_values).await?;
         if plan.counts.changed_rows.certainty != Certainty::Exact {
             let message = format!("the rows could only be estimated, at {}", plan.counts.changed_rows.value);
             return Err(Refusal::new(
@@ -68,11 +70,11 @@ impl Engine {
 
     /// A plan whose rows are fixed now, so that the rows shown are the rows changed; where the statement does not
     /// allow that, the number of rows is still checked before the commit.
-    async fn plan_fix(&mut self, job: &Job) -> Result<Plan, Error> {
+    async fn plan_fix(&mut self, job: &Job, show_values: bool) -> Result<Plan, Error> {
         let mut job = job.clone();
         job.file.limits.batch_rows = Some(BATCH_ROWS_CEILING);
         job.file.limits.rows_per_transaction_max = BATCH_ROWS_CEILING;
-        let options = PlanOptions { show_values: true, ..PlanOptions::default() };
+        let options = PlanOptions { show_values, ..PlanOptions::default() };
         let frozen =
             Job { file: pgmend_core::job::JobFile { mode: Some(Mode::Freeze), ..job.file.clone() }, ..job.clone() };
         let planned = match self.plan(&frozen, &options).await {

@@ -23,7 +23,7 @@ enum No {
 }
 
 /// Plans, asks unless `--execute` says yes already, and commits in one transaction.
-pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool) -> Done {
+pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool, show_values: bool) -> Done {
     let mut engine = shell.engine().await?;
     let (driving, stop) = Driving::deaf(shell);
     let (progress, mut observer) = (driving.progress, driving.observer);
@@ -38,7 +38,9 @@ pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool) -> Don
         }
         no.is_none()
     };
-    let ended = engine.fix(job, &mut confirm, &mut observer).await;
+    // A person answers by the rows; a script's output may be kept for everybody to read.
+    let show_values = show_values || shell.interactive();
+    let ended = engine.fix(job, show_values, &mut confirm, &mut observer).await;
     progress.finish();
     match no {
         None => end(shell, &mut engine, &ended.map_err(Failure::about(job))?, false, reversible).await,

@@ -26,7 +26,7 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
     if let (Some(_), Some(expected)) = (&args.source.command, job.file.expect_rows)
         && (args.execute || shell.interactive())
     {
-        return fix::main(shell, &job, expected, args.execute).await;
+        return fix::main(shell, &job, expected, args.execute, args.planning.show_values).await;
     }
     let mut engine = shell.engine().await?;
     let job = plan::with_facts(shell, &args.source, job).await?;

@@ -63,8 +63,12 @@ pub async fn guard(
     Ok((lines.iter().map(|line| masked(line, mask)).collect(), finding))
 }
 
-/// The server prints the values of keys and parameters into the conditions, as quoted literals with a cast.
+/// The server prints the values of keys and parameters into the conditions: as quoted literals with a cast, numbers
+/// with a fraction bare. Lines with costs hold no values.
 fn masked(line: &str, mask: &Mask) -> String {
+    if line.contains("(cost=") {
+        return line.to_owned();
+    }
     let mut shown = String::new();
     let mut rest = line;
     while let Some(open) = rest.find('\'') {
@@ -75,7 +79,23 @@ fn masked(line: &str, mask: &Mask) -> String {
         let cast = after.strip_prefix("::").unwrap_or_default();
         let end = cast.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(cast.len());
         let told = if mask.constants.contains(&value) { value } else { mask.show_param("", &cast[..end], &value) };
-        shown.push_str(&format!("{before}'{}'", told.replace('\'', "''")));
+        shown.push_str(&format!("{}'{}'", without_fractions(before, mask), told.replace('\'', "''")));
+        rest = after;
+    }
+    shown.push_str(&without_fractions(rest, mask));
+    shown
+}
+
+fn without_fractions(text: &str, mask: &Mask) -> String {
+    let digit = |c: char| c.is_ascii_digit() || c == '.';
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, number) = rest.split_at(begin);
+        let (number, after) = number.split_at(number.find(|c| !digit(c)).unwrap_or(number.len()));
+        let plain = !number.contains('.') || mask.show_all || mask.constants.contains(number);
+        shown.push_str(before);
+        shown.push_str(&if plain { number.to_owned() } else { mask.conceal(number) });
         rest = after;
     }
     shown.push_str(rest);
@@ -110,6 +130,11 @@ mod tests {
                 format!("Filter: (a = '{MASKED}' AND d < '2026-01-01'::date)"),
             ),
             ("Index Cond: (id > 500)", "Index Cond: (id > 500)".to_owned()),
+            ("Filter: (amount < 918.5)", format!("Filter: (amount < {MASKED})")),
+            (
+                "Seq Scan on t  (cost=0.00..8.50 rows=1 width=8)",
+                "Seq Scan on t  (cost=0.00..8.50 rows=1 width=8)".to_owned(),
+            ),
             ("Filter: (x = 'open", format!("Filter: (x = '{MASKED}'")),
         ] {
             assert_eq!(masked(line, &mask), shown);

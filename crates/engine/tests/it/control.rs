@@ -321,13 +321,13 @@ async fn a_fix_commits_the_rows_that_were_shown_or_none() {
     let mut stage = Stage::new().await;
     let three = fix("update item set label = 'fixed' where id in (1, 2, 3)", 3);
     let quiet = &mut Observer::silent();
-    assert_eq!(refusal(stage.engine.fix(&three, &mut |_| false, quiet).await).0, Code::Expectation);
-    let done = stage.engine.fix(&three, &mut |plan| plan.samples.len() == 3, quiet).await.expect("a fix");
+    assert_eq!(refusal(stage.engine.fix(&three, true, &mut |_| false, quiet).await).0, Code::Expectation);
+    let done = stage.engine.fix(&three, true, &mut |plan| plan.samples.len() == 3, quiet).await.expect("a fix");
     assert_eq!((done.changed_rows, done.batches, done.state), (3, 1, RunState::Succeeded));
     assert_eq!(stage.engine.report("fix").await.expect("a report").conflict_rows, 0);
 
     let two = fix("update item set label = 'two' where id in (1, 2, 3)", 2);
-    assert_eq!(refusal(stage.engine.fix(&two, &mut |_| true, quiet).await).0, Code::Expectation);
+    assert_eq!(refusal(stage.engine.fix(&two, true, &mut |_| true, quiet).await).0, Code::Expectation);
 
     // Somebody changes one of the rows while the person reads.
     let url = stage.db.url();
@@ -337,11 +337,12 @@ async fn a_fix_commits_the_rows_that_were_shown_or_none() {
         true
     };
     let late = fix("update item set label = 'late' where id in (1, 2, 3)", 3);
-    let (code, text) = refusal(stage.engine.fix(&late, &mut meanwhile, quiet).await);
+    let (code, text) = refusal(stage.engine.fix(&late, true, &mut meanwhile, quiet).await);
     assert!(code == Code::Expectation && text.contains("nothing was written"), "{text}");
     let untouched = "select count(*) from item where label = 'late'";
     assert_eq!(stage.sql.value(untouched).expect("a count").as_deref(), Some("0"));
-    let again = stage.engine.fix(&late, &mut |_| true, quiet).await.expect("the fix, on the rows as they are now");
+    let again =
+        stage.engine.fix(&late, true, &mut |_| true, quiet).await.expect("the fix, on the rows as they are now");
     assert_eq!(again.changed_rows, 3);
 }
 
@@ -357,7 +358,7 @@ async fn a_fix_can_be_made_again_by_hand_and_be_undone() {
                 *heard.lock().expect("nobody panicked") += 1;
             }
         });
-        let done = stage.engine.fix(&one, &mut |_| true, &mut observer).await.expect("a fix");
+        let done = stage.engine.fix(&one, true, &mut |_| true, &mut observer).await.expect("a fix");
         assert_eq!((done.changed_rows, *events.lock().expect("nobody panicked")), (1, 1));
         let undone = stage.engine.undo("fix", &UndoOptions::default(), &mut Observer::silent()).await.expect("an undo");
         assert_eq!(undone.changed_rows, 1);

@@ -1,0 +1,252 @@
+//! Values that must not be seen are planted in every place that a value can come from, and looked for in everything
+//! that pgmend prints, logs or keeps for people.
+
+use std::process::{Command, Output};
+
+use pgmend_testkit::{Database, Server, Sql};
+
+/// In every planted text value.
+const TEXT: &str = "wyvern";
+/// In every planted number.
+const NUMBER: &str = "918273";
+/// The bytes of `wyvern`.
+const BYTES: &str = "77797665726e";
+/// A constant that a person typed into a statement: shown where the statement is, and nowhere else.
+const LITERAL: &str = "griffin";
+
+const TABLES: &str = r#"
+    create table person (
+        email  text primary key,
+        name   text not null,
+        code   text not null unique,
+        digits text not null,
+        amount numeric not null constraint small check (amount < 918273999),
+        doc    jsonb not null,
+        raw    bytea not null,
+        boss   text references person,
+        tier   text not null default 'none',
+        rank   int,
+        born   date,
+        extra  json
+    );
+    insert into person (email, name, code, digits, amount, doc, raw)
+    select 'wyvern' || lpad(i::text, 3, '0') || '@example.org', 'Ms wyvern ' || i, 'WYVERN-' || i, '918273645' || i || '99',
+           918273.5 + i, jsonb_build_object('who', 'wyvern' || i), convert_to('wyvern' || i, 'UTF8')
+      from generate_series(1, 40) i;
+    insert into person (email, name, code, digits, amount, doc, raw)
+    values ('wyvernlow@example.org', 'Ms wyvern low', 'wyvern-7', '9182730', 918273, '{"who": "wyvern"}', '\x77797665726e');
+    create table news (email text not null, name text not null);
+    insert into news select email, name || ' wyvern ' || n from person, generate_series(1, 2) n;
+    create table fresh (email text primary key, name text not null);
+    analyze;
+"#;
+
+struct Stage {
+    db: Database,
+    folder: tempfile::TempDir,
+    /// Everything that was printed, with the line that was typed.
+    said: Vec<(String, String)>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let db = Database::create(Server::shared(), "leaks").expect("a database");
+        db.sql().expect("a session").run(TABLES).expect("the tables");
+        let mut stage = Self { db, folder: tempfile::tempdir().expect("a folder"), said: Vec::new() };
+        stage.typed(&["init"]);
+        stage
+    }
+
+    fn sql(&self) -> Sql {
+        self.db.sql().expect("a session")
+    }
+
+    fn typed(&mut self, words: &[&str]) -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_pgmend"))
+            .args(words)
+            .args(["--log-file", "log.jsonl"])
+            .current_dir(self.folder.path())
+            .env("DATABASE_URL", self.db.url())
+            .output()
+            .expect("pgmend runs");
+        let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+        self.said.push((words.join(" "), text));
+        output
+    }
+
+    /// The same for people and for programs, with the exit code that both must have.
+    fn both(&mut self, words: &[&str], code: i32) {
+        for more in [&[][..], &["--output", "json"]] {
+            let all: Vec<&str> = words.iter().chain(more).copied().collect();
+            let output = self.typed(&all);
+            let said = self.said.last().map(|(_, text)| text.clone()).unwrap_or_default();
+            assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        }
+    }
+
+    /// A statement that plans and fails, or does not even plan, for the reason of its SQLSTATE.
+    fn fails(&mut self, name: &str, statement: &str, more: &[&str]) {
+        let job = ["-c", statement, "--name", name, "--batch-rows", "20"];
+        let plan: Vec<&str> = ["plan"].iter().chain(&job).chain(more).copied().collect();
+        self.typed(&plan);
+        let run: Vec<&str> = ["run"].iter().chain(&job).chain(more).chain(&["--execute"]).copied().collect();
+        let output = self.typed(&run);
+        let (_, said) = self.said.last().expect("it was typed");
+        assert!(![Some(0), Some(8), Some(2)].contains(&output.status.code()), "{name} did not fail: {said}");
+        self.typed(&["status", name]);
+        self.typed(&["report", name]);
+        self.typed(&["report", name, "--output", "json"]);
+        if output.status.code() == Some(5) {
+            self.typed(&["cancel", name, "--reason", "it cannot be done"]);
+        }
+    }
+
+    fn newest_plan(&self) -> String {
+        let newest = "select plan_id from pgmend.plan order by planned_at desc limit 1";
+        self.sql().value(newest).expect("a plan").expect("an id")
+    }
+
+    /// Nothing of what was printed, logged or kept may hold a planted value.
+    fn assert_nothing_leaked(&self) {
+        for (line, text) in &self.said {
+            for planted in [TEXT, NUMBER, BYTES] {
+                let at = text.lines().find(|l| l.to_lowercase().contains(planted));
+                assert!(at.is_none(), "`pgmend {line}` shows {planted}: {}", at.unwrap_or_default());
+            }
+        }
+        let log = std::fs::read_to_string(self.folder.path().join("log.jsonl")).expect("a log");
+        let kept = "select string_agg(body, ' ') from pgmend.ledger
+              union all select string_agg(concat_ws(' ', reason, array_to_string(verification, ' ')), ' ') from pgmend.run
+              union all select string_agg(reason, ' ') from pgmend.conflict
+              union all select string_agg(obj_description(oid), ' ') from pg_class where relnamespace = 'pgmend'::regnamespace
+              union all select string_agg((body::jsonb - array['statement','canonical','params','sql','sweep','expect','undo_where'])::text, ' ')
+                          from pgmend.plan";
+        let kept: String = self.sql().run(kept).expect("what is kept").into_iter().flatten().flatten().collect();
+        for (place, text) in [("the log", &log), ("the control schema", &kept)] {
+            for planted in [TEXT, NUMBER, BYTES] {
+                let low = text.to_lowercase();
+                let at = low.find(planted);
+                let around = at.and_then(|at| low.get(at.saturating_sub(150)..(at + 60).min(low.len())));
+                assert!(at.is_none(), "{place} holds {planted}: {around:?}");
+            }
+        }
+        let ledger = self.sql().value("select string_agg(body, ' ') from pgmend.ledger").expect("the ledger");
+        assert!(!ledger.unwrap_or_default().contains(LITERAL), "a literal is in the ledger");
+        assert!(!log.contains(LITERAL), "a literal is in the log");
+        let told = ["status", "list", "ledger", "pause", "cancel"];
+        for (line, text) in self.said.iter().filter(|(line, _)| told.iter().any(|word| line.starts_with(word))) {
+            assert!(!text.contains(LITERAL), "`pgmend {line}` shows a literal");
+        }
+    }
+}
+
+const CHANGE: &str = "update person set name = name || :more, tier = 'griffin', doc = doc || :patch, raw = raw || :tail \
+                      where amount < :most";
+
+/// A job folder, since parameters of unusual types are declared.
+fn write_job(stage: &Stage) {
+    let folder = stage.folder.path().join("change");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let toml = "[params.more]\ntype = \"text\"\nvalue = \"wyvern\"\n[params.patch]\ntype = \"jsonb\"\nvalue = '{\"x\": \"wyvern\"}'\n\
+                [params.tail]\ntype = \"bytea\"\nvalue = '\\x77797665726e'\n[params.most]\ntype = \"numeric\"\nvalue = \"918273600.5\"\n\
+                [limits]\nbatch_rows = 10\n[expect]\nwatch = [{ name = \"one\", key = [\"wyvern003@example.org\"] }]\n\
+                unchanged = [\"select min(email) from person\"]\n[canary]\nrows = 5\n";
+    std::fs::write(folder.join("job.toml"), toml).expect("job.toml");
+    std::fs::write(folder.join("change.sql"), CHANGE).expect("change.sql");
+}
+
+#[test]
+fn a_run_and_all_that_people_read_about_it_show_no_planted_value() {
+    let mut stage = Stage::new();
+    write_job(&stage);
+    stage.both(&["plan", "change"], 0);
+    stage.both(&["plan", "change", "--by", "name", "--rehearse"], 0);
+    stage.typed(&["run", "change", "--stop-after-batches", "2", "--execute"]);
+    stage.both(&["status", "change"], 0);
+    let run = stage.typed(&["run", "change", "--execute"]);
+    assert_eq!(run.status.code(), Some(0), "{:?}", stage.said.last());
+    stage.both(&["status", "change"], 0);
+    stage.both(&["list"], 0);
+    stage.both(&["report", "change"], 0);
+    stage.both(&["ledger", "export"], 0);
+    stage.both(&["ledger", "verify"], 0);
+    stage.both(&["undo", "change"], 0);
+    // Some rows are changed by somebody else: conflicts, listed by their keys.
+    stage.sql().run("update person set name = 'Ms wyvern again' where email like 'wyvern00%'").expect("somebody else");
+    let undo = stage.typed(&["undo", "change", "--execute"]);
+    assert_eq!(undo.status.code(), Some(7), "{:?}", stage.said.last());
+    let id = stage.sql().value("select run_id from pgmend.run where kind = 'undo'").expect("a run").expect("an id");
+    stage.both(&["status", &id], 0);
+    stage.both(&["report", &id], 0);
+    stage.typed(&["trace", "person", "wyvern001@example.org", "--output", "json"]);
+    stage.typed(&["trace", "person", "wyvern001@example.org"]);
+    // The line that echoes what was typed says nothing new.
+    if let Some((_, text)) = stage.said.last_mut() {
+        *text = text.lines().skip(1).collect::<Vec<_>>().join("\n");
+    }
+    stage.both(&["prune", "--older-than", "0"], 0);
+    stage.assert_nothing_leaked();
+    let shown = stage.said.iter().filter(|(line, _)| line.starts_with("plan"));
+    assert!(shown.clone().count() == 4 && shown.clone().all(|(_, text)| text.contains('‹')), "tokens stand for values");
+}
+
+#[test]
+fn a_failing_run_shows_no_value_of_the_row_that_failed() {
+    let mut stage = Stage::new();
+    stage.fails("unique", "update person set code = lower(code)", &[]);
+    stage.fails("foreign-key", "update person set boss = name", &[]);
+    stage.fails("not-null", "update person set code = nullif(left(code, 3), left(code, 3))", &[]);
+    stage.fails("check", "update person set amount = amount * 1000000", &[]);
+    stage.fails("number", "update person set rank = name::int", &[]);
+    stage.fails("range", "update person set rank = digits::int", &[]);
+    stage.fails("date", "update person set born = name::date", &[]);
+    stage.fails("to-date", "update person set born = to_date(name, 'YYYY-MM-DD')", &[]);
+    stage.fails("json", "update person set extra = name::json", &[]);
+    stage.fails("array", "update person set tier = (name::text[])[1]", &[]);
+    stage.fails("param", "update person set rank = cast(:who as text)::int", &["--param", "who=wyvern"]);
+    stage.fails("frozen", "update person set rank = name::int", &["--mode", "freeze"]);
+    stage.fails("frozen-unique", "update person set code = lower(code) where code is not null", &["--mode", "freeze"]);
+    stage.fails("literal", "update person set rank = 'griffin'::text::int", &[]);
+    stage.fails("ambiguous", "update person p set name = n.name from news n where n.email = p.email", &[]);
+    stage.fails("moved", "update person set email = replace(email, '001@', '002@') where email like '%001@%'", &[]);
+    stage.fails(
+        "expected",
+        "update person set tier = 'x' where name like :p",
+        &["--param", "p=%wyvern%", "--expect", "3"],
+    );
+    stage.both(&["list"], 0);
+    stage.typed(&["ledger", "export"]);
+    stage.assert_nothing_leaked();
+}
+
+#[test]
+fn conflicts_inserts_and_deletes_show_no_value() {
+    let mut stage = Stage::new();
+    stage.both(&["plan", "-c", "delete from person where tier = 'none' and boss is null", "--name", "gone"], 0);
+    stage.both(&["plan", "-c", "insert into fresh select email, name from person", "--name", "fresh"], 0);
+    stage.typed(&[
+        "plan",
+        "-c",
+        "update person set tier = 'x' where name like 'Ms %'",
+        "--name",
+        "late",
+        "--mode",
+        "freeze",
+    ]);
+    let plan = stage.newest_plan();
+    stage.sql().run("update person set tier = 'wyvern' where email < 'wyvern005'").expect("somebody else");
+    let late = stage.typed(&["run", &plan, "--execute"]);
+    assert_eq!(late.status.code(), Some(7), "{:?}", stage.said.last());
+    stage.both(&["status", "late"], 0);
+    stage.both(&["report", "late"], 0);
+    let gone = ["run", "-c", "delete from person where tier = 'x'", "--name", "gone", "--execute"];
+    assert_eq!(stage.typed(&gone).status.code(), Some(0), "{:?}", stage.said.last());
+    stage.both(&["undo", "gone"], 0);
+    let fresh = ["run", "-c", "insert into fresh select email, name from person", "--name", "fresh", "--execute"];
+    assert_eq!(stage.typed(&fresh).status.code(), Some(0), "{:?}", stage.said.last());
+    // Taken again: a unique value of the fresh rows.
+    stage.fails("again", "insert into fresh select email, name from person where true", &[]);
+    stage.both(&["report", "fresh"], 0);
+    stage.both(&["undo", "fresh"], 0);
+    stage.assert_nothing_leaked();
+}
