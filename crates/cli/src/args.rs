@@ -1,10 +1,12 @@
 //! What can be typed. Parsing only: nothing here acts, and every bound is checked by `core`.
 
 pub mod job;
+pub mod pace;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use job::{JobFlags, JobSource};
+pub use pace::{PaceFlags, Tune};
 
 /// Change data in a live PostgreSQL database as if it were a reviewed, resumable, reversible deploy.
 #[derive(Debug, Parser)]
@@ -97,6 +99,10 @@ Examples:
   pgmend run fix.sql --batch-rows 500 --execute
   pgmend run fix.sql --execute --log-file run.jsonl
                                               each event as a line of JSON, too
+  pgmend run fix.sql --rate 500 --stop-after 20min --execute
+                                              gently, and only for a while; the same command goes on
+  pgmend run fix-roles --execute --wait-approval --until-done
+                                              waits for its approvals, then night after night
   pgmend run -c \"update users set role = 'admin' where id in (4, 8, 15)\" --expect 3
                                               shows the rows and asks for the number
 
@@ -126,6 +132,13 @@ Examples:
         after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --lift-only      whoever drives it goes on"
     )]
     Resume(Resume),
+    /// Change the pace of a live run, from any machine; in the ledger, and for an hour unless pinned
+    #[command(after_help = "\
+Examples:
+  pgmend tune fix-roles --rate 200 --reason \"checkout is slow\"
+  pgmend tune fix-roles --nice 1 --for 2h --reason \"sale begins\"
+  pgmend tune fix-roles --reset --reason \"all quiet\"      back to what the run was started with")]
+    Tune(Tune),
     /// Give a run up; what is committed stays, and can be undone
     #[command(after_help = "Example:\n  pgmend cancel fix-roles --reason \"wrong month\"")]
     Cancel(Wish),
@@ -263,6 +276,12 @@ pub struct Run {
     /// Stop, resumable, after this many batches
     #[arg(long, value_name = "N")]
     pub stop_after_batches: Option<u64>,
+    /// Wait for the approvals that are missing, as long as the plan is fresh
+    #[arg(long, requires = "execute")]
+    pub wait_approval: bool,
+    /// The pace.
+    #[command(flatten)]
+    pub pace: PaceFlags,
     /// Flags that override the job file.
     #[command(flatten)]
     pub flags: JobFlags,

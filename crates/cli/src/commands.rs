@@ -35,6 +35,7 @@ pub async fn dispatch(shell: &Shell, command: Command) -> Done {
         Command::BreakGlass(args) => approve::break_glass(shell, &args).await,
         Command::Review(args) => review::main(shell, &args).await,
         Command::Pause(args) => wish::pause(shell, &args).await,
+        Command::Tune(args) => wish::tune(shell, &args).await,
         Command::Resume(args) => wish::resume(shell, &args).await,
         Command::Cancel(args) => wish::cancel(shell, &args).await,
         Command::Ledger(args) => ledger::main(shell, &args).await,

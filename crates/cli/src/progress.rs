@@ -129,7 +129,11 @@ impl State {
                 }
                 self.print(event);
             }
-            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Stopping => self.print(event),
+            Event::Retrying { .. }
+            | Event::WaitingForLease { .. }
+            | Event::Pacing { .. }
+            | Event::Waiting { .. }
+            | Event::Stopping => self.print(event),
             // People read the outcome on stdout.
             Event::Ended { .. } if matches!(self.manner, Manner::Json) => self.print(event),
             Event::Ended { .. } => {}
@@ -175,7 +179,9 @@ impl State {
             }
             // A first retry is everyday life beside an application: it is shown while it lasts.
             Event::Retrying { attempt, .. } if *attempt > 1 => bar.suspend(|| write_line(&sentence(event))),
-            Event::Retrying { .. } | Event::WaitingForLease { .. } => {
+            // It may last for hours: the line stays when the bar is gone.
+            Event::Waiting { .. } => bar.suspend(|| write_line(&sentence(event))),
+            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Pacing { .. } => {
                 bar.enable_steady_tick(TICK);
                 bar.set_message(sentence(event));
             }
@@ -226,6 +232,8 @@ fn sentence(event: &Event) -> String {
         Event::WaitingForLease { holder, left_s } => {
             format!("driven by {holder}; waiting for its lease to run out, {} left", figure::duration(left_s.ceil()))
         }
+        Event::Pacing { why, wait_s } => format!("waits {wait_s:.1} s for the pace: {why}"),
+        Event::Waiting { what, wait_s } => format!("waits {} for {what}", figure::duration(*wait_s)),
         Event::Freezing => "computing the change set".to_owned(),
         Event::Sweeping { pass } => format!("counting what is left, pass {pass}"),
         Event::Stopping => "finishing the batch, then stopping".to_owned(),
@@ -289,6 +297,8 @@ fn line(event: &Event, pace: &Pace) -> String {
         Event::WaitingForLease { holder, left_s } => {
             format!("event=waiting_for_lease holder={holder:?} left_s={left_s:.0}")
         }
+        Event::Pacing { why, wait_s } => format!("event=pacing wait_s={wait_s:.1} why={why:?}"),
+        Event::Waiting { what, wait_s } => format!("event=waiting wait_s={wait_s:.0} what={what:?}"),
         Event::Sweeping { pass } => format!("event=sweeping pass={pass}"),
         Event::Stopping => "event=stopping".to_owned(),
         Event::Ended { state, .. } => format!("event=ended state={state}"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::expect::{Canary, Expect};
 use crate::limits::Limits;
+use crate::pace::Pace;
 use crate::refusal::{Code, Refusal};
 
 /// How the change reaches the table.
@@ -121,6 +122,9 @@ pub struct JobFile {
     /// Bounds of the run.
     #[serde(default)]
     pub limits: Limits,
+    /// How fast it may go, and when it stops for today.
+    #[serde(default)]
+    pub pace: Pace,
     /// Images.
     #[serde(default)]
     pub images: Images,
@@ -222,7 +226,7 @@ impl Job {
         file: JobFile,
         overrides: &BTreeMap<String, String>,
     ) -> Result<Self, Refusal> {
-        let file = JobFile { limits: file.limits.clone().checked()?, ..file };
+        let file = JobFile { limits: file.limits.clone().checked()?, pace: file.pace.clone().checked()?, ..file };
         if !file.images.keep && file.images.reason.as_deref().is_none_or(|r| r.trim().is_empty()) {
             let help = "give a reason (`images.reason`, or --no-images REASON), or keep images";
             return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));

@@ -12,6 +12,8 @@ pub mod ledger;
 pub mod limits;
 pub mod mask;
 pub mod moment;
+pub mod nights;
+pub mod pace;
 pub mod plan;
 pub mod policy;
 pub mod refusal;

@@ -32,6 +32,10 @@ pub const FREEZE_ROWS_MAX: i64 = 50_000_000;
 pub const FREEZE_MS_MAX: u64 = 30 * 60 * 1_000;
 /// Passes of the residual sweep over rows that still match.
 pub const SWEEPS_MAX: u32 = 3;
+/// Windows of the allowed hours through which one command goes by itself: more than a year of nights.
+pub const WINDOWS_WAITED_MAX: u32 = 400;
+/// Seconds for which one command waits for a server to admit it again: a week.
+pub const ACCESS_WAIT_MAX_S: u64 = 7 * 24 * 3_600;
 /// Conflicts listed one by one in reports; all of them are in `pgmend.conflict`.
 pub const CONFLICTS_LISTED_MAX: i64 = 20;
 

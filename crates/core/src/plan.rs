@@ -11,6 +11,7 @@ use crate::id::{PlanId, RunId};
 use crate::job::{BoundParam, Mode, Scalar};
 use crate::limits::Limits;
 use crate::mask::MASKED;
+use crate::pace::Pace;
 use crate::table::RelationName;
 
 /// The format of stored plans. A plan of another format is refused, never guessed at.
@@ -434,6 +435,9 @@ pub struct Plan {
     pub settings: Settings,
     /// Limits.
     pub limits: Limits,
+    /// How fast the run may go; flags and `pgmend tune` go before it.
+    #[serde(default, skip_serializing_if = "Pace::is_empty")]
+    pub pace: Pace,
     /// Images.
     pub images: PlanImages,
     /// The change set of a frozen plan, once computed.

@@ -141,6 +141,13 @@ codes! {
     EnvironmentNotNamed = "PM607", "a protected environment must be named";
     /// A chain of the ledger is broken.
     LedgerBroken = "PM608", "the ledger has been tampered with";
+    // PM71x: pace, hours and control.
+    /// A pace, or a change of one, out of its bounds.
+    PaceBounds = "PM711", "the pace is out of bounds";
+    /// The server no longer lets this login in; the run is where its last batch left it.
+    AccessLost = "PM712", "the server no longer admits this login";
+    /// The wait for an approval was ended by the person who began it.
+    WaitEnded = "PM713", "the wait was ended";
     // PM73x: the paper trail and its roles.
     /// A role that was named does not exist.
     RoleMissing = "PM731", "a role that was named does not exist";

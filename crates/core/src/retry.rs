@@ -49,6 +49,16 @@ pub fn backoff(attempt: u32, jitter: f64) -> Duration {
     Duration::from_millis((full as f64 * (0.5 + 0.5 * jitter.clamp(0.0, 1.0))) as u64)
 }
 
+/// First pause while a server does not admit this login or is away, in seconds.
+const ACCESS_FIRST_S: u64 = 5;
+/// Longest such pause, in seconds: whoever mends the access is not kept waiting for long.
+const ACCESS_MAX_S: u64 = 300;
+
+/// The pause before attempt `attempt` (1 is the first) to get access again: doubling, capped.
+pub fn access_backoff(attempt: u32) -> Duration {
+    Duration::from_secs(ACCESS_FIRST_S.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(ACCESS_MAX_S))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +79,6 @@ mod tests {
         assert_eq!(backoff(3, 1.0).as_millis(), 1_000);
         assert_eq!(backoff(60, 1.0).as_millis(), 8_000);
         assert_eq!(backoff(1, 0.0).as_millis(), 125);
+        assert_eq!([1, 2, 7, 60].map(|n| access_backoff(n).as_secs()), [5, 10, 300, 300]);
     }
 }

@@ -15,6 +15,9 @@ const OVERRUN: f64 = 5.0;
 #[derive(Debug, Clone)]
 pub struct Sizing {
     rows: u32,
+    /// What a person has set while the run goes, and what they asked for: it is given up when it cannot succeed.
+    tuned: Option<u32>,
+    asked: Option<u32>,
     fixed: bool,
     floor: u32,
     ceiling: u32,
@@ -29,6 +32,8 @@ impl Sizing {
         let rows = limits.batch_rows.unwrap_or(BATCH_ROWS_START).min(ceiling);
         Self {
             rows,
+            tuned: None,
+            asked: None,
             fixed: limits.batch_rows.is_some(),
             floor: BATCH_ROWS_FLOOR.min(ceiling),
             ceiling,
@@ -39,7 +44,16 @@ impl Sizing {
 
     /// Rows for the next batch.
     pub fn rows(&self) -> u32 {
-        self.rows
+        self.tuned.unwrap_or(self.rows).clamp(1, self.ceiling)
+    }
+
+    /// Takes over what a person has set for now, within the ceiling; `None` goes back to what the job or the
+    /// measured time says.
+    pub fn tune(&mut self, rows: Option<u32>) {
+        if self.asked != rows {
+            self.asked = rows;
+            self.tuned = rows;
+        }
     }
 
     /// Rows that no batch may exceed.
@@ -69,7 +83,8 @@ impl Sizing {
     /// Halves the size after our own statement timeout; also a fixed one, since it cannot succeed.
     pub fn shrink(&mut self) {
         self.per_row_ms.clear();
-        self.rows = (self.rows / 2).max(1);
+        self.rows = (self.rows() / 2).max(1);
+        self.tuned = None;
     }
 
     fn p90(&self) -> f64 {
@@ -128,6 +143,24 @@ mod tests {
         let mut sizing = Sizing::new(&limits);
         sizing.record(300, 1.0);
         assert_eq!(sizing.rows(), 300);
+    }
+
+    #[test]
+    fn what_a_person_sets_counts_until_it_is_taken_back_and_never_beyond_the_ceiling() {
+        let limits = Limits { batch_rows: Some(100), rows_per_transaction_max: 300, ..Limits::default() };
+        let mut sizing = Sizing::new(&limits);
+        sizing.tune(Some(250));
+        assert_eq!(sizing.rows(), 250);
+        sizing.tune(Some(5_000));
+        assert_eq!(sizing.rows(), 300);
+        sizing.shrink();
+        sizing.tune(Some(5_000));
+        assert_eq!(sizing.rows(), 150, "it timed out: asking on changes nothing");
+        sizing.tune(None);
+        sizing.tune(Some(40));
+        assert_eq!(sizing.rows(), 40);
+        sizing.tune(None);
+        assert_eq!(sizing.rows(), 150);
     }
 
     #[test]

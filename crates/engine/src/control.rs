@@ -2,7 +2,10 @@
 //! nobody needs any more.
 
 pub(crate) mod doing;
+mod tune;
 mod wish;
+
+pub use tune::Tuning;
 
 use std::time::Duration;
 
@@ -152,8 +155,10 @@ impl Engine {
         let rows_per_s = pace.map(|(rate, _)| rate).filter(|_| moving);
         let latest = self.latest_of_its_job(run).await?;
         let wish = if run.state.ended() { None } else { self.session.wish(run.run_id).await? };
+        let (pace_asked, tuned, driving) = self.pace_of(run, &plan.pace).await?;
         let glance = Glance {
             wish: wish.as_ref(),
+            waits: driving.waits_for.as_deref().zip(driving.waits_s),
             run,
             at,
             plan: &plan,
@@ -170,6 +175,8 @@ impl Engine {
             batches: at.batch_no,
             conflict_rows: at.conflict_rows,
             rows_per_s,
+            pace: Some(pace_asked).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
+            tuned,
             reason: match &run.state {
                 RunState::Paused { reason } => Some(reason.clone()),
                 RunState::Failed { failure } => Some(failure.clone()),

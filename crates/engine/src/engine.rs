@@ -3,15 +3,16 @@
 use pgmend_core::mask::TokenKey;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
-use pgmend_pg::Session;
 use pgmend_pg::catalog::Surroundings;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::roles::{NamedRoles, Part};
 use pgmend_pg::store::ControlSchema;
+use pgmend_pg::{PgError, Session};
 
 use crate::error::Error;
-use crate::guard::Named;
+use crate::guard::{Named, mismatches};
 use crate::outcome::Initialised;
+use crate::run::Away;
 
 /// One database.
 pub struct Engine {
@@ -22,6 +23,8 @@ pub struct Engine {
     pub(crate) environment: Option<Named>,
     /// What the values of the plan that is being made are masked with.
     pub(crate) plan_key: Option<TokenKey>,
+    /// Why the last run stopped by itself, where it will go on by itself.
+    pub(crate) away: Option<Away>,
 }
 
 impl Engine {
@@ -30,7 +33,23 @@ impl Engine {
         let conninfo = Conninfo::resolve(database_url, &|name| std::env::var(name).ok())?;
         let session = Session::connect(&conninfo).await.map_err(cannot_connect)?;
         let here = arrive(&session).await?;
-        Ok(Self { conninfo, session, here, environment: None, plan_key: None })
+        Ok(Self { conninfo, session, here, environment: None, plan_key: None, away: None })
+    }
+
+    /// Connects again, with the credentials of now, and refuses a database that is not the environment any more.
+    pub(crate) async fn reconnect(&mut self) -> Result<(), PgError> {
+        self.conninfo = self.conninfo.again();
+        let session = Session::connect(&self.conninfo).await?;
+        session.become_self().await?;
+        if let Some(named) = &self.environment {
+            let mismatches = mismatches(&session, named).await?;
+            if !mismatches.is_empty() {
+                let message = format!("this is no longer environment {}: {}", named.name, mismatches.join("; "));
+                return Err(PgError::new("connect again", Code::WrongEnvironment.as_str(), message));
+            }
+        }
+        self.session = session;
+        Ok(())
     }
 
     /// Installs or upgrades the control schema and its group roles.

@@ -29,9 +29,12 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Refused(refusal) => {
-                let usage = [Code::BadJob, Code::Parameter, Code::NotFound].contains(&refusal.code);
+                let usage = [Code::BadJob, Code::Parameter, Code::NotFound, Code::PaceBounds].contains(&refusal.code);
                 if refusal.code == Code::ApprovalMissing {
                     return exit::APPROVAL_MISSING;
+                }
+                if [Code::AccessLost, Code::WaitEnded].contains(&refusal.code) {
+                    return exit::PAUSED;
                 }
                 if usage { exit::USAGE } else { exit::STOPPED }
             }

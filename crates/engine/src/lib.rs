@@ -31,6 +31,7 @@ pub mod undo;
 mod engine;
 mod tokens;
 
+pub use control::Tuning;
 pub use engine::Engine;
 pub use error::Error;
 pub use outcome::*;
@@ -38,6 +39,7 @@ pub use pgmend_core::{
     finding::{Finding, Severity},
     id::{PlanId, RunId},
     job::{Job, JobFile, Mode},
+    pace::{Pace, Setting, Span},
     plan::{Certainty, ChangeKind, Figure, Plan},
     refusal::{Code, Refusal},
     run::RunState,

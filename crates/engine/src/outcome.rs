@@ -2,12 +2,14 @@
 
 use pgmend_core::finding::Finding;
 use pgmend_core::id::{PlanId, RunId};
+use pgmend_core::pace::Pace;
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use serde::Serialize;
 
 use crate::progress::Event;
 pub use pgmend_pg::guardrails::Guardrail;
+pub use pgmend_pg::pace::Tuned;
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +46,10 @@ pub struct RunOptions {
     pub plan: PlanOptions,
     /// Stop, resumable, after this many batches. For tests and for a careful first slice.
     pub stop_after_batches: Option<u64>,
+    /// How fast, and when to stop for today; goes before what the job says.
+    pub pace: Pace,
+    /// Go on by itself in the next allowed hours, and after a time without access, until the run is done.
+    pub until_done: bool,
 }
 
 /// What an undo covers.
@@ -154,6 +160,10 @@ pub struct Status {
     pub conflict_rows: i64,
     /// Rows per second over the last batches, if it runs.
     pub rows_per_s: Option<f64>,
+    /// The pace that it was started with, if any.
+    pub pace: Option<String>,
+    /// What people have changed of it since, as far as it counts now.
+    pub tuned: Vec<Tuned>,
     /// Why it is paused or has failed.
     pub reason: Option<String>,
     /// Findings of its plan.

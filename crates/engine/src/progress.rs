@@ -64,6 +64,20 @@ pub enum Event {
         /// Seconds left.
         left_s: f64,
     },
+    /// The pace that was asked for lets the next batch wait.
+    Pacing {
+        /// What was asked for.
+        why: String,
+        /// Seconds until the next batch.
+        wait_s: f64,
+    },
+    /// No connection is held while something else has to come first: the allowed hours, access, an approval.
+    Waiting {
+        /// What for, and until when where that is known.
+        what: String,
+        /// Seconds until the next look.
+        wait_s: f64,
+    },
     /// Counting what is left.
     Sweeping {
         /// Which pass.
@@ -97,10 +111,11 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Event::Ended { state, .. } if state == "failed" => Level::Error,
-            Event::Retrying { .. } | Event::WaitingForLease { .. } => Level::Warn,
+            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } => Level::Warn,
             Event::Started { .. }
             | Event::Freezing
             | Event::Batch { .. }
+            | Event::Pacing { .. }
             | Event::Sweeping { .. }
             | Event::Stopping
             | Event::Ended { .. } => Level::Info,

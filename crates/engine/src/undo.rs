@@ -10,6 +10,7 @@ use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::Mode;
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
+use pgmend_core::pace::Pace;
 use pgmend_core::plan::{ChangeKind, Counts, Figure, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
@@ -255,6 +256,8 @@ impl Engine {
             database: self.here.database.clone(),
             settings: self.here.settings.clone(),
             limits: forward.limits.clone(),
+            // As gentle as the run was; the whole of it, though.
+            pace: Pace { rows_max: None, stop_after: None, ..forward.pace.clone() },
             images: PlanImages { keep: true, reason: None, exact: built.images.is_some(), layout: built.images },
             change_set: Some(change_set),
             sql: built.sql,

@@ -10,6 +10,7 @@ pub mod error;
 pub mod gate;
 pub mod guardrails;
 pub mod images;
+pub mod pace;
 pub mod readtx;
 pub mod roles;
 pub mod scene;

@@ -9,6 +9,7 @@ use crate::store::ControlSchema;
 const MIGRATIONS: &[&str] = &[
     include_str!("../sql/schema/001_control_schema.sql"),
     include_str!("../sql/schema/002_guardrails.sql"),
+    include_str!("../sql/schema/004_pace.sql"),
     include_str!("../sql/schema/006_paper_trail.sql"),
 ];
 

@@ -87,6 +87,11 @@ impl Session {
         self.client.is_closed()
     }
 
+    /// Closes the connection now; what is asked of it later fails as on a lost one.
+    pub fn close(&self) {
+        self.driver.task.abort();
+    }
+
     /// A handle that cancels what runs on this session.
     pub fn canceller(&self) -> crate::connect::Canceller {
         self.driver.cancel.clone()

@@ -39,8 +39,8 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
 
 /// Goes on with the job's unfinished run; or shows the plan that the run will use, and runs it.
 async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> Done {
-    let options = run_options(args);
-    let mut reversible = true;
+    let options = run_options(args)?;
+    let (mut reversible, mut awaited) = (true, None);
     if let Some(planned) = engine.prepare(job, &options).await.map_err(Failure::about(job))? {
         let verdict = plan::exit_code(&planned);
         if verdict != exit::DONE {
@@ -48,10 +48,18 @@ async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> D
         }
         shell.tell(|paint| render::plan::short(&planned, paint))?;
         reversible = planned.plan.reversible.0;
+        awaited = Some(planned);
     }
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = engine.run(job, &options, &mut observer).await;
+    let approved = match awaited.filter(|_| args.wait_approval) {
+        Some(planned) => engine.wait_for_approval(&planned, &mut observer).await,
+        None => Ok(()),
+    };
+    let ended = match approved {
+        Ok(()) => engine.run(job, &options, &mut observer).await,
+        Err(error) => Err(error),
+    };
     progress.finish();
     let outcome = ended.map_err(Failure::about(job))?;
     end(shell, engine, &outcome, false, reversible).await
@@ -67,31 +75,44 @@ async fn stored(shell: &Shell, args: &Run, id: &str) -> Done {
     let planned = match engine.load_plan(id).await {
         Ok(planned) => planned,
         Err(Error::Refused(refusal)) if refusal.code == Code::NotFound && args.execute => {
-            return go_on(shell, &mut engine, id).await;
+            return go_on(shell, &mut engine, id, &run_options(args)?).await;
         }
         Err(error) => return Err(error.into()),
     };
     if !args.execute {
         return plan::show(shell, &planned, &plan::next_of_stored(shell, &planned));
     }
-    run_stored(shell, &mut engine, &planned, &run_options(args)).await
+    run_stored(shell, &mut engine, &planned, &run_options(args)?, args.wait_approval).await
 }
 
 /// Shows a stored plan in short and runs it.
-pub async fn run_stored(shell: &Shell, engine: &mut Engine, planned: &Planned, options: &RunOptions) -> Done {
+pub async fn run_stored(
+    shell: &Shell,
+    engine: &mut Engine,
+    planned: &Planned,
+    options: &RunOptions,
+    wait_approval: bool,
+) -> Done {
     shell.tell(|paint| render::plan::short(planned, paint))?;
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = engine.run_plan(&planned.plan.plan_id.to_string(), options, &mut observer).await;
+    let approved = match wait_approval {
+        true => engine.wait_for_approval(planned, &mut observer).await,
+        false => Ok(()),
+    };
+    let ended = match approved {
+        Ok(()) => engine.run_plan(&planned.plan.plan_id.to_string(), options, &mut observer).await,
+        Err(error) => Err(error),
+    };
     progress.finish();
     let outcome = ended.map_err(|error| Failure::Engine { error, statement: Some(planned.plan.statement.clone()) })?;
     end(shell, engine, &outcome, planned.plan.undo_of.is_some(), planned.plan.reversible.0).await
 }
 
-async fn go_on(shell: &Shell, engine: &mut Engine, run: &str) -> Done {
+async fn go_on(shell: &Shell, engine: &mut Engine, run: &str, options: &RunOptions) -> Done {
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = engine.resume(run, &mut observer).await;
+    let ended = engine.resume_with(run, options, &mut observer).await;
     progress.finish();
     end(shell, engine, &ended?, false, true).await
 }
@@ -111,12 +132,14 @@ fn next(shell: &Shell, args: &Run, planned: &Planned) -> Vec<String> {
     plan::next(shell, planned, &args.source, args.flags == JobFlags::default())
 }
 
-fn run_options(args: &Run) -> RunOptions {
-    RunOptions {
+fn run_options(args: &Run) -> Result<RunOptions, Failure> {
+    Ok(RunOptions {
         again: args.reason.clone().filter(|_| args.again),
         plan: plan::options(&args.planning),
         stop_after_batches: args.stop_after_batches,
-    }
+        pace: args.pace.pace()?,
+        until_done: args.pace.until_done,
+    })
 }
 
 /// A run that is being watched, and can be stopped by signals.

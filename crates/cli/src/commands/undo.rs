@@ -19,7 +19,7 @@ pub async fn main(shell: &Shell, args: &Undo) -> Done {
         return plan::show(shell, &planned, &next(shell, args, verdict));
     }
     if planned.stored {
-        return run::run_stored(shell, &mut engine, &planned, &RunOptions::default()).await;
+        return run::run_stored(shell, &mut engine, &planned, &RunOptions::default(), false).await;
     }
     shell.tell(|paint| render::plan::short(&planned, paint))?;
     let driving = run::Driving::begin(shell)?;

@@ -1,11 +1,11 @@
-//! `pgmend pause`, `resume` and `cancel`: what people ask of a run, from any machine.
+//! `pgmend pause`, `tune`, `resume` and `cancel`: what people ask of a run, from any machine.
 
 use pgmend::Status;
 use pgmend_core::exit;
 
 use super::run::{Driving, end};
 use crate::Done;
-use crate::args::{Resume, Wish};
+use crate::args::{Resume, Tune, Wish};
 use crate::failure::Failure;
 use crate::render::status;
 use crate::shell::Shell;
@@ -13,6 +13,13 @@ use crate::shell::Shell;
 /// Stops a run at its next batch boundary.
 pub async fn pause(shell: &Shell, args: &Wish) -> Done {
     let runs = shell.engine().await?.pause(&args.run, &args.reason).await?;
+    show(shell, runs)
+}
+
+/// Changes the pace of a live run.
+pub async fn tune(shell: &Shell, args: &Tune) -> Done {
+    let tuning = args.tuning()?;
+    let runs = shell.engine().await?.tune(&args.run, &tuning, &args.reason).await?;
     show(shell, runs)
 }
 

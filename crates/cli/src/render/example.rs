@@ -71,6 +71,7 @@ fn plan() -> Plan {
             formats: std::collections::BTreeMap::new(),
         },
         limits: pgmend_core::limits::Limits::default(),
+        pace: pgmend_core::pace::Pace::default(),
         images: PlanImages { keep: true, reason: None, layout: None, exact: true },
         change_set: None,
         sql: RunSql::Freeze { apply: Vec::new(), conflicts: None, residual: None, span: None },

@@ -1,7 +1,7 @@
 //! What runs do now, and the list of all of them.
 
 use comfy_table::{CellAlignment, Table, presets};
-use pgmend::{Conflict, RunSummary, Severity, Status};
+use pgmend::{Conflict, RunSummary, Severity, Status, Tuned};
 use pgmend_core::limits::CONFLICTS_LISTED_MAX;
 
 use super::figure;
@@ -38,6 +38,10 @@ fn one(page: &mut Page, run: &Status) {
     page.pair("rows", &progress(summary));
     let rate = run.rows_per_s.map(|rate| format!(", {} rows/s", figure::rows(rate.round() as i64)));
     page.pair("batches", &format!("{}{}", figure::rows(run.batches), rate.unwrap_or_default()));
+    if let Some(pace) = &run.pace {
+        page.pair("pace", pace);
+    }
+    page.pairs("tuned", &run.tuned.iter().map(tuned).collect::<Vec<_>>());
     if run.conflict_rows > 0 {
         page.pair("conflicts", &figure::rows(run.conflict_rows));
     }
@@ -61,6 +65,12 @@ fn one(page: &mut Page, run: &Status) {
         findings(page, &serious);
     }
     page.list("NEXT", &remarked(&run.next));
+}
+
+/// `rate 200 until 2026-11-22 01:00:00+00, by alice: checkout is slow`.
+fn tuned(change: &Tuned) -> String {
+    let until = change.expires_at.as_ref().map_or_else(|| "to the end".to_owned(), |at| format!("until {at}"));
+    format!("{} {} {until}, by {}: {}", change.setting.name(), change.value, change.tuned_by, change.reason)
 }
 
 fn state(state: &str, paint: Paint) -> String {
@@ -142,6 +152,8 @@ mod tests {
             batches: 254,
             conflict_rows: 2,
             rows_per_s: None,
+            pace: None,
+            tuned: Vec::new(),
             reason: Some("no space left on device (53100)".into()),
             findings: Vec::new(),
         }
@@ -159,6 +171,14 @@ mod tests {
             holder: Some("pid 4711 on host db1".into()),
             lease_left_s: Some(-12.4),
             rows_per_s: Some(8_312.6),
+            pace: Some("at most 9000 rows/s".into()),
+            tuned: vec![Tuned {
+                setting: pgmend::Setting::Nice,
+                value: 0.5,
+                reason: "checkout is slow".into(),
+                tuned_by: "alice".into(),
+                expires_at: Some("2026-11-22 01:00:00+00".into()),
+            }],
             reason: None,
             ..paused()
         };

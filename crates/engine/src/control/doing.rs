@@ -13,6 +13,8 @@ use crate::report::markdown::thousands;
 pub(super) struct Glance<'a> {
     /// What a person asked of it.
     pub wish: Option<&'a Wish>,
+    /// What its driver waits for between two batches, and for how many seconds yet.
+    pub waits: Option<(&'a str, f64)>,
     pub run: &'a StoredRun,
     pub at: &'a LastCheckpoint,
     pub plan: &'a Plan,
@@ -87,6 +89,9 @@ impl Glance<'_> {
                 "{holder} has not been heard from for {:.0} s: its process is gone or cut off; its lease runs out in {:.0} s, then it can be resumed; {so_far}",
                 tenure.silent_s, tenure.left_s
             );
+        }
+        if let Some((what, left_s)) = self.waits {
+            return format!("waits {:.0} s for {what}; {so_far}", left_s.ceil());
         }
         if let Some(blocker) = self.blockers.first() {
             return format!("waits for a lock that {} holds; {so_far}", who(blocker));

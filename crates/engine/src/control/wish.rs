@@ -59,7 +59,7 @@ impl Engine {
         Err(Refusal::new(Code::WrongState, message, help).into())
     }
 
-    async fn unfinished(&self, name: &str) -> Result<StoredRun, Error> {
+    pub(super) async fn unfinished(&self, name: &str) -> Result<StoredRun, Error> {
         self.need_control_schema().await?;
         let run = self.meant_run(name).await?;
         if run.state.ended() {
@@ -70,7 +70,7 @@ impl Engine {
     }
 }
 
-fn said(reason: &str) -> Result<&str, Refusal> {
+pub(super) fn said(reason: &str) -> Result<&str, Refusal> {
     if reason.trim().is_empty() {
         return Err(Refusal::new(Code::BadJob, "the reason is empty", "say why: --reason \"…\""));
     }

@@ -237,6 +237,7 @@ impl Engine {
             database: self.here.database.clone(),
             settings: self.here.settings.clone(),
             limits: job.file.limits.clone(),
+            pace: job.file.pace.clone(),
             reversible: around::reversible(bound, images.keep),
             images,
             change_set: None,

@@ -1,18 +1,23 @@
 //! Runs: one resumable execution of one plan. The same call starts, resumes or refuses.
 
+mod approval;
 mod cursor;
 pub(crate) mod expectations;
 pub(crate) mod fault;
 mod finish;
 mod frozen;
 pub(crate) mod gate;
+mod nights;
 mod ownership;
+mod pace;
 mod prepare;
 mod recover;
 mod stream;
+mod wishes;
 mod worker;
 
 pub use fault::POINTS as FAULT_POINTS;
+pub(crate) use nights::Away;
 pub(crate) use ownership::take as take_lease;
 
 use pgmend_core::id::RunId;
@@ -36,6 +41,7 @@ impl Engine {
     pub async fn run(&mut self, job: &Job, options: &RunOptions, observer: &mut Observer) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.ensure_control_schema().await?;
+        let options = &RunOptions { pace: options.pace.over(&job.file.pace), ..options.clone() };
         let signature = self.signature_of(job).await?;
         let runs = self.session.runs_of_signature(&signature.0).await?;
         if let Some(unfinished) = runs.iter().find(|r| !r.state.ended()) {
@@ -83,6 +89,16 @@ impl Engine {
 
     /// Goes on with an unfinished run.
     pub async fn resume(&mut self, run: &str, observer: &mut Observer) -> Result<Outcome, Error> {
+        self.resume_with(run, &RunOptions::default(), observer).await
+    }
+
+    /// Goes on with an unfinished run, at another pace for example.
+    pub async fn resume_with(
+        &mut self,
+        run: &str,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
         let run = self.meant_run(run).await?;
@@ -91,7 +107,7 @@ impl Engine {
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
         }
         self.session.lift(run.run_id).await?;
-        self.drive(run, &RunOptions::default(), observer, true).await
+        self.drive(run, options, observer, true).await
     }
 
     /// Starts the run of a plan that passed the gate.
@@ -108,7 +124,13 @@ impl Engine {
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
         let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };
-        let demanded = self.refuse_unmet(&planned).await?;
+        let demanded = match self.refuse_unmet(&planned).await {
+            Err(Error::Refused(refusal)) if refusal.code == Code::OutsideHours && options.until_done => {
+                self.wait_to_start(observer).await?;
+                self.refuse_unmet(&planned).await?
+            }
+            met => met?,
+        };
         let plan = planned.plan;
         gate::refuse_altered(&self.session, &plan).await?;
         let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
@@ -161,7 +183,7 @@ impl Engine {
     }
 
     /// Takes the lease and applies batch after batch.
-    async fn drive(
+    async fn drive_once(
         &mut self,
         run: StoredRun,
         options: &RunOptions,

@@ -11,6 +11,7 @@ use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::store::LeaseAnswer;
 
+use super::wishes::{HOURS_EVERY, LOOK_EVERY, Wishes};
 use crate::error::Error;
 use crate::progress::{Event, Observer, Stop};
 
@@ -70,11 +71,11 @@ struct Shared {
 }
 
 impl Heartbeat {
-    /// Starts the heartbeat of a lease just taken.
-    pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64) -> Self {
+    /// Starts the heartbeat of a lease just taken. On its way it looks for what people want of the run.
+    pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64, wishes: &Wishes) -> Self {
         let shared =
             Arc::new(Shared { begun: Instant::now(), sent_ms: AtomicU64::new(0), lost: AtomicBool::new(false) });
-        let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared)));
+        let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared), wishes.clone()));
         Self { task, shared, trust: Duration::from_secs(seconds) * 2 / 3 }
     }
 
@@ -97,18 +98,35 @@ impl Drop for Heartbeat {
     }
 }
 
-async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>) {
+async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>, wishes: Wishes) {
     let every = Duration::from_millis(seconds * 1_000 / HEARTBEATS_PER_LEASE);
     let mut session: Option<Session> = None;
+    let mut due = every;
+    let mut hours_due = Duration::ZERO;
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(LOOK_EVERY.min(every)).await;
         if session.as_ref().is_none_or(Session::is_closed) {
             session = connect(&conninfo).await;
         }
-        let Some(open) = &session else { continue };
+        let Some(open) = &session else {
+            tokio::time::sleep(every).await;
+            continue;
+        };
         let sent = shared.begun.elapsed();
+        if sent < due {
+            let hours_too = sent >= hours_due;
+            match tokio::time::timeout(every, wishes.look(open, lease.run, hours_too)).await {
+                Ok(Ok(())) if hours_too => hours_due = sent + HOURS_EVERY,
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => session = None,
+            }
+            continue;
+        }
         match tokio::time::timeout(every, open.heartbeat(&lease, seconds)).await {
-            Ok(Ok(true)) => shared.sent_ms.store(sent.as_millis() as u64, Ordering::Relaxed),
+            Ok(Ok(true)) => {
+                due = sent + every;
+                shared.sent_ms.store(sent.as_millis() as u64, Ordering::Relaxed);
+            }
             Ok(Ok(false)) => {
                 shared.lost.store(true, Ordering::Relaxed);
                 return;
@@ -119,7 +137,7 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
 }
 
 async fn connect(conninfo: &Conninfo) -> Option<Session> {
-    let session = Session::connect(conninfo).await.ok()?;
+    let session = Session::connect(&conninfo.again()).await.ok()?;
     session.become_self().await.ok()?;
     Some(session)
 }

@@ -4,15 +4,13 @@
 use pgmend_core::job::Mode;
 use pgmend_core::limits::RETRIES_MAX;
 use pgmend_core::plan::ChangeKind;
-use pgmend_core::refusal::Code;
 use pgmend_core::retry::{Disposition, backoff, disposition};
 use pgmend_core::run::RunState;
+use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
-use pgmend_pg::{PgError, Session};
 
 use super::worker::{OTHER_COUNT, Step, Worker, wait_or_stop};
 use crate::error::Error;
-use crate::guard::mismatches;
 use crate::progress::{Event, Stop};
 
 /// Attempts to get a connection again before the run is given up for now.
@@ -40,9 +38,13 @@ impl Worker<'_, '_> {
             self.reload().await?;
             return Ok(Some(RunState::Cancelled));
         }
-        if error.sqlstate == PAUSE_ASKED || error.sqlstate == OUTSIDE_HOURS {
+        if error.sqlstate == PAUSE_ASKED {
             self.reload().await?;
             return Ok(Some(RunState::Paused { reason: error.message }));
+        }
+        if error.sqlstate == OUTSIDE_HOURS {
+            self.reload().await?;
+            return Ok(Some(self.closed(error.message)));
         }
         if error.sqlstate == QUERY_CANCELED && self.observer.stop() == Stop::Now {
             self.reload().await?;
@@ -89,7 +91,8 @@ impl Worker<'_, '_> {
             error: error.to_string(),
             sqlstate: error.sqlstate.clone(),
         });
-        wait_or_stop(self.observer.stop_receiver(), wait).await;
+        // A person's wish ends the wait as well: the server tells it to the next batch.
+        self.wishes.rest(self.observer.stop_receiver(), wait).await;
         self.reload().await?;
         Ok(None)
     }
@@ -112,7 +115,7 @@ impl Worker<'_, '_> {
         let mut reconnects = 0;
         loop {
             let read = match self.session().is_closed() {
-                true => self.reconnect().await,
+                true => self.engine.reconnect().await,
                 false => Ok(()),
             };
             let read = match read {
@@ -144,23 +147,9 @@ impl Worker<'_, '_> {
                     });
                     wait_or_stop(self.observer.stop_receiver(), wait).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(super::nights::cut_off(error, self.run_id())),
             }
         }
-    }
-
-    async fn reconnect(&mut self) -> Result<(), PgError> {
-        let session = Session::connect(&self.conninfo).await?;
-        session.become_self().await?;
-        if let Some(named) = &self.engine.environment {
-            let mismatches = mismatches(&session, named).await?;
-            if !mismatches.is_empty() {
-                let message = format!("this is no longer environment {}: {}", named.name, mismatches.join("; "));
-                return Err(PgError::new("connect again", Code::WrongEnvironment.as_str(), message));
-            }
-        }
-        self.engine.session = session;
-        Ok(())
     }
 
     /// A row that the change cannot take: halves the batch down to it. An undo then passes over the row as a

@@ -20,6 +20,8 @@ use super::expectations::UNEXPECTED;
 use super::fault;
 use super::frozen::Spanned;
 use super::ownership::Heartbeat;
+use super::pace::{Paced, Pacer};
+use super::wishes::Wishes;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
@@ -57,6 +59,9 @@ pub(super) struct Worker<'e, 'o> {
     pub run: StoredRun,
     pub lease: Lease,
     pub heartbeat: Heartbeat,
+    /// What people want of the run now, as the heartbeat hears it.
+    pub wishes: Wishes,
+    pub pacer: Pacer,
     pub scene: Scene,
     pub sizing: Sizing,
     pub at: LastCheckpoint,
@@ -95,9 +100,12 @@ impl<'e, 'o> Worker<'e, 'o> {
         let conninfo = engine.conninfo.clone();
         let shown = engine.shown_of(&plan).await?;
         let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
+        let wishes = Wishes::new();
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
-            heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds),
+            heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds, &wishes),
+            wishes,
+            pacer: Pacer::new(options.pace.over(&plan.pace)),
             scene: Scene::of_batch(&plan.settings, &plan.limits),
             sizing: Sizing::new(&plan.limits),
             engine,
@@ -147,6 +155,15 @@ impl<'e, 'o> Worker<'e, 'o> {
             match self.stop_unexpected().await {
                 Ok(None) => {}
                 Ok(Some(state)) => return self.stop(state).await,
+                Err(error) => match self.recover(error).await? {
+                    Some(state) => return self.stop(state).await,
+                    None => continue,
+                },
+            }
+            match self.pace().await {
+                Ok(Paced::Go) => {}
+                Ok(Paced::Again) => continue,
+                Ok(Paced::Stop(state)) => return self.stop(state).await,
                 Err(error) => match self.recover(error).await? {
                     Some(state) => return self.stop(state).await,
                     None => continue,
@@ -209,7 +226,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// Rows for the next batch.
     pub fn batch_rows(&self) -> u32 {
         let canary = self.plan.canary.as_ref().filter(|_| self.at.batch_no == 0 && !self.plan.one_transaction);
-        let most = canary.map_or(u32::MAX, |canary| canary.rows);
+        let most = canary.map_or(u32::MAX, |canary| canary.rows).min(self.paced_rows());
         self.cornering.unwrap_or_else(|| self.sizing.rows()).min(self.sizing.rows()).min(most)
     }
 
@@ -236,6 +253,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.at.skipped_rows += batch.skipped_rows;
         self.at.conflict_rows += batch.conflict_rows;
         self.batches_here += 1;
+        self.pacer.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
         self.skipped_to = None;
         if let Some(rows) = self.cornering {
@@ -308,15 +326,15 @@ impl<'e, 'o> Worker<'e, 'o> {
         if self.heartbeat.lost() || !self.session().heartbeat(&self.lease, seconds).await? {
             return Err(PgError::new("renew the lease", LEASE_LOST, "the lease has been taken over"));
         }
-        self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, seconds);
+        self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, seconds, &self.wishes);
         Ok(())
     }
 
     /// A run that has all its rows in one batch and knows their number changes exactly as many, or none.
     pub fn refuse_other_count(&self, changed_rows: i64) -> Result<(), PgError> {
         let Some(expected) = self.plan.expect_rows else { return Ok(()) };
-        let in_one =
-            self.plan.one_transaction || self.plan.limits.batch_rows.is_some_and(|rows| i64::from(rows) >= expected);
+        let fixed = self.plan.limits.batch_rows.map(|rows| rows.min(self.paced_rows()));
+        let in_one = self.plan.one_transaction || fixed.is_some_and(|rows| i64::from(rows) >= expected);
         if !in_one || self.at.batch_no > 0 || changed_rows == expected {
             return Ok(());
         }

@@ -10,6 +10,7 @@ mod equality;
 mod expectations;
 mod guardrails;
 mod installing;
+mod pace;
 mod refusals;
 mod rehearse;
 mod reuse;

@@ -7,10 +7,11 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item, pgmend.group_role
+    pgmend.break_glass, pgmend.review_item, pgmend.group_role, pgmend.tuning, pgmend.driving
     to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
-    pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz)
+    pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
+    pgmend.windows(jsonb, timestamptz, int)
     to pgmend_runner, pgmend_approver, pgmend_observer;
 
 grant execute on function
@@ -24,12 +25,14 @@ grant execute on function
     pgmend.record_conflict(uuid, bigint, bigint, text[], text),
     pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
     pgmend.record_fact(uuid, bigint, text, text),
+    pgmend.announce(uuid, int, bigint, jsonb, text, double precision),
     pgmend.create_image_table(name, boolean, name[], oid[], int[], oid[], name, text),
     pgmend.index_images(name),
     pgmend.seal_change_set(name),
     pgmend.prune_image_table(name, uuid, oid)
     to pgmend_runner;
-grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid), pgmend.token_secret()
+grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid), pgmend.token_secret(),
+    pgmend.tune(uuid, jsonb, int, text)
     to pgmend_runner, pgmend_approver;
 grant execute on function
     pgmend.approve(uuid, text, text, text),

@@ -107,6 +107,8 @@ pub(crate) struct Liveness {
 /// A resolved connection: every layer read, every value judged. Its `Debug` hides passwords.
 #[derive(Debug, Clone)]
 pub struct Conninfo {
+    /// What it was resolved from; it may hold a password.
+    given: Option<Password>,
     endpoints: Vec<(Endpoint, Option<Password>)>,
     user: String,
     dbname: String,
@@ -148,6 +150,7 @@ impl Conninfo {
             ("require", ChannelBinding::Require),
         ];
         Ok(Conninfo {
+            given: explicit.map(|text| Password(text.to_owned())),
             user,
             dbname,
             application_name: application_name.unwrap_or_else(|| "pgmend".to_owned()),
@@ -164,6 +167,13 @@ impl Conninfo {
             tls,
             endpoints,
         })
+    }
+
+    /// The same connection with its service, its password file and the process's variables read again: a password
+    /// may have been changed since. What no longer reads stays as it was.
+    pub fn again(&self) -> Conninfo {
+        let given = self.given.as_ref().map(Password::reveal);
+        Conninfo::resolve(given, &|name| std::env::var(name).ok()).unwrap_or_else(|_| self.clone())
     }
 
     /// `host:port/dbname as user`, for people; never the password.

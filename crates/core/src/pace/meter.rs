@@ -1,0 +1,177 @@
+//! The meter of a run: what was changed and how long it took, and from this how long to wait before the next batch.
+//! A leaky bucket for the rate, a rest for the ratio, and the end of the allowed hours. Time is an argument.
+
+use std::collections::VecDeque;
+
+use super::Pace;
+
+/// Batches whose times decide whether one more fits before the hours end.
+const WINDOW: usize = 20;
+
+/// Why a batch waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Wait {
+    /// The rate's bucket has to leak, milliseconds.
+    Rate(f64),
+    /// The rest after the batch before, milliseconds.
+    Rest(f64),
+}
+
+impl Wait {
+    /// How long, in milliseconds.
+    pub fn ms(self) -> f64 {
+        match self {
+            Wait::Rate(ms) | Wait::Rest(ms) => ms,
+        }
+    }
+}
+
+/// What was changed lately. Rows pour in with each batch, and leak out at the rate.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    level_rows: f64,
+    /// Execution time of the last batch, and the time since it ended, in milliseconds.
+    took_ms: f64,
+    since_ms: f64,
+    times_ms: VecDeque<f64>,
+}
+
+impl Meter {
+    /// A batch of `rows` changed rows ended, after executing for `took_ms`. A step that changed nothing earns no rest.
+    pub fn batch(&mut self, rows: u64, took_ms: f64) {
+        self.level_rows += rows as f64;
+        self.since_ms = 0.0;
+        self.took_ms = if rows == 0 { 0.0 } else { took_ms.max(0.0) };
+        if self.times_ms.len() == WINDOW {
+            self.times_ms.pop_front();
+        }
+        self.times_ms.push_back(took_ms.max(0.0));
+    }
+
+    /// Time went by, at this rate.
+    pub fn pass(&mut self, ms: f64, rate: Option<u32>) {
+        let ms = ms.max(0.0);
+        self.since_ms += ms;
+        self.level_rows = rate.map_or(0.0, |rate| (self.level_rows - f64::from(rate) * ms / 1_000.0).max(0.0));
+    }
+
+    /// How long the next batch of `rows` rows has to wait; `None` when it may begin.
+    pub fn wait(&self, pace: &Pace, rows: u32) -> Option<Wait> {
+        let rate = pace.rate.map_or(0.0, |rate| {
+            // The bucket holds one second. A batch that cannot be smaller waits until it is empty.
+            let room = (f64::from(rate) - f64::from(rows)).max(0.0);
+            (self.level_rows - room).max(0.0) / f64::from(rate) * 1_000.0
+        });
+        let rest = (pace.nice.unwrap_or(0.0) * self.took_ms - self.since_ms).max(0.0);
+        match (rate, rest) {
+            (rate, rest) if rate <= 0.0 && rest <= 0.0 => None,
+            (rate, rest) if rate >= rest => Some(Wait::Rate(rate)),
+            (_, rest) => Some(Wait::Rest(rest)),
+        }
+    }
+
+    /// Whether one more batch, at the 90th percentile of the last ones, ends before the hours do.
+    pub fn fits(&self, closes_in_ms: f64) -> bool {
+        self.p90_ms() < closes_in_ms
+    }
+
+    /// 90th percentile of the last batches' times in milliseconds; 0 before the first.
+    pub fn p90_ms(&self) -> f64 {
+        let mut sorted: Vec<f64> = self.times_ms.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (sorted.len() * 9).div_ceil(10).max(1) - 1;
+        sorted.get(rank).copied().unwrap_or(0.0)
+    }
+}
+
+/// Rows that a batch may have at this pace: one second of the rate, and no more than are left to this command.
+pub fn batch_rows_max(pace: &Pace, changed_here: u64) -> u32 {
+    let left = pace.rows_max.map(|most| most.saturating_sub(changed_here).max(1));
+    let left = left.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
+    pace.rate.unwrap_or(u32::MAX).min(left).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(rate: u32) -> Pace {
+        Pace { rate: Some(rate), ..Pace::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_batches_take_no_more_rows_are_changed_than_the_rate_allows(
+            per_s in 1_u32..=100_000,
+            batches in proptest::collection::vec((1_u32..=50_000, 0.0_f64..5_000.0, 0.0_f64..3_000.0), 1..60),
+        ) {
+            let pace = rate(per_s);
+            let (mut meter, mut now_ms, mut changed) = (Meter::default(), 0.0, 0.0);
+            for (wanted, took_ms, idle_ms) in batches {
+                meter.pass(idle_ms, pace.rate);
+                now_ms += idle_ms;
+                let rows = wanted.min(batch_rows_max(&pace, 0));
+                if let Some(wait) = meter.wait(&pace, rows) {
+                    prop_assert!(wait.ms() <= 1_000.5, "a bucket of one second empties within one: {wait:?}");
+                    meter.pass(wait.ms(), pace.rate);
+                    now_ms += wait.ms();
+                    prop_assert!(meter.wait(&pace, rows).is_none_or(|rest| rest.ms() < 0.001));
+                }
+                meter.pass(took_ms, pace.rate);
+                now_ms += took_ms;
+                meter.batch(u64::from(rows), took_ms);
+                changed += f64::from(rows);
+                prop_assert!(changed <= f64::from(per_s) * (now_ms / 1_000.0 + 1.0) + 0.001 * changed + 1.0);
+            }
+        }
+
+        #[test]
+        fn the_rest_is_the_ratio_of_the_execution_time(nice in 0.0_f64..=100.0, took_ms in 0.1_f64..10_000.0) {
+            let pace = Pace { nice: Some(nice), ..Pace::default() };
+            let mut meter = Meter::default();
+            meter.batch(10, took_ms);
+            let wait = meter.wait(&pace, 10).map_or(0.0, Wait::ms);
+            prop_assert!((wait - nice * took_ms).abs() < 0.001);
+            meter.pass(wait, None);
+            prop_assert!(meter.wait(&pace, 10).is_none_or(|left| left.ms() < 0.001));
+        }
+    }
+
+    #[test]
+    fn a_step_that_changed_nothing_is_followed_by_no_rest() {
+        let pace = Pace { nice: Some(5.0), ..Pace::default() };
+        let mut meter = Meter::default();
+        meter.batch(0, 400.0);
+        assert_eq!(meter.wait(&pace, 10), None);
+    }
+
+    #[test]
+    fn a_slower_rate_counts_at_once_and_no_rate_empties_the_bucket() {
+        let mut meter = Meter::default();
+        meter.batch(1_000, 10.0);
+        assert_eq!(meter.wait(&rate(1_000), 1_000), Some(Wait::Rate(1_000.0)));
+        assert_eq!(meter.wait(&rate(100), 100), Some(Wait::Rate(10_000.0)));
+        meter.pass(1.0, None);
+        assert_eq!(meter.wait(&rate(100), 100), None);
+    }
+
+    #[test]
+    fn no_batch_is_larger_than_a_second_of_the_rate_or_than_what_is_left() {
+        assert_eq!(batch_rows_max(&rate(40), 0), 40);
+        let pace = Pace { rows_max: Some(100), ..Pace::default() };
+        assert_eq!((batch_rows_max(&pace, 0), batch_rows_max(&pace, 95), batch_rows_max(&pace, 200)), (100, 5, 1));
+        assert_eq!(batch_rows_max(&Pace::default(), 7), u32::MAX);
+    }
+
+    #[test]
+    fn a_batch_that_would_cross_the_end_of_the_hours_does_not_begin() {
+        let mut meter = Meter::default();
+        assert!(meter.fits(1.0) && !meter.fits(0.0));
+        for took in [100.0, 110.0, 120.0, 900.0] {
+            meter.batch(10, took);
+        }
+        assert!(meter.fits(901.0) && !meter.fits(900.0));
+    }
+}

@@ -1,0 +1,221 @@
+//! Keeps a run to the pace that people asked for, between two batches: rate, rests, rows and time of one command, and
+//! the end of the allowed hours. What is decided is decided by `core::pace`; nothing here waits within a transaction.
+
+use std::time::{Duration, Instant};
+
+use pgmend_core::pace::meter::{Meter, Wait, batch_rows_max};
+use pgmend_core::pace::{Pace, Setting};
+use pgmend_core::plan::RunSql;
+use pgmend_core::run::RunState;
+use pgmend_pg::PgError;
+
+use super::nights::Away;
+use super::wishes::Woken;
+use super::worker::Worker;
+use crate::progress::Event;
+
+/// Waits from this length on are told to listeners; shorter ones are the pace itself.
+const TOLD_MS: f64 = 1_000.0;
+/// Waits from this length on are told to the database, so that `status` knows them from any machine.
+const ANNOUNCED_MS: f64 = 2_000.0;
+
+/// The pace of one command.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    /// As the command was started.
+    asked: Pace,
+    meter: Meter,
+    /// Until when the meter knows what time it is.
+    metered_at: Instant,
+    begun: Instant,
+    changed_here: u64,
+    announced: bool,
+    /// The rate and the size that people asked for when the next batch's bound was read, and the size of it.
+    sized: (Option<u32>, Option<u32>, u32),
+}
+
+/// What comes after the wait.
+pub(super) enum Paced {
+    /// A batch.
+    Go,
+    /// A look at who wants this process to stop.
+    Again,
+    /// The end, for now.
+    Stop(RunState),
+}
+
+impl Pacer {
+    /// A command begins, with this pace.
+    pub fn new(asked: Pace) -> Self {
+        let now = Instant::now();
+        Self {
+            asked,
+            meter: Meter::default(),
+            metered_at: now,
+            begun: now,
+            changed_here: 0,
+            announced: false,
+            sized: (None, None, u32::MAX),
+        }
+    }
+
+    /// A batch changed so many rows.
+    pub fn record(&mut self, rows: i64, took_ms: f64) {
+        let rows = u64::try_from(rows).unwrap_or(0);
+        self.changed_here += rows;
+        self.meter.batch(rows, took_ms);
+    }
+
+    fn pass(&mut self, rate: Option<u32>) {
+        let now = Instant::now();
+        self.meter.pass((now - self.metered_at).as_secs_f64() * 1_000.0, rate);
+        self.metered_at = now;
+    }
+
+    /// Why this command is done for today, if it is.
+    fn done(&self, pace: &Pace) -> Option<String> {
+        if let Some(most) = pace.rows_max.filter(|most| self.changed_here >= *most) {
+            let beyond = self.changed_here - most;
+            let beyond = if beyond == 0 { String::new() } else { format!(" ({beyond} more)") };
+            return Some(format!("stopped after {most} rows{beyond}, as asked"));
+        }
+        let span = pace.stop_after.filter(|span| self.begun.elapsed() >= Duration::from_secs(span.seconds()))?;
+        Some(format!("stopped after {span}, as asked"))
+    }
+
+    /// Time that this command has left.
+    fn left(&self, pace: &Pace) -> Duration {
+        let span = pace.stop_after.map(|span| Duration::from_secs(span.seconds()));
+        span.map_or(Duration::MAX, |span| span.saturating_sub(self.begun.elapsed()))
+    }
+}
+
+impl Worker<'_, '_> {
+    /// The pace that counts now: as the command was started, and as people have changed it since.
+    fn pace_now(&self) -> Pace {
+        let changes = self.wishes.tuned();
+        self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)))
+    }
+
+    /// Rows that the next batch may have at the pace that counts now.
+    pub(super) fn paced_rows(&self) -> u32 {
+        batch_rows_max(&self.pace_now(), self.pacer.changed_here)
+    }
+
+    /// Waits until the next batch may begin.
+    pub(super) async fn pace(&mut self) -> Result<Paced, PgError> {
+        self.resize();
+        if self.at_the_end() {
+            return Ok(Paced::Go);
+        }
+        if !self.pacer.announced {
+            let pace = self.pacer.asked.clone();
+            if self.resumed || !pace.is_empty() {
+                self.session().announce(&self.lease, &pace, None).await?;
+            }
+            self.pacer.announced = true;
+        }
+        loop {
+            let pace = self.pace_now();
+            if let Some(reason) = self.pacer.done(&pace) {
+                return Ok(Paced::Stop(RunState::Paused { reason }));
+            }
+            if let Some(state) = self.drained().await? {
+                return Ok(Paced::Stop(state));
+            }
+            self.pacer.pass(pace.rate);
+            let Some(wait) = self.pacer.meter.wait(&pace, self.batch_rows()).filter(|_| !self.plan.one_transaction)
+            else {
+                return Ok(Paced::Go);
+            };
+            let rest = Duration::from_secs_f64(wait.ms() / 1_000.0).min(self.pacer.left(&pace));
+            self.say(&pace, wait).await?;
+            match self.wishes.rest(self.observer.stop_receiver(), rest).await {
+                Woken::Rested => {}
+                Woken::Tuned => self.resize(),
+                Woken::Signal => return Ok(Paced::Again),
+                // The server refuses the batch, and says why.
+                Woken::Asked => return Ok(Paced::Go),
+            }
+        }
+    }
+
+    /// Says what is waited for, where that is long enough to wonder about.
+    async fn say(&mut self, pace: &Pace, wait: Wait) -> Result<(), PgError> {
+        if wait.ms() < TOLD_MS {
+            return Ok(());
+        }
+        let why = match wait {
+            Wait::Rate(_) => format!("at most {} rows/s", pace.rate.unwrap_or(0)),
+            Wait::Rest(_) => format!("rests {} × the batch before", pace.nice.unwrap_or(0.0)),
+        };
+        let wait_s = wait.ms() / 1_000.0;
+        if wait.ms() >= ANNOUNCED_MS {
+            let asked = self.pacer.asked.clone();
+            self.session().announce(&self.lease, &asked, Some((&format!("the pace ({why})"), wait_s))).await?;
+        }
+        self.observer.tell(&Event::Pacing { why, wait_s });
+        Ok(())
+    }
+
+    /// Takes over the size that people have set. A bound that was read ahead for a larger batch is forgotten.
+    fn resize(&mut self) {
+        let changes = self.wishes.tuned();
+        let rows = changes.iter().find(|change| change.setting == Setting::BatchRows).map(|change| change.value as u32);
+        self.sizing.tune(rows);
+        let pace = self.pace_now();
+        let size = self.batch_rows();
+        let (rate_then, rows_then, size_then) = self.pacer.sized;
+        let slower = (rate_then, rows_then) != (pace.rate, rows) && size < size_then;
+        // The bound of a command's last batch was read before the batch ahead of it was counted.
+        let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.changed_here));
+        let last = left.is_some_and(|left| left <= u64::from(self.sizing.rows()) * 2);
+        if (slower || last) && !matches!(self.prefetched, Some(None)) {
+            self.prefetched = None;
+            self.spanned = None;
+        }
+        self.pacer.sized = (pace.rate, rows, size);
+    }
+
+    /// Whether it is known already that nothing is left: then there is nothing to wait for.
+    fn at_the_end(&self) -> bool {
+        if self.plan.one_transaction && self.at.batch_no > 0 {
+            return true;
+        }
+        match self.sql() {
+            RunSql::Stream { .. } => matches!(self.prefetched, Some(None)),
+            RunSql::Freeze { .. } => {
+                let rows = self.plan.change_set.as_ref().map_or(0, |set| set.rows);
+                self.ordinal().is_ok_and(|ordinal| ordinal >= rows)
+            }
+        }
+    }
+
+    /// Stops before a batch that would cross the end of the allowed hours, by the time that batches take.
+    async fn drained(&mut self) -> Result<Option<RunState>, PgError> {
+        let Some(closing) = self.wishes.closing() else { return Ok(None) };
+        let left_ms = closing.at.saturating_duration_since(Instant::now()).as_secs_f64() * 1_000.0;
+        if self.pacer.meter.fits(left_ms) {
+            return Ok(None);
+        }
+        // Read again: somebody may have allowed more since.
+        let Some(next) = self.session().next_hours().await? else { return Ok(None) };
+        if next.closes_in_s.is_some_and(|s| self.pacer.meter.fits(s * 1_000.0)) {
+            return Ok(None);
+        }
+        let end = closing.hours.closes_at.unwrap_or_else(|| "once".into());
+        let zone = &next.zone;
+        let begin = next.opens_at.as_deref().unwrap_or("no time within 400 days");
+        let reason = format!(
+            "the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone}): \
+             type the same command then, or now with --until-done"
+        );
+        Ok(Some(self.closed(reason)))
+    }
+
+    /// The run stops because of the hours; whoever drives it until it is done goes on in the next ones.
+    pub(super) fn closed(&mut self, reason: String) -> RunState {
+        self.engine.away = Some(Away::Closed);
+        RunState::Paused { reason }
+    }
+}

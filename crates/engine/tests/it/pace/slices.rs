@@ -1,0 +1,89 @@
+//! Slices of a run: so many rows, or so much time, and the rest another day. Every row is changed once.
+
+use std::time::{Duration, Instant};
+
+use pgmend::{Mode, Observer, Pace, RunOptions, RunState};
+
+use super::{Stage, job, rate};
+
+fn rows(most: u64) -> Pace {
+    Pace { rows_max: Some(most), ..Pace::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stops_after_so_many_rows_and_goes_on_from_there() {
+    for mode in [Mode::Stream, Mode::Freeze] {
+        let mut stage = Stage::new(0).await;
+        let mut job = job();
+        job.file.mode = Some(mode);
+        for (most, changed, state) in [
+            (35, 35, "stopped after 35 rows, as asked"),
+            (1, 36, "stopped after 1 rows, as asked"),
+            (14, 50, "stopped after 14 rows, as asked"),
+        ] {
+            let options = RunOptions { pace: rows(most), ..RunOptions::default() };
+            let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+            assert_eq!((outcome.changed_rows, outcome.state), (changed, RunState::Paused { reason: state.into() }));
+        }
+        // The job's own slice; exactly what is left ends the run.
+        job.file.pace = rows(50);
+        let last =
+            Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
+        assert_eq!((last.changed_rows, last.state), (100, RunState::Succeeded));
+        stage.assert_every_row_changed_once();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stops_after_so_much_time_and_goes_on_from_there() {
+    let mut stage = Stage::new(0).await;
+    let pace = Pace { stop_after: Some("1s".parse().expect("a second")), ..rate(10) };
+    let began = Instant::now();
+    let outcome = stage.run(pace).await;
+    assert_eq!(outcome.state, RunState::Paused { reason: "stopped after 1s, as asked".into() });
+    assert!(began.elapsed() >= Duration::from_secs(1) && outcome.changed_rows < 100, "{outcome:?}");
+    assert_eq!(stage.run(Pace::default()).await.changed_rows, 100);
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_keeps_to_its_rate_over_all_batches() {
+    let mut stage = Stage::new(0).await;
+    let began = Instant::now();
+    assert_eq!(stage.run(rate(40)).await.changed_rows, 100);
+    // A second's worth at once, the rest at the rate: a lower bound, which no slow machine breaks.
+    assert!(began.elapsed() >= Duration::from_millis(1_400), "{:?}", began.elapsed());
+    let fastest = "select coalesce(max(n), 0) from (select sum(changed_rows) over (order by begun_at
+                     range between interval '990 ms' preceding and current row) as n from pgmend.batch) as second";
+    let fastest: i64 = stage.value(fastest).parse().expect("a number");
+    assert!(fastest <= 80, "a bucket of 40 and 40 in a second, not {fastest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pace_of_the_job_is_in_its_plan_and_a_flag_goes_before_it() {
+    let mut stage = Stage::new(0).await;
+    let mut job = job();
+    job.file.pace = rows(20);
+    let planned = Box::pin(stage.engine.plan(&job, &pgmend::PlanOptions::default())).await.expect("a plan").plan;
+    assert_eq!(planned.pace.rows_max, Some(20));
+    let id = planned.plan_id.to_string();
+    let slice = Box::pin(stage.engine.run_plan(&id, &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(slice.expect("a slice").changed_rows, 20);
+    let options = RunOptions { pace: rows(30), ..RunOptions::default() };
+    let slice = Box::pin(stage.engine.run_plan(&id, &options, &mut Observer::silent())).await;
+    assert_eq!(slice.expect("a slice").changed_rows, 50);
+    job.file.pace = rows(10);
+    let slice = Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(slice.expect("a slice").changed_rows, 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fix_of_a_known_number_of_rows_is_not_refused_by_its_pace() {
+    let mut stage = Stage::new(0).await;
+    let mut job = job();
+    job.file.limits.batch_rows = Some(100);
+    job.file.expect_rows = Some(100);
+    let options = RunOptions { pace: rate(60), ..RunOptions::default() };
+    let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a run");
+    assert_eq!((outcome.state, outcome.changed_rows, outcome.batches), (RunState::Succeeded, 100, 2));
+}
