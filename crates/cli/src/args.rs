@@ -20,7 +20,7 @@ Examples:
 
 Nothing writes to your tables without --execute or a typed confirmation.
 Exit codes: 0 done, 1 internal, 2 usage, 3 stopped by a check, 4 approval missing, 5 run failed,
-6 paused or declined, 7 finished with conflicts, 8 nothing to change.")]
+6 paused or declined, 7 finished with conflicts or dead letters, 8 nothing to change.")]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -163,6 +163,13 @@ Examples:
   pgmend undo fix-roles --execute
   pgmend undo fix-roles --where \"country = 'NO'\" --execute")]
     Undo(Undo),
+    /// Rows that a run could not change and has set aside; tries them again with --retry --execute
+    #[command(after_help = "\
+Examples:
+  pgmend dead-letters fix-roles                        which rows, and why
+  pgmend dead-letters fix-roles --export letters.jsonl
+  pgmend dead-letters fix-roles --retry --execute      once they are mended; `undo` covers them too")]
+    DeadLetters(DeadLetters),
     /// The paper trail of a run, as Markdown to paste into a ticket
     #[command(after_help = "Example:\n  pgmend report fix-roles > report.md")]
     Report(Report),
@@ -407,6 +414,26 @@ pub struct Undo {
     /// How to plan.
     #[command(flatten)]
     pub planning: Planning,
+}
+
+/// `dead-letters`.
+#[derive(Debug, Args)]
+pub struct DeadLetters {
+    /// A run's id, or a job's name for its latest run
+    #[arg(value_name = "RUN|JOB")]
+    pub run: String,
+    /// Also write them to this new file, as JSON Lines
+    #[arg(long, value_name = "FILE", conflicts_with = "retry")]
+    pub export: Option<std::path::PathBuf>,
+    /// Show all values of keys instead of masking them
+    #[arg(long)]
+    pub show_values: bool,
+    /// Try those that are open again; without --execute they are only listed
+    #[arg(long)]
+    pub retry: bool,
+    /// Write. Without it nothing is changed
+    #[arg(long, requires = "retry")]
+    pub execute: bool,
 }
 
 /// `report`.

@@ -3,6 +3,7 @@
 mod approve;
 mod check;
 mod completions;
+mod dead_letters;
 mod explain;
 mod fix;
 mod init;
@@ -42,6 +43,7 @@ pub async fn dispatch(shell: &Shell, command: Command) -> Done {
         Command::Status(args) => status::main(shell, &args).await,
         Command::List => list::main(shell).await,
         Command::Undo(args) => undo::main(shell, &args).await,
+        Command::DeadLetters(args) => dead_letters::main(shell, &args).await,
         Command::Report(args) => report::main(shell, &args).await,
         Command::Trace(args) => trace::main(shell, &args).await,
         Command::Prune(args) => prune::main(shell, &args).await,

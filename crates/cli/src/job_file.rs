@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pgmend::{Code, Job, JobFile, Refusal};
+use pgmend_core::dead_letters::DeadLetters;
 
 use crate::args::job::LimitFlags;
 use crate::args::{JobFlags, JobSource};
@@ -118,6 +119,10 @@ fn overridden(mut file: JobFile, flags: &JobFlags) -> JobFile {
     file.expect_rows = flags.expect.or(file.expect_rows);
     file.plain.extend(flags.plain.iter().cloned());
     file.trust_functions.extend(flags.trust_functions.iter().cloned());
+    if let Some(rows) = flags.dead_letters {
+        // What was typed is meant, whatever share the file has.
+        file.dead_letters = DeadLetters { rows_max: Some(rows), share_max: None };
+    }
     override_limits(&mut file.limits, &flags.limits);
     file
 }

@@ -202,7 +202,9 @@ fn style(template: &str) -> ProgressStyle {
 
 /// `62 %  1,240,000 of 2,000,000 rows · 345 already right · 8,312 rows/s · ETA 3–5 min · batch 750`.
 fn message(event: &Event, pace: &Pace) -> String {
-    let Event::Batch { changed_rows, skipped_rows, conflict_rows, next_batch_rows, planned_rows, .. } = event else {
+    let Event::Batch { changed_rows, skipped_rows, conflict_rows, dead_rows, next_batch_rows, planned_rows, .. } =
+        event
+    else {
         return String::new();
     };
     let share = figure::percent(*changed_rows, *planned_rows);
@@ -213,6 +215,9 @@ fn message(event: &Event, pace: &Pace) -> String {
     }
     if *conflict_rows > 0 {
         parts.push(figure::counted(*conflict_rows, "conflict"));
+    }
+    if *dead_rows > 0 {
+        parts.push(format!("{} set aside", figure::rows(*dead_rows)));
     }
     if let Some(rate) = pace.rows_per_s() {
         parts.push(format!("{} rows/s", figure::rows(rate.round() as i64)));
@@ -272,6 +277,7 @@ fn line(event: &Event, pace: &Pace) -> String {
             changed_rows,
             skipped_rows,
             conflict_rows,
+            dead_rows,
             took_ms,
             next_batch_rows,
             planned_rows,
@@ -280,7 +286,7 @@ fn line(event: &Event, pace: &Pace) -> String {
         } => {
             let mut line = format!(
                 "event=batch batch_no={batch_no} rows={rows} changed_rows={changed_rows} planned_rows={planned_rows} \
-                 skipped_rows={skipped_rows} conflict_rows={conflict_rows} took_ms={took_ms:.1} next_batch_rows={next_batch_rows}"
+                 skipped_rows={skipped_rows} conflict_rows={conflict_rows} dead_rows={dead_rows} took_ms={took_ms:.1} next_batch_rows={next_batch_rows}"
             );
             if let Some(rate) = pace.rows_per_s() {
                 line.push_str(&format!(" rows_per_s={rate:.0}"));
@@ -321,6 +327,7 @@ mod tests {
             changed_rows: 500 * batch_no,
             skipped_rows: 7,
             conflict_rows: 0,
+            dead_rows: 0,
             took_ms: 61.25,
             next_batch_rows: 750,
             planned_rows: 300_000,
@@ -338,7 +345,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.record(500, 0.5);
         let expected = "event=batch batch_no=12 rows=500 changed_rows=6000 planned_rows=300000 skipped_rows=7 \
-                        conflict_rows=0 took_ms=61.2 next_batch_rows=750 rows_per_s=1000 eta_s=294-294";
+                        conflict_rows=0 dead_rows=0 took_ms=61.2 next_batch_rows=750 rows_per_s=1000 eta_s=294-294";
         assert_eq!(line(&batch(12), &pace), expected);
         let retry =
             Event::Retrying { attempt: 2, wait_s: 0.5, error: "deadlock \"x\"".into(), sqlstate: "40P01".into() };

@@ -1,5 +1,6 @@
 //! Text for people. Pure functions over values of the library, so that every page has a snapshot.
 
+pub mod dead_letters;
 pub mod error;
 pub mod figure;
 pub mod next;

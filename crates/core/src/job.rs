@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dead_letters::DeadLetters;
 use crate::expect::{Canary, Expect};
 use crate::limits::Limits;
 use crate::pace::Pace;
@@ -141,6 +142,9 @@ pub struct JobFile {
     pub expect: Expect,
     /// A first, small batch to look at.
     pub canary: Option<Canary>,
+    /// How many rows that cannot be changed may be set aside.
+    #[serde(default)]
+    pub dead_letters: DeadLetters,
 }
 
 impl JobFile {
@@ -232,6 +236,12 @@ impl Job {
             return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));
         }
         file.expect.check()?;
+        file.dead_letters.checked()?;
+        if file.expect_rows.is_some() && file.dead_letters.allowed(i64::MAX) > 0 {
+            let message = "expect_rows and dead_letters contradict each other";
+            let help = "leave one of them out: a run that must change an exact number of rows sets none aside";
+            return Err(Refusal::new(Code::BadJob, message, help));
+        }
         if let Some(canary) = file.canary.as_ref().filter(|c| !(1..=50_000).contains(&c.rows)) {
             let message = format!("canary.rows = {} is out of range", canary.rows);
             return Err(Refusal::new(Code::BadJob, message, "choose 1 to 50000"));

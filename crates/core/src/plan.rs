@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dead_letters::DeadLetters;
 use crate::digest::Digest;
 use crate::expect::{Canary, Expect};
 use crate::finding::Finding;
@@ -293,12 +294,23 @@ pub struct ChangeSet {
 }
 
 /// A statement over a key range, once without and once with a lower bound.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ranged {
     /// From the start of the table: upper key.
     pub from_start: String,
     /// After a key: upper key, then lower key.
     pub after: String,
+}
+
+/// How rows of a range are changed one by one, when some of them cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apart {
+    /// The keys of the next n matching rows in key order, as text.
+    pub keys: Ranged,
+    /// Saves the image of one row: `$p+3…` is its key.
+    pub image: Option<String>,
+    /// Changes it.
+    pub change: String,
 }
 
 /// How rows that a run did not change are found at its end.
@@ -332,6 +344,9 @@ pub enum RunSql {
         arrived_later: Option<String>,
         /// Reads the greatest key.
         greatest_key: String,
+        /// The rows of a batch one by one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        apart: Option<Box<Apart>>,
     },
     /// Batches over ordinals of the change set: `$p+2` batch number, `$p+3` lower, `$p+4` upper.
     Freeze {
@@ -478,6 +493,9 @@ pub struct Plan {
     /// A first, small batch to look at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// How many rows that cannot be changed may be set aside.
+    #[serde(default, skip_serializing_if = "DeadLetters::is_default")]
+    pub dead_letters: DeadLetters,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
     pub signature: Digest,
     /// When, by the server's clock, ISO 8601.
@@ -510,6 +528,12 @@ impl Plan {
             row.key = shown.sample.key.iter().map(text).collect();
         }
         plan
+    }
+
+    /// Whether a row that cannot be changed may be set aside at all: not where all rows go together, where their
+    /// number is given, or where rows are put back, since an undo has conflicts.
+    pub fn may_set_rows_aside(&self) -> bool {
+        !self.one_transaction && self.expect_rows.is_none() && self.kind != ChangeKind::Undo
     }
 
     /// Whether nothing would change.

@@ -148,6 +148,13 @@ codes! {
     AccessLost = "PM712", "the server no longer admits this login";
     /// The wait for an approval was ended by the person who began it.
     WaitEnded = "PM713", "the wait was ended";
+    // PM72x: rows that cannot be changed.
+    /// More rows cannot be changed than may be set aside.
+    TooManyDeadLetters = "PM721", "more rows cannot be changed than may be set aside";
+    /// The first rows all fail.
+    FirstRowsFail = "PM722", "none of the first rows can be changed";
+    /// Dead letters that cannot be retried now.
+    CannotRetry = "PM723", "the dead letters cannot be retried";
     // PM73x: the paper trail and its roles.
     /// A role that was named does not exist.
     RoleMissing = "PM731", "a role that was named does not exist";

@@ -174,6 +174,7 @@ impl Engine {
             lease_left_s: tenure.as_ref().map(|t| t.left_s),
             batches: at.batch_no,
             conflict_rows: at.conflict_rows,
+            dead_rows: at.dead_rows,
             rows_per_s,
             pace: Some(pace_asked).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
             tuned,

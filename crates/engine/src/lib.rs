@@ -16,6 +16,7 @@
 
 pub mod chain;
 pub mod control;
+pub mod dead_letters;
 pub mod error;
 pub mod fix;
 pub mod guard;

@@ -136,6 +136,7 @@ mod tests {
                 changed_rows: 6,
                 skipped_rows: 0,
                 conflict_rows: 0,
+                dead_rows: 0,
                 took_ms: 1.5,
                 next_batch_rows: 2,
                 planned_rows: 10,

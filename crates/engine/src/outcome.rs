@@ -1,5 +1,6 @@
 //! What the engine takes and gives: options in, participles out.
 
+use pgmend_core::dead_letters::DeadLetters;
 use pgmend_core::finding::Finding;
 use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::pace::Pace;
@@ -50,6 +51,8 @@ pub struct RunOptions {
     pub pace: Pace,
     /// Go on by itself in the next allowed hours, and after a time without access, until the run is done.
     pub until_done: bool,
+    /// How many rows may be set aside, instead of what the plan says.
+    pub dead_letters: Option<DeadLetters>,
 }
 
 /// What an undo covers.
@@ -80,6 +83,8 @@ pub struct Outcome {
     pub skipped_rows: i64,
     /// Conflicts recorded.
     pub conflict_rows: i64,
+    /// Rows set aside as dead letters, and neither changed nor settled since.
+    pub dead_rows: i64,
     /// Batches committed.
     pub batches: i64,
     /// Rows that still match the statement after the run; `None` where that cannot be asked.
@@ -158,6 +163,8 @@ pub struct Status {
     pub batches: i64,
     /// Conflicts.
     pub conflict_rows: i64,
+    /// Dead letters that are open.
+    pub dead_rows: i64,
     /// Rows per second over the last batches, if it runs.
     pub rows_per_s: Option<f64>,
     /// The pace that it was started with, if any.
@@ -177,6 +184,49 @@ pub struct Conflict {
     pub key: String,
     /// Why: gone, changed since, key taken, unique value taken, referenced.
     pub reason: String,
+}
+
+/// A row that a run has set aside.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeadLetter {
+    /// Its number.
+    pub letter_no: i64,
+    /// The row's key as text, `column=value`.
+    pub key: String,
+    /// Its place in the change set of a frozen run.
+    pub ordinal: Option<i64>,
+    /// SQLSTATE of the last error.
+    pub sqlstate: String,
+    /// The last error, without values.
+    pub message: String,
+    /// The constraint that the server named.
+    pub constraint: Option<String>,
+    /// The column that the server named.
+    pub column: Option<String>,
+    /// How often it was tried by itself.
+    pub attempts: i64,
+    /// `open`; or what became of it when it was tried again: `changed`, `passed_over` (nothing to change any more) or
+    /// `conflict`.
+    pub state: String,
+    /// When it was set aside.
+    pub recorded_at: String,
+    /// When it was settled.
+    pub settled_at: Option<String>,
+}
+
+/// What became of dead letters that were tried again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Retried {
+    /// The run.
+    pub run_id: Option<RunId>,
+    /// Rows changed now.
+    pub changed_rows: i64,
+    /// Rows with nothing to change any more.
+    pub passed_over_rows: i64,
+    /// Rows that are conflicts now.
+    pub conflict_rows: i64,
+    /// Rows that failed again, or were not tried since a stop was asked for.
+    pub open_rows: i64,
 }
 
 /// One run that touched a row.

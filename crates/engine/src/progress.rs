@@ -37,6 +37,8 @@ pub enum Event {
         skipped_rows: i64,
         /// Conflicts so far.
         conflict_rows: i64,
+        /// Rows set aside so far.
+        dead_rows: i64,
         /// Milliseconds that the batch took.
         took_ms: f64,
         /// Rows of the next batch.

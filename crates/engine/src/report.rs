@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 use crate::control::doing::word;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::Conflict;
+use crate::outcome::{Conflict, DeadLetter};
 pub use trail::{BrokenGlass, CheckedEnvironment, Demanded, Expectation, Review, Stop, StoredApproval, Trail};
 pub use watch::WatchedRow;
 
@@ -87,6 +87,8 @@ pub struct Report {
     pub skipped_rows: i64,
     /// Conflicts.
     pub conflict_rows: i64,
+    /// Rows set aside and not settled since.
+    pub dead_rows: i64,
     /// How fast the batches went.
     pub pace: Option<Paced>,
     /// Rows that still match.
@@ -102,6 +104,8 @@ pub struct Report {
     pub verification: Vec<String>,
     /// The first conflicts.
     pub conflicts: Vec<Conflict>,
+    /// The first dead letters.
+    pub dead_letters: Vec<DeadLetter>,
     /// What happened, from the ledger.
     pub events: Vec<Happening>,
     /// Whether the ledger's chain holds, in a sentence.
@@ -152,6 +156,7 @@ impl Engine {
         // What was said to the plan before it had a run.
         let prior = self.session.chain(&run.plan_id.to_string()).await?;
         let conflicts = self.conflicts_of(&run, &stored.plan, CONFLICTS_LISTED_MAX).await?;
+        let dead_letters = self.letters_of(&run, &stored.plan, CONFLICTS_LISTED_MAX, false).await?;
         let mut images = Vec::new();
         let change_set = stored.plan.change_set.as_ref().map(|c| &c.relation.name);
         for name in run.image_table.iter().chain(change_set) {
@@ -160,7 +165,7 @@ impl Engine {
         let latest = self.latest_of_its_job(&run).await?;
         let trail = self.trail(&run, &stored.plan, &at, &entries).await?;
         let watched = self.watched(&run, &stored.plan).await?;
-        let kept = Kept { watched, conflicts, images, latest, prior, entries, trail };
+        let kept = Kept { watched, conflicts, dead_letters, images, latest, prior, entries, trail };
         Ok(assemble(run, stored.plan, stored.digest, &at, pace, kept))
     }
 }
@@ -168,6 +173,7 @@ impl Engine {
 /// What the control schema keeps beside the run itself.
 struct Kept {
     conflicts: Vec<Conflict>,
+    dead_letters: Vec<DeadLetter>,
     images: Vec<(String, Option<i64>)>,
     latest: bool,
     /// The plan's chain of the ledger.
@@ -220,6 +226,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
         changed_rows: at.changed_rows,
         skipped_rows: at.skipped_rows,
         conflict_rows: at.conflict_rows,
+        dead_rows: at.dead_rows,
         pace: pace.map(|p| Paced {
             batches: p.batches,
             took_ms: (p.p50_ms, p.p90_ms, p.max_ms),
@@ -230,6 +237,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
         arrived_later_rows: run.arrived_later_rows,
         verification: run.verification,
         conflicts: kept.conflicts,
+        dead_letters: kept.dead_letters,
         events: kept.prior.iter().chain(&kept.entries).map(happening).collect(),
         ledger: verdict(&kept.prior, &kept.entries),
         trail: kept.trail,

@@ -276,6 +276,7 @@ impl Engine {
             expect_rows: None,
             expect: Expect::default(),
             canary: None,
+            dead_letters: forward.dead_letters,
             signature,
             planned_at: self.here.now.clone(),
             expires_at,

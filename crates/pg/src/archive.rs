@@ -99,7 +99,7 @@ pub struct OldTable {
 impl Session {
     /// The last checkpoints of these runs, in one go. A run without a batch is left out.
     pub async fn last_checkpoints(&self, runs: &[RunId]) -> Result<Vec<(RunId, LastCheckpoint)>, PgError> {
-        let sql = "select r.run_id::text, b.batch_no::text, b.changed_total::text, b.skipped_total::text, b.conflict_total::text \
+        let sql = "select r.run_id::text, b.batch_no::text, b.changed_total::text, b.skipped_total::text, b.conflict_total::text, b.dead_total::text \
                    from unnest($1::uuid[]) as r (run_id) cross join lateral (select * from pgmend.batch b \
                    where b.run_id = r.run_id and b.partition_no = 0 order by b.batch_no desc limit 1) as b";
         let ids: Vec<String> = runs.iter().map(ToString::to_string).collect();
@@ -112,6 +112,7 @@ impl Session {
                 changed_rows: number(row, 2)?,
                 skipped_rows: number(row, 3)?,
                 conflict_rows: number(row, 4)?,
+                dead_rows: number(row, 5)?,
                 ..LastCheckpoint::default()
             };
             Ok((run, at))
@@ -169,8 +170,11 @@ impl Session {
         let covers = match kind {
             ImageTable::Images => "batch_no = $2::bigint",
             ImageTable::ChangeSet => {
-                "cursor_to[1]::bigint >= $2::bigint and not exists (select from pgmend.conflict as c \
-                 where c.run_id = b.run_id and c.n = $2::bigint)"
+                // One that was set aside and changed later was changed by the batch that settled it.
+                "case when exists (select from pgmend.dead_letter as d where d.run_id = b.run_id and d.ordinal = $2::bigint) \
+                 then exists (select from pgmend.dead_letter as d where d.run_id = b.run_id and d.ordinal = $2::bigint \
+                 and d.state = 'changed' and d.settled_in = b.batch_no) else cursor_to[1]::bigint >= $2::bigint end \
+                 and not exists (select from pgmend.conflict as c where c.run_id = b.run_id and c.n = $2::bigint)"
             }
         };
         let sql = format!(

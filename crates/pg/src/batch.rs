@@ -56,10 +56,10 @@ pub struct Checkpoint {
 /// An open batch transaction. It exists only if the fence was held and the predecessor was there.
 #[must_use = "a batch must be committed or rolled back"]
 pub struct FencedTx<'s> {
-    session: &'s Session,
-    lease: Lease,
-    scene: Scene,
-    batch_no: i64,
+    pub(crate) session: &'s Session,
+    pub(crate) lease: Lease,
+    pub(crate) scene: Scene,
+    pub(crate) batch_no: i64,
     answers: Vec<Answer>,
 }
 

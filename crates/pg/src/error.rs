@@ -25,6 +25,8 @@ pub struct Named {
     pub schema: Option<String>,
     /// The constraint, if any.
     pub constraint: Option<String>,
+    /// The column, if any.
+    pub column: Option<String>,
     /// Character position in the statement, from 1.
     pub position: Option<u32>,
     /// The server's hint.
@@ -58,6 +60,7 @@ impl PgError {
             named: Box::new(Named {
                 schema: server.schema().map(str::to_owned),
                 constraint: server.constraint().map(str::to_owned),
+                column: server.column().map(str::to_owned),
                 hint: server.hint().map(str::to_owned),
                 position,
             }),

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod catalog;
 pub mod connect;
 pub mod conninfo;
+pub mod dead_letters;
 pub mod error;
 pub mod gate;
 pub mod guardrails;

@@ -5,16 +5,17 @@ use crate::roles::NamedRoles;
 use crate::session::{Session, Statement};
 use crate::store::ControlSchema;
 
-/// Migrations in order; the version is the position, from 1.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../sql/schema/001_control_schema.sql"),
-    include_str!("../sql/schema/002_guardrails.sql"),
-    include_str!("../sql/schema/004_pace.sql"),
-    include_str!("../sql/schema/006_paper_trail.sql"),
+/// Migrations in order, each with its version.
+const MIGRATIONS: &[(i32, &str)] = &[
+    (1, include_str!("../sql/schema/001_control_schema.sql")),
+    (2, include_str!("../sql/schema/002_guardrails.sql")),
+    (4, include_str!("../sql/schema/004_pace.sql")),
+    (5, include_str!("../sql/schema/005_dead_letters.sql")),
+    (6, include_str!("../sql/schema/006_paper_trail.sql")),
 ];
 
 /// The version that this pgmend needs.
-pub const VERSION: i32 = MIGRATIONS.len() as i32;
+pub const VERSION: i32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
 /// Publications that take every new table along, in one line.
 pub const PUBLICATIONS_OF_ALL: &str =
@@ -79,7 +80,7 @@ impl Session {
             let sql = "select coalesce(max(version), 0)::text from pgmend.schema_version";
             version = self.in_transaction(sql).await?.and_then(|v| v.parse().ok()).unwrap_or(0);
         }
-        for migration in MIGRATIONS.iter().skip(version) {
+        for (_, migration) in MIGRATIONS.iter().filter(|(own, _)| *own > version) {
             self.script(migration).await?;
         }
         Ok(())

@@ -92,6 +92,8 @@ pub struct LastCheckpoint {
     pub skipped_rows: i64,
     /// Conflicts so far.
     pub conflict_rows: i64,
+    /// Dead letters that are open.
+    pub dead_rows: i64,
 }
 
 /// Whether the control schema can be used.
@@ -213,7 +215,7 @@ impl Session {
     /// `batch_no` would mean the output, which is text, and put batch 9 after batch 13.
     pub async fn last_checkpoint(&self, run: RunId, partition_no: i32) -> Result<LastCheckpoint, PgError> {
         let sql = "select b.batch_no::text, to_json(b.cursor_to)::text, b.changed_total::text, b.skipped_total::text, \
-                   b.conflict_total::text, b.pass::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
+                   b.conflict_total::text, b.pass::text, b.dead_total::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
                    order by b.batch_no desc limit 1";
         let params = vec![run.to_string(), partition_no.to_string()];
         let answer = self.run(&Statement::new("read the checkpoint", sql, params)).await?;
@@ -225,6 +227,7 @@ impl Session {
             skipped_rows: number(row, 3)?,
             conflict_rows: number(row, 4)?,
             pass: i32::try_from(number(row, 5)?).map_err(|_| PgError::corrupt("a pass out of range"))?,
+            dead_rows: number(row, 6)?,
         })
     }
 

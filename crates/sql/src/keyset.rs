@@ -9,19 +9,21 @@ use pgmend_core::table::Column;
 
 use crate::fragment;
 
-/// A range of keys `(lower, upper]`. Each bound is the number of its first parameter, one for each
-/// key column, or absent.
+/// A range of keys `(lower, upper]`, or exactly one key. Each bound is the number of its first parameter, one for
+/// each key column, or absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Range {
     /// The key to start after.
     pub lower: Option<usize>,
     /// The last key.
     pub upper: Option<usize>,
+    /// The only key.
+    pub exactly: Option<usize>,
 }
 
 /// The conditions of a range over the columns of `qualifier`.
 pub(crate) fn conditions(range: Range, qualifier: &str, key: &[&Column]) -> Result<Vec<Node>, Refusal> {
-    let bounds = [(">", range.lower), ("<=", range.upper)];
+    let bounds = [(">", range.lower), ("<=", range.upper), ("=", range.exactly)];
     let bounds = bounds.into_iter().filter_map(|(operator, first)| first.map(|first| (operator, first)));
     bounds.map(|(operator, first)| fragment::expression(&compare(operator, first, qualifier, key))).collect()
 }

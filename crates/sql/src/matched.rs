@@ -212,6 +212,20 @@ impl Rewriter<'_> {
         ))
     }
 
+    /// The keys of the next rows in key order, as text: `pgmend_t1..`. `rows` is the number of the parameter that says
+    /// how many.
+    pub fn keys(&self, range: Range, rows: usize) -> Result<String, Refusal> {
+        let matched = self.matched(&Matched { range, ..Matched::default() })?;
+        let keys = names('k', self.key_columns().len());
+        let texts: Vec<String> =
+            keys.iter().enumerate().map(|(i, key)| format!("m.{key}::text as pgmend_t{}", i + 1)).collect();
+        Ok(format!(
+            "select {} from ({matched}) as m order by {} limit ${rows}::text::bigint",
+            texts.join(", "),
+            qualify("m", &keys)
+        ))
+    }
+
     /// One row: the target rows that match and, where after values are computable, those of them
     /// that would change, else NULL.
     pub fn count(&self, range: Range) -> Result<String, Refusal> {

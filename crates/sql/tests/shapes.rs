@@ -7,7 +7,7 @@ use pgmend_sql::{
     apply_delete, apply_insert, apply_update, span,
 };
 
-const PAGE: Range = Range { lower: Some(8), upper: Some(6) };
+const PAGE: Range = Range { lower: Some(8), upper: Some(6), exactly: None };
 
 fn pairs(side: &str, columns: &[String]) -> Vec<(String, String)> {
     columns.iter().map(|c| (c.clone(), format!("{side}_{c}"))).collect()
@@ -55,12 +55,15 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
         "keys",
         rewriter.matched(&Matched { order_by_key: true, limit: Some(10), lock: Lock::Update, ..Matched::default() }),
     );
-    add("bound", rewriter.bound(Range { lower: Some(8), upper: None }, 10));
+    add("bound", rewriter.bound(Range { lower: Some(8), ..Range::default() }, 10));
+    add("next keys", rewriter.keys(Range { lower: Some(8), ..Range::default() }, 10));
     add("count", rewriter.count(Range::default()));
     if statement.joins_target() && both && !after.is_empty() {
         add("ambiguity", rewriter.ambiguity(PAGE));
     }
     add("change", rewriter.change(PAGE, both, Returning::None));
+    let one = Range { exactly: Some(6), ..Range::default() };
+    add("change of one row", rewriter.change(one, both, Returning::None));
     add("images", rewriter.image_insert("shop.image", 10, PAGE, &images, false, Lock::NoKeyUpdate));
     let returned = ImageColumns { after: pairs("after", &assigned), ..images.clone() };
     add("images and change", rewriter.image_change("shop.image", 10, PAGE, &returned, false));

@@ -34,6 +34,9 @@ pub struct JobFlags {
     /// The number of rows that must change; anything else is refused before it is committed
     #[arg(long, value_name = "N")]
     pub expect: Option<i64>,
+    /// Rows that cannot be changed and may be set aside, so that the run can go on
+    #[arg(long, value_name = "N")]
+    pub dead_letters: Option<i64>,
     /// Keep no images: the run cannot be undone
     #[arg(long, value_name = "REASON")]
     pub no_images: Option<String>,

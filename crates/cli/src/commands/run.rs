@@ -125,6 +125,10 @@ pub async fn end(shell: &Shell, engine: &mut Engine, outcome: &Outcome, undo: bo
         let conflicts = engine.conflicts(&outcome.run_id.to_string()).await?;
         shell.tell(|paint| render::status::conflicts(&conflicts, paint))?;
     }
+    if outcome.dead_rows > 0 && !shell.json() {
+        let letters = engine.dead_letters(&outcome.run_id.to_string(), false).await?;
+        shell.tell(|paint| render::dead_letters::open(&letters, paint))?;
+    }
     Ok(render::outcome::exit_code(outcome))
 }
 
@@ -139,6 +143,7 @@ fn run_options(args: &Run) -> Result<RunOptions, Failure> {
         stop_after_batches: args.stop_after_batches,
         pace: args.pace.pace()?,
         until_done: args.pace.until_done,
+        dead_letters: None,
     })
 }
 

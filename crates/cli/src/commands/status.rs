@@ -4,7 +4,7 @@ use pgmend_core::exit;
 
 use crate::Done;
 use crate::args::Status;
-use crate::render::status;
+use crate::render::{dead_letters, status};
 use crate::shell::Shell;
 
 /// What runs do now. A single run also lists its conflicts.
@@ -23,6 +23,13 @@ pub async fn main(shell: &Shell, args: &Status) -> Done {
     {
         let conflicts = engine.conflicts(&run.summary.run_id.to_string()).await?;
         shell.tell(|paint| status::conflicts(&conflicts, paint))?;
+    }
+    if let [run] = runs.as_slice()
+        && run.dead_rows > 0
+        && !shell.json()
+    {
+        let letters = engine.dead_letters(&run.summary.run_id.to_string(), false).await?;
+        shell.tell(|paint| dead_letters::open(&letters, paint))?;
     }
     Ok(exit::DONE)
 }

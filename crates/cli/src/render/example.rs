@@ -99,6 +99,7 @@ fn plan() -> Plan {
         expect_rows: None,
         expect: pgmend_core::expect::Expect::default(),
         canary: None,
+        dead_letters: pgmend_core::dead_letters::DeadLetters::default(),
         signature: Digest("aa".into()),
         planned_at: "2026-03-01T03:10:00Z".into(),
         expires_at: "2026-03-02T03:10:00Z".into(),

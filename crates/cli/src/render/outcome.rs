@@ -22,7 +22,7 @@ pub struct Reading<'a> {
 /// The exit code of an outcome.
 pub fn exit_code(outcome: &Outcome) -> u8 {
     match &outcome.state {
-        RunState::Succeeded if outcome.conflict_rows > 0 => exit::FINISHED_WITH_EXCEPTIONS,
+        RunState::Succeeded if outcome.conflict_rows + outcome.dead_rows > 0 => exit::FINISHED_WITH_EXCEPTIONS,
         RunState::Succeeded if outcome.changed_rows == 0 && !outcome.resumed => exit::NOTHING_TO_CHANGE,
         RunState::Succeeded => exit::DONE,
         RunState::Failed { .. } => exit::RUN_FAILED,
@@ -60,6 +60,9 @@ pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
     if outcome.conflict_rows > 0 {
         page.pair("conflicts", &format!("{}, left as they are", rows(outcome.conflict_rows)));
     }
+    if outcome.dead_rows > 0 {
+        page.pair("set aside", &format!("{}, as they were", counted(outcome.dead_rows, "dead letter")));
+    }
     if let Some(residual) = outcome.residual_rows {
         page.pair("still matching", &still_matching(residual, outcome.arrived_later_rows));
     }
@@ -70,6 +73,7 @@ pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
 
 fn headline(outcome: &Outcome, paint: Paint) -> String {
     match &outcome.state {
+        RunState::Succeeded if outcome.dead_rows > 0 => paint.yellow("DONE, WITH DEAD LETTERS"),
         RunState::Succeeded if outcome.conflict_rows > 0 => paint.yellow("DONE, WITH CONFLICTS"),
         RunState::Succeeded => paint.green("DONE"),
         RunState::Running => paint.yellow("STOPPED"),
@@ -108,6 +112,10 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
             lines.push((format!("pgmend status {run}"), "where it is"));
         }
         RunState::Succeeded | RunState::Cancelled => {
+            if outcome.dead_rows > 0 && outcome.state == RunState::Succeeded {
+                let retry = format!("pgmend dead-letters {name} --retry --execute");
+                lines.push((retry, "once the rows are mended"));
+            }
             lines.extend(anything.then(|| (format!("pgmend undo {name} --execute"), put_back)));
             lines.push((format!("pgmend report {name}"), "the paper trail, as Markdown"));
         }
@@ -145,6 +153,7 @@ mod tests {
             changed_rows: 2_000_000,
             skipped_rows: 345,
             conflict_rows: 0,
+            dead_rows: 0,
             batches: 412,
             residual_rows: Some(7),
             arrived_later_rows: Some(7),
@@ -186,6 +195,8 @@ mod tests {
         assert_eq!(code(RunState::Failed { failure: String::new() }), exit::RUN_FAILED);
         let conflicts = Outcome { conflict_rows: 1, changed_rows: 0, ..outcome(RunState::Succeeded) };
         assert_eq!(exit_code(&conflicts), exit::FINISHED_WITH_EXCEPTIONS);
+        let dead = Outcome { dead_rows: 1, ..outcome(RunState::Succeeded) };
+        assert_eq!(exit_code(&dead), exit::FINISHED_WITH_EXCEPTIONS);
         let nothing = Outcome { changed_rows: 0, ..outcome(RunState::Succeeded) };
         assert_eq!(exit_code(&nothing), exit::NOTHING_TO_CHANGE);
     }

@@ -169,6 +169,10 @@ fn target(page: &mut Page, plan: &Plan) {
     if plan.one_transaction {
         page.pair("", "all rows in one transaction, because states in between would break a rule");
     }
+    if !plan.dead_letters.is_default() && plan.may_set_rows_aside() {
+        let allowed = plan.dead_letters.allowed(plan.counts.changed_rows.value);
+        page.pair("dead letters", &format!("up to {} may be set aside", figure::counted(allowed, "row")));
+    }
     if let Some(set) = &plan.change_set {
         let hash = set.content_hash.get(..12).unwrap_or(&set.content_hash);
         page.pair("change set", &format!("{}, {}, hash {hash}", set.relation, figure::counted(set.rows, "row")));

@@ -45,6 +45,9 @@ fn one(page: &mut Page, run: &Status) {
     if run.conflict_rows > 0 {
         page.pair("conflicts", &figure::rows(run.conflict_rows));
     }
+    if run.dead_rows > 0 {
+        page.pair("set aside", &figure::rows(run.dead_rows));
+    }
     match (&run.holder, run.lease_left_s) {
         (Some(holder), Some(left)) if left <= 0.0 => {
             page.pair("driven by", &format!("{holder}; its lease ran out {} ago", figure::duration(-left)));
@@ -151,6 +154,7 @@ mod tests {
             lease_left_s: None,
             batches: 254,
             conflict_rows: 2,
+            dead_rows: 0,
             rows_per_s: None,
             pace: None,
             tuned: Vec::new(),

@@ -62,9 +62,13 @@ impl Glance<'_> {
                     1 => ", 1 conflict left as it is".to_owned(),
                     n => format!(", {n} conflicts left as they are"),
                 };
+                let dead = match at.dead_rows {
+                    0 => String::new(),
+                    n => format!(", {} set aside", counted(n, "row")),
+                };
                 let verb = if self.run.kind == "undo" { "restored" } else { "changed" };
                 format!(
-                    "is done: {} {verb} in {}{conflicts}{}",
+                    "is done: {} {verb} in {}{conflicts}{dead}{}",
                     counted(at.changed_rows, "row"),
                     counted(at.batch_no, "batch"),
                     self.undone()
@@ -141,7 +145,13 @@ impl Glance<'_> {
                 let resume = format!("pgmend run {id} --execute");
                 [Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
             }
-            RunState::Succeeded | RunState::Cancelled => undoable.then_some(undo).into_iter().chain([report]).collect(),
+            RunState::Succeeded | RunState::Cancelled => {
+                let dead =
+                    self.at.dead_rows > 0 && self.run.state == RunState::Succeeded && self.run.undone_by.is_none();
+                let retry =
+                    dead.then(|| format!("pgmend dead-letters {name} --retry --execute  # once they are mended"));
+                retry.into_iter().chain(undoable.then_some(undo)).chain([report]).collect()
+            }
         }
     }
 }

@@ -256,6 +256,7 @@ impl Engine {
             expect_rows: job.file.expect_rows,
             expect: job.file.expect.clone(),
             canary: job.file.canary.clone(),
+            dead_letters: job.file.dead_letters,
             signature,
             planned_at: self.here.now.clone(),
             expires_at: String::new(),

@@ -1,6 +1,6 @@
 //! Builds the SQL of a run from a bound statement.
 
-use pgmend_core::plan::{Apply, ImageLayout, Ranged, Residual, RunSql};
+use pgmend_core::plan::{Apart, Apply, ImageLayout, Ranged, Residual, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
 use pgmend_sql::{
@@ -13,6 +13,9 @@ use super::bind::{Bound, image_columns};
 /// before the run starts. No identifier in use can be mistaken for it, since it holds a line feed; it is spelt
 /// as the deparser spells it.
 pub const IMAGE_TABLE: &str = "pgmend.\"\nimage table\n\"";
+
+/// A placeholder that the run replaces by its own open dead letters; its column `key` holds the keys as texts.
+pub const DEAD_LETTERS: &str = "pgmend.\"\ndead letters\n\"";
 
 /// The SQL of a streamed run.
 pub fn stream(
@@ -28,13 +31,13 @@ pub fn stream(
     let ranged = |f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
         let (upper, lower) = (number + 1, number + 1 + key.columns.len());
         Ok(Ranged {
-            from_start: f(Range { lower: None, upper: Some(upper) })?,
-            after: f(Range { lower: Some(lower), upper: Some(upper) })?,
+            from_start: f(Range { upper: Some(upper), ..Range::default() })?,
+            after: f(Range { lower: Some(lower), upper: Some(upper), exactly: None })?,
         })
     };
     let separate = keep && !exact;
-    let image = |range| rewriter.image_insert(IMAGE_TABLE, number, range, &columns, skip_unchanged, Lock::None);
-    let change = |range| {
+    let image = |range: Range| rewriter.image_insert(IMAGE_TABLE, number, range, &columns, skip_unchanged, Lock::None);
+    let change = |range: Range| {
         if keep && exact {
             rewriter.image_change(IMAGE_TABLE, number, range, &columns, skip_unchanged)
         } else {
@@ -42,6 +45,12 @@ pub fn stream(
         }
     };
     let asked_again = bound.class.row_local;
+    let one = Range { exactly: Some(number + 1), ..Range::default() };
+    let apart = Apart {
+        keys: ranged(&|range| rewriter.keys(range, number))?,
+        image: if separate { Some(image(one)?) } else { None },
+        change: change(one)?,
+    };
     Ok(RunSql::Stream {
         bound: ranged(&|range| rewriter.bound(range, number))?,
         window: ranged(&|range| Ok(pgmend_sql::window(&bound.table, key, range, number)))?,
@@ -51,9 +60,10 @@ pub fn stream(
             .then(|| residual(bound, rewriter, keep.then_some(IMAGE_TABLE), &columns.keys))
             .transpose()?,
         arrived_later: asked_again
-            .then(|| rewriter.count(Range { lower: Some(number + 1), upper: None }))
+            .then(|| rewriter.count(Range { lower: Some(number + 1), ..Range::default() }))
             .transpose()?,
         greatest_key: pgmend_sql::greatest_key(&bound.table, key),
+        apart: Some(Box::new(apart)),
     })
 }
 
@@ -162,17 +172,26 @@ fn residual(
         .zip(image_keys)
         .map(|(i, image)| format!("i.{} = m.pgmend_k{i}", quote_ident(image)))
         .collect();
+    let dead: Vec<String> = key_texts(bound).map(|(i, text)| format!("{text} = m.pgmend_k{i}")).collect();
     let not_imaged = |images: &str| -> Result<String, Refusal> {
         Ok(format!(
-            "select count(*)::text from ({}) as m where not exists (select from {images} as i where {})",
+            "select count(*)::text from ({}) as m where not exists (select from {images} as i where {}) \
+             and not exists (select from {DEAD_LETTERS} as pgmend_d where {})",
             rewriter.matched(&spec)?,
-            same.join(" and ")
+            same.join(" and "),
+            dead.join(" and ")
         ))
     };
     Ok(Residual { matching: rewriter.count(Range::default())?, not_imaged: images.map(not_imaged).transpose()? })
 }
 
-/// The SQL of the sweep: the same change, but never to a row that has an image. `None` unless the
+/// The place of each column of the key, from 1, and a dead letter's value of it in the column's own type.
+fn key_texts(bound: &Bound) -> impl Iterator<Item = (usize, String)> + '_ {
+    let columns = bound.key.iter().flat_map(|key| bound.table.key_columns(key));
+    columns.enumerate().map(|(i, c)| (i + 1, format!("(pgmend_d.key)[{}]::{}", i + 1, c.base_type.sql)))
+}
+
+/// The SQL of the sweep: the same change, but never to a row that has an image or was set aside. `None` unless the
 /// assignments provably falsify the predicate.
 pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
     let statement = &bound.statement;
@@ -193,7 +212,14 @@ pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
         .iter()
         .map(|k| format!("{image}.{} = {called}.{}", quote_ident(&k.image_column), quote_ident(&k.column)))
         .collect();
-    let condition = format!("not exists (select from {IMAGE_TABLE} as {image} where {})", same.join(" and "));
+    let columns = bound.table.key_columns(key).map(|c| quote_ident(&c.name));
+    let dead: Vec<String> =
+        key_texts(bound).zip(columns).map(|((_, text), column)| format!("{text} = {called}.{column}")).collect();
+    let condition = format!(
+        "not exists (select from {IMAGE_TABLE} as {image} where {}) and not exists (select from {DEAD_LETTERS} as pgmend_d where {})",
+        same.join(" and "),
+        dead.join(" and ")
+    );
     let narrowed = statement.with_condition(&condition)?;
     let rewriter =
         Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;

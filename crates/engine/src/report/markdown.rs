@@ -14,6 +14,7 @@ impl Report {
         let after = [
             self.verification_part(),
             self.conflicts_part(),
+            self.dead_letters_part(),
             self.findings_part(),
             self.events_part(),
             self.undo_part(),
@@ -99,6 +100,9 @@ impl Report {
             ("disk for images", about_bytes(estimates.image_bytes), disk),
             ("WAL", about_bytes(estimates.wal_bytes), "not measured".to_owned()),
         ];
+        if !self.dead_letters.is_empty() {
+            rows.push(("rows set aside", "0".into(), thousands(self.dead_rows)));
+        }
         if let Some(residual) = self.residual_rows {
             let later = self.arrived_later_rows.filter(|n| *n > 0);
             let later = later.map_or(String::new(), |n| format!(", of which {} came after the start", thousands(n)));
@@ -186,6 +190,22 @@ impl Report {
                 self.run_id
             ));
         }
+        text
+    }
+
+    fn dead_letters_part(&self) -> String {
+        if self.dead_letters.is_empty() {
+            return String::new();
+        }
+        let mut text = "## Dead letters\n\nRows that the change could not take; they were set aside as they are.\n\n\
+                        | row | error | tried | now |\n|---|---|---:|---|\n"
+            .to_owned();
+        for letter in &self.dead_letters {
+            let error = format!("{} ({})", letter.message, letter.sqlstate);
+            let now = letter.state.replace('_', " ");
+            text.push_str(&format!("| {} | {} | {} | {now} |\n", cell(&letter.key), cell(&error), letter.attempts));
+        }
+        text.push_str(&format!("\nAll of them: `pgmend dead-letters {}`\n", self.run_id));
         text
     }
 

@@ -4,13 +4,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, in the order that a run passes them; one that is not stopped, resumed or swept passes fewer.
-pub const POINTS: [&str; 12] = [
+pub const POINTS: [&str; 14] = [
     "planned",
     "run_started",
     "lease_taken",
     "run_resumed",
     "images_created",
     "batch_applied",
+    "rows_set_aside",
+    "letters_retried",
     "batch_committed",
     "before_finish",
     "sweep_begun",
@@ -39,13 +41,15 @@ mod tests {
     use super::POINTS;
 
     /// The sources of the engine that a run goes through.
-    const SOURCES: [&str; 6] = [
+    const SOURCES: [&str; 8] = [
         include_str!("mod.rs"),
         include_str!("worker.rs"),
         include_str!("stream.rs"),
         include_str!("frozen.rs"),
         include_str!("finish.rs"),
         include_str!("recover.rs"),
+        include_str!("apart.rs"),
+        include_str!("retry.rs"),
     ];
 
     #[test]

@@ -30,8 +30,8 @@ impl Worker<'_, '_> {
         }
         end.verification.extend(self.hold_expectations().await?);
         let body = serde_json::json!({
-            "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "batches": self.at.batch_no,
-            "residual_rows": end.residual_rows,
+            "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "dead_rows": self.at.dead_rows,
+            "batches": self.at.batch_no, "residual_rows": end.residual_rows,
         });
         let fact = Fact { name: "run_succeeded", body: &body };
         self.record(&RunState::Succeeded, Some(&end), fact).await?;
@@ -140,15 +140,20 @@ impl Worker<'_, '_> {
         let Some(not_imaged) =
             residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some())
         else {
-            end.residual_rows = Some(matching);
-            end.verification.push(format!("{} rows match the statement", thousands(matching)));
+            let dead = self.at.dead_rows.min(matching);
+            end.residual_rows = Some(matching - dead);
+            let set_aside = match dead {
+                0 => String::new(),
+                n => format!(", {} of them set aside", thousands(n)),
+            };
+            end.verification.push(format!("{} rows match the statement{set_aside}", thousands(matching)));
             return Ok(());
         };
         let left = tx.attempt("count rows left out", &self.with_images(not_imaged), vec![]).await;
         match left.and_then(|answer| answer.number()) {
             Ok(left) => {
                 end.residual_rows = Some(left);
-                let again = matching - left;
+                let again = matching - left - self.at.dead_rows;
                 if again > 0 {
                     end.verification.push(format!(
                         "{} changed rows still match, as this statement does not make its own condition false; each was changed once",
@@ -169,10 +174,11 @@ impl Worker<'_, '_> {
 
 /// Whether every row of a change set is changed, a conflict, or was as wanted already.
 fn accounted(rows: i64, at: &LastCheckpoint) -> String {
-    let LastCheckpoint { changed_rows, conflict_rows, skipped_rows, .. } = at;
-    let verdict = if rows == changed_rows + conflict_rows + skipped_rows { "equal" } else { "NOT EQUAL" };
+    let LastCheckpoint { changed_rows, conflict_rows, skipped_rows, dead_rows, .. } = at;
+    let verdict = if rows == changed_rows + conflict_rows + skipped_rows + dead_rows { "equal" } else { "NOT EQUAL" };
     let mut parts = vec![format!("{} changed", thousands(*changed_rows))];
     parts.extend((*conflict_rows > 0).then(|| format!("{} in conflict", thousands(*conflict_rows))));
+    parts.extend((*dead_rows > 0).then(|| format!("{} set aside", thousands(*dead_rows))));
     parts.extend((*skipped_rows > 0).then(|| format!("{} there already", thousands(*skipped_rows))));
     format!("{} rows in the change set, {}: {verdict}", thousands(rows), parts.join(" and "))
 }
@@ -190,6 +196,7 @@ impl Engine {
             changed_rows: at.changed_rows,
             skipped_rows: at.skipped_rows,
             conflict_rows: at.conflict_rows,
+            dead_rows: at.dead_rows,
             batches: at.batch_no,
             residual_rows: run.residual_rows,
             arrived_later_rows: run.arrived_later_rows,

@@ -11,7 +11,7 @@ use super::worker::{Applied, Step, Worker, cancellable, millis};
 
 /// A row of the change set was not applied although it is no conflict that the catalog explains: halve
 /// down to it. Of class 23, so that it is handled as the constraint violation that it stands for.
-const NOT_APPLIED: &str = "23P99";
+pub(super) const NOT_APPLIED: &str = "23P99";
 
 /// A range of ordinals with the least and the greatest of its keys, where the plan uses them.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Worker<'_, '_> {
     }
 
     /// The last ordinal of a batch after `lower`.
-    fn upper(&self, lower: i64, rows: i64) -> i64 {
+    pub(super) fn upper(&self, lower: i64, rows: i64) -> i64 {
         let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
         (lower + size).min(rows)
     }
@@ -127,7 +127,7 @@ impl Worker<'_, '_> {
     /// happen outside the batch.
     async fn span(&self, lower: i64, upper: i64) -> Result<Spanned, PgError> {
         let Some(statement) = self.span_statement(lower, upper) else {
-            return Ok(Spanned { lower, upper, keys: Vec::new() });
+            return Ok(self.without_span(lower, upper));
         };
         let session = self.session();
         let tx = session.read(&self.scene, statement.params).await?;
@@ -138,25 +138,41 @@ impl Worker<'_, '_> {
         spanned(lower, upper, &answer?).ok_or_else(|| PgError::corrupt("the change set lacks rows"))
     }
 
-    fn span_statement(&self, lower: i64, upper: i64) -> Option<Statement> {
+    /// A range of a change set whose plan does not use its keys.
+    pub(super) fn without_span(&self, lower: i64, upper: i64) -> Spanned {
+        Spanned { lower, upper, keys: Vec::new() }
+    }
+
+    pub(super) fn span_statement(&self, lower: i64, upper: i64) -> Option<Statement> {
         let RunSql::Freeze { span, .. } = self.sql() else { return None };
         let own = [self.at.batch_no + 1, lower, upper].map(|n| n.to_string());
         Some(Statement { doing: "find the keys of a batch", sql: span?, params: self.params_with(own) })
     }
 
     async fn open(&self, spanned: &Spanned, apply: &[Apply], conflicts: Option<&str>) -> Result<FencedTx<'_>, PgError> {
-        let upper = spanned.upper;
-        let own = [self.at.batch_no + 1, spanned.lower, upper].map(|n| n.to_string());
+        self.begin(spanned.upper, self.frozen_statements(spanned, apply, conflicts)).await
+    }
+
+    /// What applies a range, after what records its conflicts, if asked for.
+    pub(super) fn frozen_statements(
+        &self,
+        spanned: &Spanned,
+        apply: &[Apply],
+        conflicts: Option<&str>,
+    ) -> Vec<Statement> {
+        let conflicts = conflicts.map(|sql| self.conflicts_statement(spanned, sql));
+        let changes = apply.iter().map(|a| self.over_range("apply the change set", spanned, &a.sql));
+        conflicts.into_iter().chain(changes).collect()
+    }
+
+    pub(super) fn conflicts_statement(&self, spanned: &Spanned, sql: &str) -> Statement {
+        self.over_range("record conflicts", spanned, sql)
+    }
+
+    fn over_range(&self, doing: &'static str, spanned: &Spanned, sql: &str) -> Statement {
+        let own = [self.at.batch_no + 1, spanned.lower, spanned.upper].map(|n| n.to_string());
         let own = own.into_iter().chain([self.run_id().to_string()]).chain(spanned.keys.iter().cloned());
-        let own: Vec<String> = own.collect();
-        let statement = |doing: &'static str, sql: &str| Statement {
-            doing,
-            sql: self.with_images(sql),
-            params: self.params_with(own.clone()),
-        };
-        let conflicts = conflicts.map(|sql| statement("record conflicts", sql));
-        let changes = apply.iter().map(|a| statement("apply the change set", &a.sql));
-        self.begin(upper, conflicts.into_iter().chain(changes).collect()).await
+        Statement { doing, sql: self.with_images(sql), params: self.params_with(own) }
     }
 
     async fn begin(&self, upper: i64, statements: Vec<Statement>) -> Result<FencedTx<'_>, PgError> {
@@ -190,12 +206,13 @@ impl Worker<'_, '_> {
         let answer = tx.commit(checkpoint, next).await?;
         let ahead = answer.and_then(|answer| spanned(from, to, &answer));
         let cursor = vec![upper.to_string()];
-        let applied = Applied { changed_rows, skipped_rows, conflict_rows, took_ms: millis(began), cursor };
+        let applied =
+            Applied { changed_rows, skipped_rows, conflict_rows, dead_rows: 0, took_ms: millis(began), cursor };
         Ok((Step::Applied(applied), ahead))
     }
 }
 
-fn spanned(lower: i64, upper: i64, answer: &pgmend_pg::Answer) -> Option<Spanned> {
+pub(super) fn spanned(lower: i64, upper: i64, answer: &pgmend_pg::Answer) -> Option<Spanned> {
     let keys: Option<Vec<String>> = answer.rows.first()?.iter().cloned().collect();
     Some(Spanned { lower, upper, keys: keys? })
 }

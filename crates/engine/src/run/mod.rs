@@ -1,5 +1,6 @@
 //! Runs: one resumable execution of one plan. The same call starts, resumes or refuses.
 
+mod apart;
 mod approval;
 mod cursor;
 pub(crate) mod expectations;
@@ -12,6 +13,7 @@ mod ownership;
 mod pace;
 mod prepare;
 mod recover;
+mod retry;
 mod stream;
 mod wishes;
 mod worker;
@@ -33,8 +35,21 @@ use pgmend_pg::store::{Fact, StoredRun};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{Outcome, Planned, RunOptions};
+use crate::outcome::{Outcome, Planned, Retried, RunOptions};
 use crate::progress::Observer;
+
+/// Tries the open dead letters of a run whose lease is held.
+pub(crate) async fn retry(
+    engine: &mut Engine,
+    plan: Plan,
+    run: StoredRun,
+    lease: Lease,
+    options: &RunOptions,
+    observer: &mut Observer,
+) -> Result<Retried, Error> {
+    let worker = worker::Worker::new(engine, plan, run, lease, options, observer, true).await?;
+    Box::pin(worker.retry()).await
+}
 
 impl Engine {
     /// Runs a job to its end: resumes its unfinished run, else uses its fresh plan, else plans first.
@@ -45,7 +60,10 @@ impl Engine {
         let signature = self.signature_of(job).await?;
         let runs = self.session.runs_of_signature(&signature.0).await?;
         if let Some(unfinished) = runs.iter().find(|r| !r.state.ended()) {
-            return self.drive(unfinished.clone(), options, observer, true).await;
+            // The job as it is now may allow more dead letters than the plan that is under way.
+            let own = Some(job.file.dead_letters).filter(|limit| !limit.is_default());
+            let options = RunOptions { dead_letters: options.dead_letters.or(own), ..options.clone() };
+            return self.drive(unfinished.clone(), &options, observer, true).await;
         }
         gate::refuse_done(&runs, options)?;
         let plan = match self.usable_plan(job, &signature.0).await? {
@@ -223,7 +241,11 @@ impl Engine {
             return self.outcome(&run, resumed).await;
         }
         if resumed {
-            let fact = Fact { name: "run_resumed", body: &serde_json::json!({ "client": crate::engine::client() }) };
+            let mut body = serde_json::json!({ "client": crate::engine::client() });
+            if let Some(limit) = options.dead_letters.filter(|limit| *limit != plan.dead_letters) {
+                body["dead_letters_max"] = limit.allowed(run.planned_rows).into();
+            }
+            let fact = Fact { name: "run_resumed", body: &body };
             self.session.change_state(lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
             fault::point("run_resumed");
         }

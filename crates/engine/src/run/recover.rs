@@ -1,9 +1,11 @@
 //! What a worker does after an error: in-memory progress is dropped, the checkpoint read again, and the
 //! error's meaning looked up in `core::retry`.
 
+use pgmend_core::dead_letters::APART_ROWS;
 use pgmend_core::job::Mode;
 use pgmend_core::limits::RETRIES_MAX;
 use pgmend_core::plan::ChangeKind;
+use pgmend_core::refusal::Code;
 use pgmend_core::retry::{Disposition, backoff, disposition};
 use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
@@ -37,6 +39,10 @@ impl Worker<'_, '_> {
         if error.sqlstate == OTHER_COUNT || error.sqlstate == CANCEL_ASKED {
             self.reload().await?;
             return Ok(Some(RunState::Cancelled));
+        }
+        if error.sqlstate == Code::TooManyDeadLetters.as_str() || error.sqlstate == Code::FirstRowsFail.as_str() {
+            self.reload().await?;
+            return Ok(Some(RunState::Failed { failure: format!("{} ({})", error.message, error.sqlstate) }));
         }
         if error.sqlstate == PAUSE_ASKED {
             self.reload().await?;
@@ -153,11 +159,19 @@ impl Worker<'_, '_> {
     }
 
     /// A row that the change cannot take: halves the batch down to it. An undo then passes over the row as a
-    /// conflict; another run stops, and names the row's place.
+    /// conflict; a run that may set rows aside tries the last few one by one; another run stops, and names the row's
+    /// place.
     async fn corner(&mut self, error: &PgError) -> Result<Option<RunState>, Error> {
         self.reload().await?;
         let size = self.batch_rows();
-        if size > 1 && !self.plan.one_transaction {
+        let aside = self.may_set_aside();
+        // Rows apart have failed one by one already: what is left is no row's error.
+        if aside && !self.apart && size <= APART_ROWS {
+            self.attempt = 0;
+            self.apart = true;
+            return Ok(None);
+        }
+        if size > 1 && !self.apart && !self.plan.one_transaction {
             self.attempt = 0;
             self.cornering = Some(size / 2);
             return Ok(None);
@@ -191,7 +205,16 @@ impl Worker<'_, '_> {
                 .as_ref()
                 .map(|c| format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)),
         };
-        Ok(Some(failed(error, place)))
+        let option = match !aside && self.plan.may_set_rows_aside() {
+            true => "; mend it, or let such rows be set aside: pgmend run JOB --dead-letters N --execute",
+            false => "",
+        };
+        let failure = failed(error, place.filter(|_| !self.apart));
+        self.apart = false;
+        Ok(Some(match failure {
+            RunState::Failed { failure } => RunState::Failed { failure: format!("{failure}{option}") },
+            other @ (RunState::Running | RunState::Paused { .. } | RunState::Succeeded | RunState::Cancelled) => other,
+        }))
     }
 }
 

@@ -16,7 +16,7 @@ const WINDOW_ROWS: u32 = 100_000;
 /// Windows looked through by one call, so that a stop is noticed in between.
 const WINDOWS_PER_STEP: u32 = 20;
 /// A guard of ours: rows changed are not rows imaged.
-const IMAGES_DIFFER: &str = "PM521";
+pub(super) const IMAGES_DIFFER: &str = "PM521";
 
 impl Worker<'_, '_> {
     /// Applies the next batch of a streamed run.
@@ -76,6 +76,7 @@ impl Worker<'_, '_> {
             changed_rows,
             skipped_rows: 0,
             conflict_rows: 0,
+            dead_rows: 0,
             took_ms: millis(began),
             cursor: to,
         }))
@@ -101,7 +102,7 @@ impl Worker<'_, '_> {
     }
 
     /// Where the next batch starts.
-    fn from(&self) -> Option<Vec<String>> {
+    pub(super) fn from(&self) -> Option<Vec<String>> {
         // A pass that has no batch yet starts from the start.
         let cursor = if self.at.pass == self.pass { self.at.cursor.clone() } else { None };
         self.skipped_to.clone().or(cursor)
@@ -118,7 +119,7 @@ impl Worker<'_, '_> {
 
     /// The last key of the next batch. When matches are so rare that looking for them runs into the timeout,
     /// looks window by window.
-    async fn next_bound(&mut self, upper: &[String]) -> Result<Bound, PgError> {
+    pub(super) async fn next_bound(&mut self, upper: &[String]) -> Result<Bound, PgError> {
         let from = self.from();
         match self.read_bound(from.as_deref(), upper).await {
             Err(error) if error.sqlstate == QUERY_CANCELED => {}
@@ -164,7 +165,7 @@ impl Worker<'_, '_> {
 }
 
 /// Where the next batch ends.
-enum Bound {
+pub(super) enum Bound {
     At(Vec<String>),
     /// The range is exhausted.
     End,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pgmend_core::dead_letters::{APART_ROWS, DeadLetters};
 use pgmend_core::id::RunId;
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{Plan, RunSql};
@@ -25,7 +26,7 @@ use super::wishes::Wishes;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
-use crate::plan::statements::IMAGE_TABLE;
+use crate::plan::statements::{DEAD_LETTERS, IMAGE_TABLE};
 use crate::progress::{Event, Observer, Stop};
 
 /// A guard of ours: not as many rows as the plan expects. The run is given up.
@@ -36,6 +37,7 @@ pub(super) struct Applied {
     pub changed_rows: i64,
     pub skipped_rows: i64,
     pub conflict_rows: i64,
+    pub dead_rows: i64,
     pub took_ms: f64,
     /// Where the cursor stands now.
     pub cursor: Vec<String>,
@@ -77,6 +79,10 @@ pub(super) struct Worker<'e, 'o> {
     pub skipped_to: Option<Vec<String>>,
     /// Rows of the next batch while a row that fails, or that somebody else holds, is being cornered.
     pub cornering: Option<u32>,
+    /// Whether the rows of the next batch are tried one by one.
+    pub apart: bool,
+    /// How many rows may be set aside.
+    pub dead_letters: DeadLetters,
     pub attempt: u32,
     pub resumed: bool,
     /// The canary batch was as expected, as far as this worker knows.
@@ -99,6 +105,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     ) -> Result<Self, Error> {
         let conninfo = engine.conninfo.clone();
         let shown = engine.shown_of(&plan).await?;
+        let plan_dead_letters = plan.dead_letters;
         let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
         let wishes = Wishes::new();
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
@@ -121,6 +128,8 @@ impl<'e, 'o> Worker<'e, 'o> {
             spanned: None,
             skipped_to: None,
             cornering: None,
+            apart: false,
+            dead_letters: options.dead_letters.unwrap_or(plan_dead_letters),
             attempt: 0,
             resumed,
             shown,
@@ -170,6 +179,7 @@ impl<'e, 'o> Worker<'e, 'o> {
                 },
             }
             let step = match self.sql() {
+                _ if self.apart => self.apart_batch().await,
                 RunSql::Stream { .. } => self.stream_batch().await,
                 RunSql::Freeze { .. } => self.frozen_batch().await,
             };
@@ -210,11 +220,15 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.run.run_id
     }
 
-    /// The statement over the run's own table of images.
+    /// The statement over the run's own table of images, and its own dead letters.
     pub fn with_images(&self, sql: &str) -> String {
+        let sql = match sql.contains(DEAD_LETTERS) {
+            true => sql.replace(DEAD_LETTERS, &open_letters(self.run_id())),
+            false => sql.to_owned(),
+        };
         match &self.run.image_table {
             Some(name) => sql.replace(IMAGE_TABLE, &RelationName::new("pgmend", name).sql()),
-            None => sql.to_owned(),
+            None => sql,
         }
     }
 
@@ -226,11 +240,13 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// Rows for the next batch.
     pub fn batch_rows(&self) -> u32 {
         let canary = self.plan.canary.as_ref().filter(|_| self.at.batch_no == 0 && !self.plan.one_transaction);
-        let most = canary.map_or(u32::MAX, |canary| canary.rows).min(self.paced_rows());
-        self.cornering.unwrap_or_else(|| self.sizing.rows()).min(self.sizing.rows()).min(most)
+        let most = canary.map_or(u32::MAX, |canary| canary.rows);
+        let most = most.min(self.sizing.rows()).min(self.paced_rows());
+        // Apart, all that may be tried at once are: whether the first rows all fail is asked of these.
+        if self.apart { APART_ROWS.min(most) } else { self.cornering.unwrap_or(most).min(most) }
     }
 
-    fn stop_wish(&mut self) -> Option<String> {
+    pub(super) fn stop_wish(&mut self) -> Option<String> {
         if self.stop_after.is_some_and(|most| self.batches_here >= most) {
             return Some(format!("stopped after {} batches, as asked", self.batches_here));
         }
@@ -244,7 +260,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     }
 
     /// Takes note of a committed batch.
-    fn advance(&mut self, batch: Applied) {
+    pub(super) fn advance(&mut self, batch: Applied) {
         fault::point("batch_committed");
         self.at.batch_no += 1;
         self.at.pass = self.pass;
@@ -252,6 +268,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.at.changed_rows += batch.changed_rows;
         self.at.skipped_rows += batch.skipped_rows;
         self.at.conflict_rows += batch.conflict_rows;
+        self.at.dead_rows += batch.dead_rows;
         self.batches_here += 1;
         self.pacer.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
@@ -268,6 +285,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             changed_rows: self.at.changed_rows,
             skipped_rows: self.at.skipped_rows,
             conflict_rows: self.at.conflict_rows,
+            dead_rows: self.at.dead_rows,
             took_ms: batch.took_ms,
             next_batch_rows: self.batch_rows(),
             planned_rows: self.run.planned_rows,
@@ -283,7 +301,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             RunState::Cancelled => ("run_cancelled", String::new()),
             RunState::Running | RunState::Succeeded => ("run_stopped", String::new()),
         };
-        let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows });
+        let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows, "dead_rows": self.at.dead_rows });
         let fact = Fact { name, body: &body };
         if self.record(&state, None, fact).await.is_err_and(|error| error.is_connection()) {
             self.reload().await?;
@@ -346,6 +364,11 @@ impl<'e, 'o> Worker<'e, 'o> {
         let message = format!("another process has taken over run {}", self.run_id());
         Refusal::new(Code::LeaseHeld, message, format!("watch it: pgmend status {}", self.run_id().short())).into()
     }
+}
+
+/// The keys of a run's open dead letters, as a relation. Lock: none. Index: `dead_letter_run_id`.
+fn open_letters(run: RunId) -> String {
+    format!("(select l.key from pgmend.dead_letter as l where l.run_id = '{run}' and l.state = 'open')")
 }
 
 /// Runs a future, cancelling the session's statement if a second stop is asked for.

@@ -69,8 +69,9 @@ impl Source {
         let at = session.last_checkpoint(run.run_id, 0).await?;
         let applied = at.cursor.and_then(|c| c.first().and_then(|n| n.parse::<i64>().ok())).unwrap_or(0);
         let filter = format!(
-            "pgmend_i.n <= {applied} and not exists (select from pgmend.conflict as c where c.run_id = '{}' and c.n = pgmend_i.n)",
-            run.run_id
+            "pgmend_i.n <= {applied} and not exists (select from pgmend.conflict as c where c.run_id = '{run}' and c.n = pgmend_i.n) \
+             and not exists (select from pgmend.dead_letter as d where d.run_id = '{run}' and d.ordinal = pgmend_i.n and d.state <> 'changed')",
+            run = run.run_id
         );
         let relation = change_set.relation.clone();
         Ok(Self {

@@ -376,7 +376,7 @@ begin
     if not exists (select from pgmend.lease where run_id = p_run and fence = p_fence and holder_role = session_user) then
         raise exception 'the lease has been taken over' using errcode = 'PM505';
     end if;
-    if p_fact not in ('run_swept', 'run_checked', 'run_held') then
+    if p_fact not in ('run_swept', 'run_checked', 'run_held', 'dead_letters_retried') then
         raise exception '% is not a fact that a worker records', p_fact using errcode = '22023';
     end if;
     perform pgmend.append_ledger(p_run, p_fact, p_body);
@@ -408,7 +408,7 @@ begin
     execute format('grant usage on schema pgmend to %I', session_user);
     if p_role <> session_user then
         execute format('grant usage on schema pgmend to %I', p_role);
-        execute format('grant select on pgmend.conflict to %I', p_role);
+        execute format('grant select on pgmend.conflict, pgmend.dead_letter to %I', p_role);
         execute format('grant execute on function pgmend.record_conflict(uuid, bigint, bigint, text[], text) to %I', p_role);
         execute format('grant select, insert on pgmend.%I to %I', p_name, p_role);
     end if;

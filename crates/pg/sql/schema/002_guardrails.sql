@@ -432,7 +432,9 @@ begin
     v_writes := coalesce(v_plan.body::jsonb -> 'writes', '[]');
     select r.run_id, r.job, l.holder into v_other
       from pgmend.run r join pgmend.lease l using (run_id) join pgmend.plan p using (plan_id)
-     where r.target_oid = v_plan.target_oid and r.ended_at is null and r.run_id <> p_run
+     where r.target_oid = v_plan.target_oid and r.run_id <> p_run
+       -- One that has ended writes only while its dead letters are tried again.
+       and (r.ended_at is null or l.acquired_at > r.ended_at)
        and l.expires_at > clock_timestamp()
        and (v_writes = '[]' or coalesce(p.body::jsonb -> 'writes', '[]') = '[]'
             or exists (select from jsonb_array_elements_text(v_writes) as w where p.body::jsonb -> 'writes' ? w))

@@ -131,4 +131,4 @@ end $$;
 
 revoke execute on all functions in schema pgmend from public;
 
-insert into pgmend.schema_version (version) select max(version) + 1 from pgmend.schema_version;
+insert into pgmend.schema_version (version) values (4);

@@ -26,4 +26,4 @@ create table pgmend.group_role (
     role name not null
 );
 
-insert into pgmend.schema_version (version) select max(version) + 1 from pgmend.schema_version;
+insert into pgmend.schema_version (version) values (6);

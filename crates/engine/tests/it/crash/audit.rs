@@ -17,7 +17,7 @@ impl Stage {
     }
 
     /// Undoes the run; every row must be as it was before.
-    fn undo(&self) -> Result<(), String> {
+    pub(super) fn undo(&self) -> Result<(), String> {
         let job = self.errand().job;
         let undone = block_on(async {
             let mut engine = Box::pin(Engine::connect(Some(&self.database.url()))).await?;
@@ -31,7 +31,7 @@ impl Stage {
     }
 
     /// Whether the tables are as those of this schema.
-    fn equal_to(&self, schema: &str) -> Result<(), String> {
+    pub(super) fn equal_to(&self, schema: &str) -> Result<(), String> {
         let mut sql = self.sql();
         for query in COMPARED {
             let (ours, theirs) = (query.replace("{}", "public"), query.replace("{}", schema));

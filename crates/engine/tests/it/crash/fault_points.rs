@@ -3,6 +3,7 @@
 use pgmend::Mode;
 use pgmend::run::FAULT_POINTS;
 
+use super::dead_letters::{RETRIED, SET_ASIDE};
 use super::stage::{
     BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
 };
@@ -115,7 +116,8 @@ fn stopped(stage: &Stage, fault: Option<&str>) -> Result<(), String> {
 /// run here, but for the images, which a frozen run has in its change set.
 #[test]
 fn every_point_of_the_engine_is_in_one_of_these_tests() {
-    let mut tested: Vec<&str> = EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT]).collect();
+    let mut tested: Vec<&str> =
+        EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED]).collect();
     let mut listed = FAULT_POINTS.to_vec();
     tested.sort_unstable();
     listed.sort_unstable();

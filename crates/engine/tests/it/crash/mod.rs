@@ -10,6 +10,7 @@ mod stage;
 mod worker;
 
 mod contention;
+mod dead_letters;
 mod failover;
 mod fault_points;
 mod gates;

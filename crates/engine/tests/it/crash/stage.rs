@@ -130,6 +130,7 @@ impl Stage {
             statement: self.shape.statement.to_owned(),
             file: self.file.clone(),
             undo: self.shape.undo,
+            retry: false,
             stop_after: None,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgmend::{Engine, Error, Job, JobFile, Observer, Outcome, RunOptions, UndoOptions};
+use pgmend::{Engine, Error, Job, JobFile, Observer, RunOptions, UndoOptions};
 use pgmend_testkit::FAULT_VARIABLE;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ pub struct Errand {
     pub file: JobFile,
     /// Undo the job's latest run instead of running it.
     pub undo: bool,
+    /// Try the dead letters of the job's latest run again.
+    pub retry: bool,
     /// Stop, resumable, after so many batches.
     pub stop_after: Option<u64>,
 }
@@ -36,15 +38,22 @@ impl Errand {
         Job { file: self.file.clone(), ..Job::from_statement(self.job.clone(), self.statement.clone()) }
     }
 
-    async fn run(&self) -> Result<Outcome, Error> {
+    async fn run(&self) -> Result<serde_json::Value, Error> {
         let mut observer = Observer::new(|event| tell("event", event));
         let mut engine = Box::pin(Engine::connect(Some(&self.url))).await?;
         if self.undo {
-            return Box::pin(engine.undo(&self.job, &UndoOptions::default(), &mut observer)).await;
+            return json(Box::pin(engine.undo(&self.job, &UndoOptions::default(), &mut observer)).await?);
+        }
+        if self.retry {
+            return json(Box::pin(engine.retry_dead_letters(&self.job, &mut observer)).await?);
         }
         let options = RunOptions { stop_after_batches: self.stop_after, ..RunOptions::default() };
-        Box::pin(engine.run(&self.job(), &options, &mut observer)).await
+        json(Box::pin(engine.run(&self.job(), &options, &mut observer)).await?)
     }
+}
+
+fn json(ended: impl Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(ended).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
 /// Not a test: the process that the tests start and kill.

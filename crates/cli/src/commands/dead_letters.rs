@@ -1,0 +1,51 @@
+//! `pgmend dead-letters RUN [--export FILE] [--retry [--execute]]`.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use pgmend::DeadLetter;
+use pgmend_core::exit;
+
+use super::run::Driving;
+use crate::Done;
+use crate::args::DeadLetters;
+use crate::failure::Failure;
+use crate::render::dead_letters;
+use crate::shell::{Shell, quoted};
+
+/// Lists, exports or tries again the rows that a run has set aside.
+pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
+    let mut engine = shell.engine().await?;
+    if args.retry && args.execute {
+        let driving = Driving::begin(shell)?;
+        let (progress, mut observer) = (driving.progress, driving.observer);
+        let ended = engine.retry_dead_letters(&args.run, &mut observer).await;
+        progress.finish();
+        let retried = ended?;
+        let next = [shell.line(&format!("pgmend dead-letters {}", quoted(&args.run)))];
+        shell.show(&retried, |paint| dead_letters::retried(&retried, &next, paint))?;
+        let open = retried.open_rows + retried.conflict_rows > 0;
+        return Ok(if open { exit::FINISHED_WITH_EXCEPTIONS } else { exit::DONE });
+    }
+    let letters = engine.dead_letters(&args.run, args.show_values).await?;
+    if let Some(file) = &args.export {
+        export(file, &letters)?;
+    }
+    let open = letters.iter().any(|letter| letter.state == "open");
+    let next = open.then(|| shell.line(&format!("pgmend dead-letters {} --retry --execute", quoted(&args.run))));
+    let next: Vec<String> = next.into_iter().collect();
+    shell.show(&letters, |paint| dead_letters::list(&letters, &next, paint))?;
+    Ok(exit::DONE)
+}
+
+/// One JSON object a line. A file that is there already is not overwritten: it may be somebody's worklist.
+fn export(file: &Path, letters: &[DeadLetter]) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::io(&format!("write {}", file.display()), &e);
+    let mut out = std::fs::File::options().write(true).create_new(true).open(file).map_err(failed)?;
+    for letter in letters {
+        let line = serde_json::to_string(letter)
+            .map_err(|e| Failure::Io { message: format!("cannot write a dead letter as JSON: {e}") })?;
+        writeln!(out, "{line}").map_err(failed)?;
+    }
+    out.flush().map_err(failed)
+}
