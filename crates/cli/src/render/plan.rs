@@ -2,6 +2,7 @@
 //! what it costs, whether it can be put back, and the line to type next.
 
 mod effects;
+mod expected;
 mod rows;
 
 pub use rows::value;
@@ -35,6 +36,7 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
         effects::undo(&mut page, plan);
         effects::explain(&mut page, plan);
     }
+    expected::expectations(&mut page, plan);
     guardrails(&mut page, planned);
     findings(&mut page, &plan.findings);
     validity(&mut page, planned);

@@ -21,8 +21,24 @@ impl Engine {
     /// Lifts a pause, so that whoever starts the run again can go on with it.
     pub async fn unpause(&mut self, run: &str) -> Result<Vec<Status>, Error> {
         let run = self.unfinished(run).await?;
-        self.session.lift(run.run_id).await?;
+        self.lift(&run).await?;
         self.status(Some(&run.run_id.to_string())).await
+    }
+
+    /// Lifts what holds a run back; where an approval was taken back, says what its approver must type.
+    pub(crate) async fn lift(&self, run: &StoredRun) -> Result<(), Error> {
+        match self.session.lift(run.run_id).await {
+            Err(error) if error.sqlstate == Code::ApprovalMissing.as_str() => {
+                let environment =
+                    self.environment.as_ref().map_or(String::new(), |named| format!(" --env {}", named.name));
+                let help = format!(
+                    "an approver types: pgmend approve {}{environment} --reason \"…\"; then the same line goes on",
+                    run.plan_id
+                );
+                Err(Refusal::new(Code::ApprovalMissing, error.message, help).into())
+            }
+            lifted => Ok(lifted?),
+        }
     }
 
     /// Gives a run up: at the next batch boundary if somebody drives it, at once if nobody does. What is committed

@@ -124,7 +124,7 @@ impl Engine {
             let message = format!("run {} has {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
         }
-        self.session.lift(run.run_id).await?;
+        self.lift(&run).await?;
         self.drive(run, options, observer, true).await
     }
 

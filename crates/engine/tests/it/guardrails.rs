@@ -371,12 +371,40 @@ async fn each_role_can_do_its_part_only_whatever_it_types() {
             "select pgmend.change_state('{run_id}', 1, '{{running,paused}}', 'succeeded', null, 0, 0, '{{}}', 'x', '{{}}')"
         ),
         format!("select pgmend.record_fact('{run_id}', 1, 'run_swept', '{{}}')"),
+        format!("select pgmend.end_batch('{run_id}', 0, 1, 1000000, null, 0, 0, 0)"),
+        format!("select pgmend.record_conflict('{run_id}', 1, 1, '{{1}}', 'not true')"),
+        format!("insert into pgmend.conflict values ('{run_id}', 1, 1, '{{1}}', 'x', now())"),
+        format!("insert into pgmend.batch (run_id, partition_no, batch_no, fence, cursor_to) values ('{run_id}', 0, 99, 1, '{{}}')"),
+        "select secret from pgmend.token_key".into(),
+        "update pgmend.group_role set role = session_user".into(),
+        "update pgmend.run set state = 'succeeded'".into(),
+        "insert into pgmend.approval (plan_id, digest, verdict, reason, approver, effective_role, expires_at) \
+         select plan_id, digest, 'approved', 'me', 'x', 'x', 'infinity' from pgmend.plan"
+            .into(),
+        "select pgmend.create_image_table('mine', false, '{}', '{}', '{}', '{}', session_user, '')".into(),
+        format!("select pgmend.prune_image_table('{image}', null, 1)"),
+        "alter function pgmend.window_at(jsonb, timestamptz) volatile".into(),
+        "create trigger mine before insert on pgmend.batch for each row execute function suppress_redundant_updates_trigger()"
+            .into(),
     ];
     let mut sql = bank.sql_as(&bank.runner);
     for forbidden in &runner_may_not {
         let error = sql.run(forbidden).map(|rows| format!("{rows:?}")).expect_err(forbidden);
         let error = format!("{error:?}");
-        assert!(error.contains("42501") || error.contains("PM505"), "{forbidden}: {error}");
+        let refused = ["42501", "PM505", "PM520", "PM404"].iter().any(|code| error.contains(code));
+        assert!(refused, "{forbidden}: {error}");
+    }
+    assert_eq!(owner.value("select sum(changed_rows) from pgmend.batch").expect("a sum").as_deref(), Some("20"));
+    // Images of somebody else's run, also for another member of the group.
+    let colleague = bank.db.create_role("colleague", "in role pgmend_runner").expect("a role");
+    let mut other = bank.sql_as(&colleague);
+    for forbidden in [
+        format!("insert into pgmend.{image} (batch_no, op) values (1, 'U')"),
+        format!("select * from pgmend.{image}"),
+        format!("drop table pgmend.{image}"),
+    ] {
+        let error = format!("{:?}", other.run(&forbidden).expect_err(&forbidden));
+        assert!(error.contains("42501"), "{forbidden}: {error}");
     }
     // What answers instead of raising must not have acted.
     assert_eq!(
@@ -398,6 +426,29 @@ async fn each_role_can_do_its_part_only_whatever_it_types() {
     ];
     let all = runner_may_not.iter().chain(&observer_may_not);
     for forbidden in all.filter(|sql| !sql.contains("record_fact")) {
+        let error = format!("{:?}", sql.run(forbidden).expect_err(forbidden));
+        assert!(error.contains("42501"), "{forbidden}: {error}");
+    }
+    let mut sql = bank.sql_as(&bank.approver);
+    sql.run("select * from pgmend.run, pgmend.ledger").expect("an approver reads");
+    let no_runner = [
+        format!("select * from pgmend.{image}"),
+        format!(
+            "select pgmend.store_plan('{plan_id}', 'j', 'update', 's', 'd', 1, null, null, '{{}}', null, 'x', now())"
+        ),
+        format!(
+            "select pgmend.start_run('{run_id}', '{plan_id}', '{digest}', 't', now(), null, 1, null, 'x', 'c', null, '{{}}')"
+        ),
+        format!("select * from pgmend.acquire_lease('{run_id}', 0, 'me', 'me', 30)"),
+        format!("select pgmend.heartbeat('{run_id}', 0, 1, 30)"),
+        format!("select pgmend.append_ledger('{run_id}', 'plan_approved', '{{}}')"),
+        "select pgmend.set_policy('bank', '{}')".into(),
+        "update pgmend.approval set approver = 'somebody'".into(),
+        "delete from pgmend.control".into(),
+        "create table pgmend.mine (i int)".into(),
+        "select secret from pgmend.token_key".into(),
+    ];
+    for forbidden in &no_runner {
         let error = format!("{:?}", sql.run(forbidden).expect_err(forbidden));
         assert!(error.contains("42501"), "{forbidden}: {error}");
     }
@@ -630,4 +681,70 @@ async fn existing_roles_stand_for_the_groups_by_name() {
     let next = pgmend::NamedRoles { observer: Some(leads.clone()), ..pgmend::NamedRoles::default() };
     let notes = owner.init_for(&next).await.expect("another observer").notes;
     assert!(notes.iter().any(|n| n.contains(&format!("revoke all on schema pgmend from \"{staff}\""))), "{notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_pauses_before_its_next_batch_when_an_approval_is_taken_back() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let mut job = job("raise", "update account set balance = balance + 5 where pg_sleep(0.01) is not null");
+    job.file.trust_functions = vec!["pg_sleep".into()];
+    job.file.limits.batch_rows = Some(2);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    let driven = job.clone();
+    let driving = tokio::spawn(async move { (run(&mut runner, &driven, None).await, runner) });
+    for _ in 0..600 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if bank.db.sql().expect("a session").value("select 1 from pgmend.batch limit 1").expect("an answer").is_some() {
+            break;
+        }
+    }
+    assert!(approver.revoke(&planned, "wrong month").await.expect("a revocation"), "a run is under way");
+    let (outcome, mut runner) = driving.await.expect("no panic");
+    let outcome = outcome.expect("an outcome");
+    let RunState::Paused { reason } = &outcome.state else { panic!("{:?}", outcome.state) };
+    assert!(reason.ends_with("took the approval back: wrong month"), "{reason}");
+    assert!(outcome.changed_rows < 100, "{outcome:?}");
+
+    // Going on needs a yes again; the line is told, and the yes can be given although the plan is in use.
+    let (code, said) = refusal(Box::pin(runner.resume("raise", &mut Observer::silent())).await);
+    let line = format!("an approver types: pgmend approve {} --env bank --reason", planned.plan.plan_id);
+    assert!(code == Code::ApprovalMissing && said.contains(&line), "{said}");
+    approver.approve(&planned, "it is the right month after all").await.expect("an approval again");
+    let outcome = Box::pin(runner.resume("raise", &mut Observer::silent())).await.expect("the rest");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 100));
+    assert_eq!(refusal(approver.approve(&planned, "late").await).0, Code::ConsumedPlan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_many_nights_stays_approved_although_its_approval_and_its_plan_have_expired() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    run(&mut runner, &job, Some(1)).await.expect("the first night");
+    let expire = "update pgmend.approval set expires_at = now() - interval '1 day'; \
+                  update pgmend.plan set expires_at = now() - interval '1 day'";
+    bank.db.sql().expect("a session").run(expire).expect("time passes");
+    let outcome = run(&mut runner, &job, None).await.expect("the next night");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 49));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approvals_die_with_a_plan_that_went_stale() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    bank.db.sql().expect("a session").run("alter table account add column note text").expect("another definition");
+    let mut runner = bank.as_role(&bank.runner).await;
+    let id = planned.plan.plan_id.to_string();
+    let by_id = Box::pin(runner.run_plan(&id, &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(refusal(by_id).0, Code::StalePlan);
+    let (code, said) = refusal(run(&mut runner, &job, None).await);
+    assert!(code == Code::ApprovalMissing && !said.contains(&id), "a new plan, which nobody has approved: {said}");
+    assert_eq!(bank.total(), "5050");
 }

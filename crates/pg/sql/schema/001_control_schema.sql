@@ -333,7 +333,9 @@ begin
       from (select 1) as one
       left join pgmend.batch p
         on p.run_id = p_run and p.partition_no = p_partition and p.batch_no = p_batch_no - 1
-     where b.run_id = p_run and b.partition_no = p_partition and b.batch_no = p_batch_no;
+     where b.run_id = p_run and b.partition_no = p_partition and b.batch_no = p_batch_no
+       -- Of this very transaction, whose beginning passed the fence: a checkpoint that is committed stays as it is.
+       and b.xid = pg_current_xact_id();
     if not found then
         raise exception 'batch % has no row', p_batch_no using errcode = 'PM520';
     end if;
@@ -341,10 +343,16 @@ end $$;
 
 -- Adds to the conflicts of a run, from within its batch.
 create function pgmend.record_conflict(p_run uuid, p_batch_no bigint, p_n bigint, p_key text[], p_reason text) returns boolean
-language sql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
-    insert into pgmend.conflict (run_id, batch_no, n, key, reason) values (p_run, p_batch_no, p_n, p_key, p_reason)
-    returning true;
-$$;
+language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
+begin
+    -- The batch that this transaction began, having passed the fence.
+    if not exists (select from pgmend.batch
+                    where run_id = p_run and batch_no = p_batch_no and xid = pg_current_xact_id()) then
+        raise exception 'batch % has no row', p_batch_no using errcode = 'PM520';
+    end if;
+    insert into pgmend.conflict (run_id, batch_no, n, key, reason) values (p_run, p_batch_no, p_n, p_key, p_reason);
+    return true;
+end $$;
 
 -- Moves a run to another state. Only the lease's holder ends or stops it; a free lease lets anyone cancel.
 create function pgmend.change_state(
@@ -391,6 +399,9 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 declare
     v_columns text;
 begin
+    if p_name not like (case when p_ordinal then 'change\_set\_%' else 'image\_%' end) then
+        raise exception '% is no name of images', p_name using errcode = '42501';
+    end if;
     if not pg_has_role(session_user, p_role, 'member') then
         raise exception '% is not a member of %', session_user, p_role using errcode = '42501';
     end if;
@@ -460,8 +471,18 @@ begin
                 where (r.image_table = p_name or p.change_set = p_name) and r.ended_at is null) then
         raise exception '% belongs to a run that has not ended', p_name using errcode = 'PM404';
     end if;
+    -- By the table's own run, not by the one that the caller names.
+    if p_run is not null and not exists (
+        select from pgmend.run r left join pgmend.plan p using (plan_id)
+         where r.run_id = p_run and (r.image_table = p_name or p.change_set = p_name)) then
+        raise exception '% does not hold the images of run %', p_name, p_run using errcode = 'PM501';
+    end if;
     if not pg_has_role(session_user, (select relowner from pg_class where oid = 'pgmend.run'::regclass), 'member')
-       and exists (select from pgmend.run where run_id = p_run and ended_at > clock_timestamp() - interval '7 days') then
+       and (exists (select from pgmend.run r left join pgmend.plan p using (plan_id)
+                     where (r.image_table = p_name or p.change_set = p_name)
+                       and r.ended_at > clock_timestamp() - interval '7 days')
+            or exists (select from pgmend.plan p where p.change_set = p_name and p.expires_at > clock_timestamp()
+                          and not exists (select from pgmend.run r where r.plan_id = p.plan_id))) then
         raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = '42501';
     end if;
     select string_agg(format('%I::text', attname), ', ' order by attnum)

@@ -197,10 +197,12 @@ begin
     if p_verdict = 'approved' and pgmend.is_planner(p_plan, session_user) then
         raise exception 'role % has planned this change and cannot approve it', session_user using errcode = 'PM602';
     end if;
-    if v_plan.expires_at < clock_timestamp() then
+    -- A run that goes on may need a yes again, long after its plan could start one: one was taken back.
+    if v_plan.expires_at < clock_timestamp()
+       and not exists (select from pgmend.run where plan_id = p_plan and ended_at is null) then
         raise exception 'plan % has expired', p_plan using errcode = 'PM502';
     end if;
-    if exists (select from pgmend.run where plan_id = p_plan) then
+    if exists (select from pgmend.run where plan_id = p_plan and ended_at is not null) then
         raise exception 'plan % has been used', p_plan using errcode = 'PM503';
     end if;
     select (p.body ->> 'approval_hours')::numeric into v_hours from pgmend.current_policy() as p;
