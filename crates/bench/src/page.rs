@@ -45,7 +45,7 @@ impl Page {
     pub fn new(arguments: &Arguments) -> Self {
         let title = format!(
             "# Measurements\n\nMade by `cargo run --release -p pgmend-bench`, {} rounds. Only the ratios mean something: \
-             each compares laps of the same round, on the same rows, on the same server. What lies behind them, and behind \
+             each compares a lap with those of the plain statement next before and after it, on the same rows, on the same server. What lies behind them, and behind \
              what is missed: [what a batch costs](design/batch-speed.md).\n",
             arguments.rounds
         );
