@@ -194,6 +194,9 @@ Examples:
     /// Print completions for a shell
     #[command(after_help = "Example:\n  pgmend completions bash > ~/.local/share/bash-completion/completions/pgmend")]
     Completions(Completions),
+    /// Print the manual page, or a command's
+    #[command(after_help = "Examples:\n  pgmend man > pgmend.1\n  pgmend man run | man -l -")]
+    Man(Man),
 }
 
 impl Command {
@@ -492,6 +495,14 @@ pub struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command; without it, the page of pgmend itself
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod fix;
 mod init;
 mod ledger;
 mod list;
+mod man;
 mod new;
 mod plan;
 mod prune;
@@ -50,5 +51,6 @@ pub async fn dispatch(shell: &Shell, command: Command) -> Done {
         Command::Explain(args) => explain::main(shell, &args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Completions(args) => completions::main(&args),
+        Command::Man(args) => man::main(&args),
     }
 }

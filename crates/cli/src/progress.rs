@@ -122,7 +122,7 @@ impl State {
                 self.last_batch_at = now;
                 self.batch(event, now);
             }
-            Event::Started { .. } | Event::Freezing | Event::Sweeping { .. } => {
+            Event::Started { .. } | Event::Sweeping { .. } => {
                 self.last_batch_at = now;
                 if let Manner::Bar(bar) = &self.manner {
                     bar.enable_steady_tick(TICK);
@@ -185,7 +185,7 @@ impl State {
                 bar.enable_steady_tick(TICK);
                 bar.set_message(sentence(event));
             }
-            Event::Freezing | Event::Sweeping { .. } | Event::Stopping | Event::Ended { .. } => {
+            Event::Sweeping { .. } | Event::Stopping | Event::Ended { .. } => {
                 bar.set_message(sentence(event));
             }
         }
@@ -239,7 +239,6 @@ fn sentence(event: &Event) -> String {
         }
         Event::Pacing { why, wait_s } => format!("waits {wait_s:.1} s for the pace: {why}"),
         Event::Waiting { what, wait_s } => format!("waits {} for {what}", figure::duration(*wait_s)),
-        Event::Freezing => "computing the change set".to_owned(),
         Event::Sweeping { pass } => format!("counting what is left, pass {pass}"),
         Event::Stopping => "finishing the batch, then stopping".to_owned(),
         Event::Started { job, resumed: true, changed_rows, planned_rows, .. } => format!(
@@ -296,7 +295,6 @@ fn line(event: &Event, pace: &Pace) -> String {
             }
             line
         }
-        Event::Freezing => "event=freezing".to_owned(),
         Event::Retrying { attempt, wait_s, error, sqlstate } => {
             format!("event=retrying attempt={attempt} wait_s={wait_s:.1} sqlstate={sqlstate} error={error:?}")
         }

@@ -55,6 +55,24 @@ fn a_missing_job_is_wrong_use_and_says_what_to_type() {
 }
 
 #[test]
+fn a_statement_may_begin_with_a_comment() {
+    let folder = tempdir().expect("a temporary folder");
+    let args = ["run", "-c", "-- three rows\nupdate t set a = 1", "--database-url", "postgresql://127.0.0.1:1/none"];
+    let output = pgmend(folder.path(), &args);
+    assert!(err(&output).starts_with("error: connect to 127.0.0.1:1"), "{}", err(&output));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempdir().expect("a temporary folder");
+    let page = out(&pgmend(folder.path(), &["man", "run"]));
+    assert!(page.contains(".TH pgmend-run 1"), "{page}");
+    assert!(page.contains("\\-\\-execute") && page.contains("\\-\\-database\\-url"), "{page}");
+    assert!(out(&pgmend(folder.path(), &["man"])).contains("pgmend\\-undo"));
+    assert_eq!(pgmend(folder.path(), &["man", "migrate"]).status.code(), Some(2));
+}
+
+#[test]
 fn an_unknown_key_suggests_the_nearest_and_names_the_file() {
     let folder = tempdir().expect("a temporary folder");
     let job = "statement = \"delete from t\"\n[limits]\nbatch_row = 5\n";

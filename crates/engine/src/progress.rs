@@ -23,8 +23,6 @@ pub enum Event {
         /// Whether it goes on from a checkpoint.
         resumed: bool,
     },
-    /// A change set is being computed.
-    Freezing,
     /// A batch is committed.
     Batch {
         /// The batch's number.
@@ -115,7 +113,6 @@ impl Event {
             Event::Ended { state, .. } if state == "failed" => Level::Error,
             Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } => Level::Warn,
             Event::Started { .. }
-            | Event::Freezing
             | Event::Batch { .. }
             | Event::Pacing { .. }
             | Event::Sweeping { .. }

@@ -13,6 +13,9 @@ use crate::matched::{Lock, names, qualify};
 use crate::rewriter::{ImageColumns, Rewriter};
 use crate::statement::{Kind, Tree};
 
+/// One more than a change set may hold: enough to tell that it is too large, and an end of what it takes on disk.
+const FREEZE_LIMIT: i64 = pgmend_core::limits::FREEZE_ROWS_MAX + 1;
+
 /// What a change gives back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Returning<'s> {
@@ -137,7 +140,7 @@ impl Rewriter<'_> {
             })?
         };
         Ok(format!(
-            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {keys}",
+            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {keys} limit {FREEZE_LIMIT}",
             list(columns),
             self.op(),
             qualify("m", &outputs(columns))
@@ -162,7 +165,8 @@ impl Rewriter<'_> {
         Ok(format!(
             "insert into {change_set} (op, {}) with recursive pgmend_gone ({}) as (select {} from ({matched}) as m union \
              select {} from pgmend_gone as g join {table} as p on {} join {table} as c on {}) \
-             select 'D', {}{} from pgmend_gone as g join {table} as t on {} order by {}",
+             select 'D', {}{} from pgmend_gone as g join {table} as t on {} order by {} \
+             limit {FREEZE_LIMIT}",
             list(columns),
             outputs.join(", "),
             qualify("m", &outputs),

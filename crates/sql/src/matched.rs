@@ -197,7 +197,7 @@ impl Rewriter<'_> {
         Ok(Some(comparison))
     }
 
-    /// The last key of the next rows in key order, as text: `pgmend_t1.., pgmend_n`. No row means that
+    /// The last key of the next rows in key order, as text: `pgmend_t1..`. No row means that
     /// the range is exhausted. `rows` is the number of the parameter that says how many rows.
     pub fn bound(&self, range: Range, rows: usize) -> Result<String, Refusal> {
         let matched = self.matched(&Matched { range, ..Matched::default() })?;
@@ -205,10 +205,12 @@ impl Rewriter<'_> {
         let texts: Vec<String> =
             keys.iter().enumerate().map(|(i, key)| format!("s.{key}::text as pgmend_t{}", i + 1)).collect();
         let list = qualify("m", &keys);
+        let last: Vec<String> = keys.iter().map(|key| format!("s.{key} desc")).collect();
         Ok(format!(
-            "select {}, s.pgmend_n from (select {list}, row_number() over (order by {list}) as pgmend_n from ({matched}) as m \
-             order by {list} limit ${rows}::text::bigint) as s order by s.pgmend_n desc limit 1",
-            texts.join(", ")
+            "select {} from (select {list} from ({matched}) as m order by {list} limit ${rows}::text::bigint) as s \
+             order by {} limit 1",
+            texts.join(", "),
+            last.join(", ")
         ))
     }
 

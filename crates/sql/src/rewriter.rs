@@ -98,12 +98,7 @@ impl<'a> Rewriter<'a> {
         Ok(Self { statement, target, tree, assignments, proposal, uses_clock })
     }
 
-    /// The number of the instant parameter, `p+1`.
-    pub fn instant_param(&self) -> usize {
-        self.statement.params() + 1
-    }
-
-    /// The first number free for a statement's own parameters, `p+2`.
+    /// The first number free for a statement's own parameters, `p+2`: `p+1` is the instant.
     pub fn first_param(&self) -> usize {
         self.statement.params() + 2
     }

@@ -33,9 +33,10 @@ pub fn window(table: &Table, key: &Key, range: Range, rows: usize) -> String {
     let conditions: Vec<String> = lower.into_iter().chain(upper).collect();
     let filter = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
     let order = keys(table, key);
+    let last = columns.iter().map(|c| format!("w.{} desc", quote_ident(&c.name))).collect::<Vec<_>>().join(", ");
     format!(
-        "select {} from (select {order}, row_number() over (order by {order}) as pgmend_n from {}{filter} order by {order} \
-         limit ${rows}::text::bigint) as w order by w.pgmend_n desc limit 1",
+        "select {} from (select {order} from {}{filter} order by {order} limit ${rows}::text::bigint) as w \
+         order by {last} limit 1",
         texts(&columns, "w"),
         from(table),
     )

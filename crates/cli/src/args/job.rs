@@ -11,7 +11,7 @@ pub struct JobSource {
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
     /// The statement itself
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
 }
 
