@@ -3,7 +3,9 @@
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use pgmend_testkit::{Database, Server};
 
@@ -57,6 +59,28 @@ impl Shop {
             .env_remove("DATABASE_URL")
             .output()
             .expect("pgmend runs")
+    }
+
+    /// Begins a command whose end is waited for later.
+    fn begun(&self, arguments: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_pgmend"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pgmend runs")
+    }
+
+    fn wait_until(&self, holds: &str) {
+        let mut sql = self.db.sql().expect("a session");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !sql.value(holds).is_ok_and(|answer| answer.as_deref() == Some("t")) {
+            assert!(Instant::now() < deadline, "not within a minute: {holds}");
+            sleep(Duration::from_millis(20));
+        }
     }
 
     fn plan_id(&self) -> String {
@@ -175,4 +199,79 @@ fn a_job_is_checked_without_a_database() {
     assert!(said.contains("a goal in a sentence (`goal`)") && said.contains("at most 100 rows"), "{said}");
     std::fs::write(shop.file("jobs/fix-roles/change.sql"), "updat users").expect("a slip");
     expect(&shop.typed(&check), 3, "PM104");
+}
+
+/// The end of a command that was begun.
+fn end(child: Child) -> Output {
+    child.wait_with_output().expect("a child can be waited for")
+}
+
+const WAIT: [&str; 6] = ["run", "jobs/fix-roles", "--env", "production", "--execute", "--wait-approval"];
+
+#[test]
+fn a_run_that_waits_for_its_approval_says_what_to_type_and_goes_on_when_another_role_has_typed_it() {
+    let shop = Shop::new("approvals = 1");
+    let waiting = shop.begun(&WAIT);
+    shop.wait_until("select count(*) = 1 from pgmend.plan");
+    let (id, url) = (shop.plan_id(), shop.db.url_for(&shop.approver));
+    sleep(Duration::from_millis(1_500));
+    assert_eq!(shop.wrong_rows(), "100", "nothing is written before the approval");
+    let approve = ["approve", &id, "--env", "production", "--reason", "looked at it", "--database-url", &url];
+    expect(&shop.typed(&approve), 0, "approved; ");
+    let said = expect(&end(waiting), 0, "DONE fix-roles: 100 rows changed");
+    assert!(said.contains(&format!("an approver types: pgmend approve {id} --env production --reason")), "{said}");
+    assert_eq!(shop.wrong_rows(), "0");
+}
+
+#[test]
+fn the_wait_for_an_approval_ends_with_a_veto_with_ctrl_c_and_with_the_plan() {
+    let shop = Shop::new("approvals = 1");
+    let waiting = shop.begun(&WAIT);
+    shop.wait_until("select count(*) = 1 from pgmend.plan");
+    let (id, url) = (shop.plan_id(), shop.db.url_for(&shop.approver));
+    let veto = ["approve", &id, "--veto", "--env", "production", "--reason", "not today", "--database-url", &url];
+    expect(&shop.typed(&veto), 0, "vetoed");
+    expect(&end(waiting), 4, "vetoed by");
+    let revoke = ["approve", &id, "--revoke", "--env", "production", "--reason", "Monday", "--database-url", &url];
+    expect(&shop.typed(&revoke), 0, "taken back");
+
+    let looks = "select count(*) > 0 from pg_stat_activity where query like '%pgmend.guardrails%' and datname = current_database()
+                  and pid <> pg_backend_pid()";
+    let waiting = shop.begun(&WAIT);
+    shop.wait_until(looks);
+    sleep(Duration::from_millis(1_500));
+    let interrupted = Command::new("kill").args(["-s", "INT", &waiting.id().to_string()]).status();
+    assert!(interrupted.expect("`kill` is a program").success());
+    expect(&end(waiting), 6, "type the same command to wait again");
+
+    let stored = ["run", &id, "--env", "production", "--execute", "--wait-approval"];
+    let waiting = shop.begun(&stored);
+    shop.wait_until(looks);
+    sleep(Duration::from_millis(1_500));
+    let mut sql = shop.db.sql().expect("a session");
+    sql.run("update pgmend.plan set expires_at = clock_timestamp()").expect("time passes");
+    expect(&end(waiting), 3, "expired before its approvals came (0 of 1");
+    assert_eq!(shop.wrong_rows(), "100");
+}
+
+#[test]
+fn a_run_is_sliced_and_tuned_from_the_command_line() {
+    let shop = Shop::new("batch_rows_max = 50000");
+    let gently: Vec<&str> = RUN.into_iter().chain(["--rows-max", "7", "--batch-rows", "5"]).collect();
+    expect(&shop.typed(&gently), 6, "stopped after 7 rows, as asked");
+    assert_eq!(shop.wrong_rows(), "93");
+    let slowly = shop.begun(&RUN.into_iter().chain(["--rate", "1/s"]).collect::<Vec<_>>());
+    shop.wait_until("select max(changed_total) >= 9 from pgmend.batch");
+    let url = shop.db.url_for(&shop.approver);
+    let tune = |flags: &[&str]| {
+        let typed = ["tune", "fix-roles", "--env", "production", "--reason", "all quiet", "--database-url", &url];
+        shop.typed(&typed.iter().chain(flags).copied().collect::<Vec<_>>())
+    };
+    expect(&tune(&["--batch-rows", "50001"]), 2, "choose a whole number of 1 to 50000");
+    expect(&tune(&[]), 2, "nothing is asked for");
+    let said = expect(&tune(&["--rate", "0"]), 0, "tuned");
+    assert!(said.contains("rate 0 until 2") && said.contains(": all quiet"), "{said}");
+    assert!(said.contains("pace            at most 1 rows/s"), "{said}");
+    expect(&end(slowly), 0, "DONE fix-roles: 100 rows changed");
+    expect(&shop.typed(&["ledger", "verify", "--env", "production"]), 0, "intact");
 }

@@ -23,18 +23,26 @@ pub struct Course {
     pub ends_in_s: Option<f64>,
 }
 
-/// What a plan says of its nights.
+/// What a plan says of its nights, each figure at the slow and at the fast end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Nights {
-    /// Rows changed in an hour in which it may run, at the slow and the fast end.
+    /// Rows changed in an hour in which it may run.
     pub rows_per_hour: (i64, i64),
-    /// Windows that it takes, at the fast and the slow end; `None` where every hour is allowed.
-    pub windows: Option<(u32, u32)>,
-    /// When it ends, local time of the policy's zone, at the fast and the slow end; `None` if not within the windows
-    /// of the next 400 days.
-    pub ends_at: Option<(String, String)>,
-    /// What the speed rests on.
+    /// What that rests on.
     pub basis: String,
+    /// The way through the allowed hours; `None` where every hour is allowed.
+    pub hours: Option<Ends>,
+}
+
+/// When a run ends that keeps to the allowed hours, each figure at the slow and at the fast end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// Windows that it takes.
+    pub windows: (u32, u32),
+    /// When it ends if it starts now, local time; `None` if not within the windows of the next 400 days.
+    pub at: Option<(String, String)>,
+    /// The time zone.
+    pub zone: String,
 }
 
 /// Rows a second that a run of `rows` rows makes when its batches take `work_s` seconds together and it goes at

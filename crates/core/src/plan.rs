@@ -12,6 +12,7 @@ use crate::id::{PlanId, RunId};
 use crate::job::{BoundParam, Mode, Scalar};
 use crate::limits::Limits;
 use crate::mask::MASKED;
+use crate::nights::Nights;
 use crate::pace::Pace;
 use crate::table::RelationName;
 
@@ -479,6 +480,9 @@ pub struct Plan {
     pub explain: Vec<String>,
     /// Cost.
     pub estimates: Estimates,
+    /// Rows an hour, nights and the end, once the speed was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nights: Option<Nights>,
     /// Rehearsal, if asked for.
     pub rehearsal: Option<Rehearsal>,
     /// Whether undo can put every row back, and why (not).

@@ -270,6 +270,7 @@ impl Engine {
             surroundings: around::around(&table, &source.kinds(), &columns.restored()),
             explain: Vec::new(),
             estimates,
+            nights: None,
             rehearsal: None,
             reversible: (true, "the undo's change set holds every row before and after".into()),
             findings,

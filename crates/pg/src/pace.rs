@@ -10,7 +10,7 @@ use crate::batch::Lease;
 use crate::error::PgError;
 use crate::guardrails::Wish;
 use crate::session::{Session, Statement};
-use crate::store::from_json;
+use crate::store::{from_json, number, text};
 
 const WANTED: &str = include_str!("../sql/pace/wanted.sql");
 const WINDOW: &str = include_str!("../sql/pace/window.sql");
@@ -132,16 +132,29 @@ impl Session {
         Ok(())
     }
 
-    /// The windows of the policy in force from now on, in seconds from now; `None` where every hour is allowed.
+    /// The windows of the policy in force within the next 400 days, in seconds from now; `None` where every hour is
+    /// allowed.
     /// Lock:  none. Index: `policy_pkey`.
-    pub async fn windows(&self, most: u32) -> Result<Option<Vec<Window>>, PgError> {
-        let sql = "select coalesce(json_agg(json_build_object( \
-                          'opens_s', greatest(extract(epoch from w.opens_at - now()), 0)::float8, \
-                          'closes_s', extract(epoch from w.closes_at - now())::float8) order by w.opens_at), '[]')::text \
-                     from pgmend.current_policy() as p cross join lateral pgmend.windows(p.body -> 'hours', now(), $1::int) as w \
-                    where p.body ? 'hours' having count(*) > 0";
-        let answer = self.run(&Statement::new("read the allowed hours", sql, vec![most.to_string()])).await?;
+    pub async fn windows(&self) -> Result<Option<Vec<Window>>, PgError> {
+        let sql = "select (select coalesce(json_agg(json_build_object( \
+                                  'opens_s', greatest(extract(epoch from w.opens_at - now()), 0)::float8, \
+                                  'closes_s', extract(epoch from w.closes_at - now())::float8) order by w.opens_at), '[]') \
+                             from pgmend.windows(p.body -> 'hours', now(), 400) as w)::text \
+                     from pgmend.current_policy() as p where p.body ? 'hours'";
+        let answer = self.run(&Statement::new("read the allowed hours", sql, vec![])).await?;
         answer.rows.first().map(|row| from_json(row, 0)).transpose()
+    }
+
+    /// What the batches of a change's runs did so far: rows, and the milliseconds that they took.
+    /// Lock:  none. Index: `run_signature`, `batch_pkey`.
+    pub async fn measured(&self, signature: &str) -> Result<(i64, f64), PgError> {
+        let sql = "select coalesce(sum(b.changed_rows), 0)::text, coalesce(sum(b.took_ms), 0)::text \
+                     from pgmend.run r cross join lateral (select b.changed_rows, b.took_ms from pgmend.batch b \
+                          where b.run_id = r.run_id order by b.batch_no desc limit 1000) as b where r.signature = $1";
+        let answer = self.run(&Statement::new("read what batches took", sql, vec![signature.to_owned()])).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        let took = text(row, 1)?.parse().map_err(|_| PgError::corrupt("a time that does not read"))?;
+        Ok((number(row, 0)?, took))
     }
 
     /// Seconds for which a plan may start a run yet; below zero when it has expired.
@@ -152,13 +165,16 @@ impl Session {
         answer.scalar().and_then(|s| s.parse().ok()).ok_or_else(|| PgError::corrupt("a plan without an expiry"))
     }
 
-    /// The moment so many seconds from now, in the policy's zone.
+    /// The moments so many seconds from now, in the policy's zone, and that zone.
     /// Lock:  none. Index: `policy_pkey`.
-    pub async fn moment_in(&self, seconds: f64) -> Result<String, PgError> {
-        let sql = "select to_char((now() + make_interval(secs => $1::double precision)) at time zone \
-                          coalesce((select p.body #>> '{hours,zone}' from pgmend.current_policy() as p), 'UTC'), \
-                          'Dy YYYY-MM-DD HH24:MI')";
-        let answer = self.run(&Statement::new("read the calendar", sql, vec![seconds.to_string()])).await?;
-        Ok(answer.scalar().unwrap_or_default().to_owned())
+    pub async fn moments_in(&self, seconds: (f64, f64)) -> Result<(String, String, String), PgError> {
+        let sql = "select to_char((now() + make_interval(secs => $1::double precision)) at time zone z.name, 'Dy YYYY-MM-DD HH24:MI'), \
+                          to_char((now() + make_interval(secs => $2::double precision)) at time zone z.name, 'Dy YYYY-MM-DD HH24:MI'), \
+                          z.name \
+                     from (select coalesce((select p.body #>> '{hours,zone}' from pgmend.current_policy() as p), 'UTC') as name) as z";
+        let params = vec![seconds.0.to_string(), seconds.1.to_string()];
+        let answer = self.run(&Statement::new("read the calendar", sql, params)).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        Ok((text(row, 0)?, text(row, 1)?, text(row, 2)?))
     }
 }

@@ -93,6 +93,7 @@ fn plan() -> Plan {
             wal_bytes: Figure::sampled(734_003_200),
             image_bytes: Figure::estimated(163_577_856),
         },
+        nights: None,
         rehearsal: Some(rehearsal()),
         reversible: (true, "before- and after-images of every row are kept for 7 days".into()),
         findings: findings(),

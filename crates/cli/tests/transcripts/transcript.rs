@@ -136,7 +136,8 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"(audit|users): [0-9,]+ (inserted|updated)", "${1}: ‹n› ${2}"),
     (r"\([0-9]+ rows inserted", "(‹n› rows inserted"),
     (r"about [0-9]+ dead", "about ‹n› dead"),
-    (r"random +[0-9,]+ rows", "random ‹n› rows"),
+    (r"random +[0-9,]+ rows?\b", "random ‹n› rows"),
+    (r"(speed +)[0-9,]+(–[0-9,]+)? rows an hour", "${1}‹n› rows an hour"),
     (r"[0-9,]+ rows/s", "‹rate› rows/s"),
     (r"(took_ms|rows_per_s|eta_s|left_s|wait_s)=[0-9.-]+", "${1}=‹n›"),
 ];

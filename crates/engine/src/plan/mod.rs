@@ -11,6 +11,7 @@ mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
+mod nights;
 pub(crate) mod privileges;
 mod rehearse;
 pub(crate) mod sample;
@@ -70,6 +71,7 @@ impl Engine {
         if options.rehearse > 0 {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
+        draft.plan.nights = self.nights(&draft.plan, store).await?;
         if store {
             let mask = self.mask(&bound, job, options.show_values);
             self.store(&mut draft, &bound, &scene, params, &mask).await?;
@@ -251,6 +253,7 @@ impl Engine {
             surroundings: around::surroundings(bound),
             explain: Vec::new(),
             estimates: cost::unknown(),
+            nights: None,
             rehearsal: None,
             findings: around::findings(bound),
             expect_rows: job.file.expect_rows,

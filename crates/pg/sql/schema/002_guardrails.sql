@@ -77,25 +77,29 @@ create table pgmend.review_item (
     check ((closed_at is null) = (note is null))
 );
 
--- The open window that contains an instant, or the next one. Windows are local times of a zone; one that ends
--- before it begins lasts into the next day. `[]` is always open.
-create function pgmend.window_at(p_hours jsonb, p_at timestamptz, out opens_at timestamptz, out closes_at timestamptz)
+-- The open windows from an instant on, the one that contains it first, within so many days. Windows are local times of
+-- a zone; one that ends before it begins lasts into the next day. `[]` is always open. One that is open at the end of
+-- the days known closes there.
+create function pgmend.windows(p_hours jsonb, p_from timestamptz, p_days int, out opens_at timestamptz, out closes_at timestamptz)
+returns setof record
 language plpgsql stable set search_path = pg_catalog, pgmend, pg_temp as $$
 declare
     v_zone text := coalesce(p_hours ->> 'zone', 'UTC');
-    v_local timestamp := p_at at time zone coalesce(p_hours ->> 'zone', 'UTC');
+    v_local timestamp := p_from at time zone coalesce(p_hours ->> 'zone', 'UTC');
 begin
     if p_hours is null then
         opens_at := '-infinity';
         closes_at := 'infinity';
+        return next;
         return;
     end if;
+    return query
     with window_ as (
         select case when jsonb_array_length(coalesce(p_hours -> 'windows', '[]')) = 0
                     then '[{"days": ["mon","tue","wed","thu","fri","sat","sun"], "from": "00:00", "to": "24:00"}]'::jsonb
                     else p_hours -> 'windows' end as list
     ), day as (
-        select v_local::date + i as at from generate_series(-1, 400) as i
+        select v_local::date + i as at from generate_series(-1, p_days) as i
     ), open as (
         select day.at + (w ->> 'from')::interval as opens,
                day.at + (w ->> 'to')::interval
@@ -113,8 +117,20 @@ begin
     ), piece as (
         select lower(p) as opens, upper(p) as closes from merged, unnest(all_) as p
     )
-    select opens at time zone v_zone, closes at time zone v_zone into opens_at, closes_at
-      from piece where closes > v_local order by opens limit 1;
+    select piece.opens at time zone v_zone, piece.closes at time zone v_zone
+      from piece where piece.closes > v_local order by piece.opens;
+end $$;
+
+-- The open window that contains an instant, or the next one. A week tells it nearly always: every batch asks.
+create function pgmend.window_at(p_hours jsonb, p_at timestamptz, out opens_at timestamptz, out closes_at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pgmend, pg_temp as $$
+declare
+    v_days int;
+begin
+    foreach v_days in array array[8, 400] loop
+        select w.opens_at, w.closes_at into opens_at, closes_at from pgmend.windows(p_hours, p_at, v_days) as w limit 1;
+        exit when p_hours is null or closes_at < p_at + (v_days - 1) * interval '1 day';
+    end loop;
 end $$;
 
 -- Whether a plan meets a condition of the policy: all that the condition names must hold.

@@ -111,24 +111,6 @@ begin
            said_at = clock_timestamp();
 end $$;
 
--- The windows from an instant on, the one that contains it first; at most p_most of them.
--- Lock:  none.
--- Index: none; a calendar of 400 days is made for each.
-create function pgmend.windows(p_hours jsonb, p_from timestamptz, p_most int, out opens_at timestamptz, out closes_at timestamptz)
-returns setof record
-language plpgsql stable set search_path = pg_catalog, pgmend, pg_temp as $$
-declare
-    v_from timestamptz := p_from;
-begin
-    for i in 1 .. least(p_most, 400) loop
-        select w.opens_at, w.closes_at into opens_at, closes_at from pgmend.window_at(p_hours, v_from) as w;
-        exit when opens_at is null;
-        return next;
-        exit when closes_at = 'infinity';
-        v_from := closes_at;
-    end loop;
-end $$;
-
 revoke execute on all functions in schema pgmend from public;
 
 insert into pgmend.schema_version (version) values (4);

@@ -1,6 +1,7 @@
 //! What a plan touches beside its rows, what it costs, and whether it can be put back.
 
 use pgmend::{Certainty, Plan};
+use pgmend_core::nights::{Ends, Nights};
 use pgmend_core::plan::Rehearsal;
 
 use crate::render::figure;
@@ -27,6 +28,13 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     page.heading("COST", "");
     page.pair("batches", &batches(plan));
     page.pair("duration", &format!("{}, {}", duration(plan), estimates.duration_basis));
+    if let Some(nights) = &plan.nights {
+        page.pair("speed", &speed(nights));
+        page.pairs("nights", &nights.hours.iter().map(ends).collect::<Vec<_>>());
+    }
+    if !plan.pace.is_empty() {
+        page.pair("pace", &plan.pace.to_string());
+    }
     page.pair("WAL", &size(estimates.wal_bytes));
     page.pair(if plan.change_set.is_some() { "change set" } else { "images" }, &size(estimates.image_bytes));
     let limits = &plan.limits;
@@ -35,6 +43,25 @@ pub fn cost(page: &mut Page, plan: &Plan) {
         |rows| format!("fixed at {}", figure::counted(rows.into(), "row")),
     );
     page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
+}
+
+/// `1,200,000–2,000,000 rows an hour, measured by rehearsal`.
+fn speed(nights: &Nights) -> String {
+    let (slow, fast) = nights.rows_per_hour;
+    let range =
+        if slow == fast { figure::rows(slow) } else { format!("{}–{}", figure::rows(slow), figure::rows(fast)) };
+    format!("{range} rows an hour, {}", nights.basis)
+}
+
+/// `2–3 of the allowed windows; if it starts now it ends Tue 2026-11-24 02:10 – Wed 2026-11-25 01:30 (Europe/Berlin)`.
+fn ends(ends: &Ends) -> String {
+    let (slow, fast) = ends.windows;
+    let windows = if slow == fast { slow.to_string() } else { format!("{fast}–{slow}") };
+    let Some((late, early)) = &ends.at else {
+        return format!("it does not end within the {windows} allowed windows of the next 400 days");
+    };
+    let at = if late == early { late.clone() } else { format!("{early} – {late}") };
+    format!("{windows} of the allowed windows; if it starts now it ends {at} ({})", ends.zone)
 }
 
 /// `24 batches`.
@@ -120,5 +147,25 @@ pub fn explain(page: &mut Page, plan: &Plan) {
     page.heading("EXPLAIN of one batch", &verdict);
     for line in &plan.explain {
         page.line(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nights_say_how_many_windows_and_when_it_ends() {
+        let at = Some(("Wed 2026-11-25 01:30".to_owned(), "Tue 2026-11-24 02:10".to_owned()));
+        let hours = Ends { windows: (3, 2), at, zone: "Europe/Berlin".into() };
+        assert_eq!(
+            ends(&hours),
+            "2–3 of the allowed windows; if it starts now it ends Tue 2026-11-24 02:10 – Wed 2026-11-25 01:30 (Europe/Berlin)"
+        );
+        let never = Ends { windows: (286, 286), at: None, ..hours.clone() };
+        assert_eq!(ends(&never), "it does not end within the 286 allowed windows of the next 400 days");
+        let nights =
+            Nights { rows_per_hour: (1_200_000, 1_800_000), basis: "measured by rehearsal".into(), hours: None };
+        assert_eq!(speed(&nights), "1,200,000–1,800,000 rows an hour, measured by rehearsal");
     }
 }

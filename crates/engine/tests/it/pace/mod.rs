@@ -1,6 +1,7 @@
 //! How fast a run goes and who may change it: rate, rests, slices, `tune`, and wishes that end a wait.
 
 mod control;
+mod nights;
 mod slices;
 
 use std::sync::{Arc, Mutex};

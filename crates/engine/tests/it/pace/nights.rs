@@ -1,0 +1,216 @@
+//! Runs that outlast the allowed hours, or a time without access.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pgmend::guard::Named;
+use pgmend::{Code, Engine, Error, Event, Observer, Outcome, RunOptions, RunState};
+use pgmend_core::environment::Environment;
+use pgmend_core::policy::{Hours, Policy, Window};
+use tokio::task::JoinHandle;
+
+use super::{PATIENCE, Stage, job, rate};
+
+/// The hours of the next day, of which these stretches are open, in seconds from now.
+fn hours(stage: &mut Stage, open: &[(i32, i32)]) -> Named {
+    let mut clock = |seconds: i32| {
+        let sql =
+            format!("select to_char((clock_timestamp() at time zone 'UTC') + interval '{seconds} s', 'HH24:MI:SS')");
+        stage.value(&sql)
+    };
+    let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(str::to_owned).to_vec();
+    let windows =
+        open.iter().map(|(from, to)| Window { days: days.clone(), from: clock(*from), to: clock(*to) }).collect();
+    let hours = Hours { zone: "UTC".into(), windows, blackout: Vec::new() };
+    let policy = Policy { hours: Some(hours), ..Policy::default() };
+    Named { name: "night".into(), environment: Environment { policy, ..Environment::default() } }
+}
+
+async fn install(stage: &Stage, named: &Named) {
+    let mut owner = Engine::connect_to(Some(&stage.db.url()), named.clone()).await.expect("the owner");
+    owner.install_policy().await.expect("the policy");
+}
+
+type Events = Arc<Mutex<Vec<Event>>>;
+
+/// Runs the job slowly enough for a few batches in a window of some seconds.
+async fn begin(url: &str, named: Option<&Named>, until_done: bool) -> (Events, JoinHandle<Result<Outcome, Error>>) {
+    let events = Events::default();
+    let kept = Arc::clone(&events);
+    let engine = match named {
+        Some(named) => Engine::connect_to(Some(url), named.clone()).await,
+        None => Engine::connect(Some(url)).await,
+    };
+    let mut engine = engine.expect("a connection");
+    let options = RunOptions { pace: rate(20), until_done, ..RunOptions::default() };
+    let task = tokio::spawn(async move {
+        let mut observer = Observer::new(move |event| kept.lock().expect("nobody panics here").push(event.clone()));
+        engine.run(&job(), &options, &mut observer).await
+    });
+    (events, task)
+}
+
+fn saw(events: &Events, wanted: impl Fn(&Event) -> bool) -> bool {
+    events.lock().expect("nobody panics here").iter().any(wanted)
+}
+
+async fn ended(task: JoinHandle<Result<Outcome, Error>>) -> Result<Outcome, Error> {
+    tokio::time::timeout(PATIENCE, task).await.expect("it ends soon").expect("the task")
+}
+
+/// Seconds of the longest pause between two batches.
+const GAP: &str = "select max(extract(epoch from gap))::float8::text from
+                     (select begun_at - lag(begun_at) over (order by batch_no) as gap from pgmend.batch) as b";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_drains_before_its_hours_end_and_goes_on_in_the_next_ones_until_it_is_done() {
+    let mut stage = Stage::new(20).await;
+    let named = hours(&mut stage, &[(-60, 3), (7, 7_200)]);
+    install(&stage, &named).await;
+    let (events, task) = begin(&stage.db.url(), Some(&named), true).await;
+    stage.wait_until("select count(*) = 1 from pgmend.run where state = 'paused'").await;
+    let reason = stage.value("select reason from pgmend.run");
+    assert!(reason.contains("too soon for another batch; they begin again at 2"), "{reason}");
+    assert_eq!(stage.value("select (expires_at = '-infinity')::text from pgmend.lease"), "true", "the lease is free");
+    let connections =
+        "select count(*) = 0 from pg_stat_activity where datname = current_database() and application_name = 'pgmend'
+                        and pid <> pg_backend_pid() and backend_start > (select started_at from pgmend.run)";
+    stage.wait_until(connections).await;
+
+    let outcome = ended(task).await.expect("the run");
+    assert_eq!((outcome.state, outcome.changed_rows, outcome.resumed), (RunState::Succeeded, 100, true));
+    stage.assert_every_row_changed_once();
+    assert!(saw(&events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("the allowed hours"))));
+    let gap: f64 = stage.value(GAP).parse().expect("seconds");
+    assert!(gap > 3.0, "nothing began while the hours were closed: {gap}");
+    let facts =
+        stage.value("select string_agg(fact, ' ' order by entry_no) from pgmend.ledger where fact like 'run\\_%'");
+    assert_eq!(facts, "run_started run_paused run_resumed run_succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_being_told_to_wait_a_run_pauses_at_the_end_of_its_hours_and_says_when_to_type_again() {
+    let mut stage = Stage::new(20).await;
+    let named = hours(&mut stage, &[(-60, 3), (3_600, 7_200)]);
+    install(&stage, &named).await;
+    let (_, task) = begin(&stage.db.url(), Some(&named), false).await;
+    let outcome = ended(task).await.expect("the run");
+    let RunState::Paused { reason } = &outcome.state else { panic!("not paused: {outcome:?}") };
+    assert!(reason.contains("they begin again at 2") && reason.contains("--until-done"), "{reason}");
+    assert!(outcome.changed_rows > 0 && outcome.changed_rows < 100, "{outcome:?}");
+    let late = "select count(*) from pgmend.batch b, pgmend.policy p
+                 where b.begun_at + b.took_ms * interval '1 ms' > p.set_at + interval '3.1 s'";
+    assert_eq!(stage.value(late), "0", "no batch crosses the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_begun_too_early_waits_for_its_hours_or_is_refused() {
+    let mut stage = Stage::new(0).await;
+    let named = hours(&mut stage, &[(3, 7_200)]);
+    install(&stage, &named).await;
+    let (_, task) = begin(&stage.db.url(), Some(&named), false).await;
+    match ended(task).await {
+        Err(Error::Refused(refusal)) => assert_eq!(refusal.code, Code::OutsideHours),
+        other => panic!("not refused: {other:?}"),
+    }
+    let (events, task) = begin(&stage.db.url(), Some(&named), true).await;
+    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
+    assert!(saw(&events, |e| matches!(e, Event::Waiting { .. })));
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_its_hours_can_be_given_up_and_its_waiter_hears_of_it() {
+    let mut stage = Stage::new(20).await;
+    let named = hours(&mut stage, &[(-60, 2), (7, 7_200)]);
+    install(&stage, &named).await;
+    let (_, task) = begin(&stage.db.url(), Some(&named), true).await;
+    stage.wait_until("select count(*) = 1 from pgmend.run where state = 'paused'").await;
+    let mut other = Engine::connect_to(Some(&stage.db.url()), named).await.expect("a connection");
+    let status = other.cancel("raise", "wrong month", &mut Observer::silent()).await.expect("a cancellation");
+    assert_eq!(status[0].summary.state, "cancelled");
+    let outcome = ended(task).await.expect("the run");
+    assert_eq!(outcome.state, RunState::Cancelled);
+    assert!(outcome.changed_rows < 100);
+}
+
+/// Takes the login away, and ends its sessions; or gives it back.
+fn admit(stage: &mut Stage, role: &str, admitted: bool) {
+    let login = if admitted { "login" } else { "nologin" };
+    let sql = format!(
+        "alter role {role} {login}; select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}' and not {admitted}"
+    );
+    stage.sql.run(&sql).expect("an administrator");
+}
+
+fn runner(stage: &mut Stage) -> String {
+    let role = stage.db.create_role("runner", "").expect("a role");
+    stage
+        .sql
+        .run(&format!("grant pgmend_runner to {role}; grant select, update on account to {role}"))
+        .expect("grants");
+    role
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_not_admitted_any_more_is_waited_for_until_the_run_is_done() {
+    let mut stage = Stage::new(20).await;
+    let role = runner(&mut stage);
+    let (events, task) = begin(&stage.db.url_for(&role), None, true).await;
+    stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
+    admit(&mut stage, &role, false);
+    let deadline = Instant::now() + PATIENCE;
+    while !saw(&events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("access: "))) {
+        assert!(Instant::now() < deadline, "it waits: {:?}", events.lock());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(stage.value("select state from pgmend.run"), "running", "nobody could say otherwise");
+    admit(&mut stage, &role, true);
+    let outcome = ended(task).await.expect("the run");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 100));
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_not_admitted_any_more_pauses_a_run_and_never_fails_it() {
+    let mut stage = Stage::new(20).await;
+    let role = runner(&mut stage);
+    let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
+    stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
+    admit(&mut stage, &role, false);
+    let error = ended(task).await.expect_err("no access");
+    assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
+    let Error::Refused(refusal) = error else { panic!("{error}") };
+    assert_eq!(refusal.code, Code::AccessLost);
+    admit(&mut stage, &role, true);
+    let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
+    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_how_many_nights_it_takes_once_its_speed_was_measured() {
+    let mut stage = Stage::new(20).await;
+    // Two seconds of work at the least, in windows of a second and an hour that is far away.
+    let named = hours(&mut stage, &[(-60, 1), (7_200, 10_800)]);
+    install(&stage, &named).await;
+    let mut engine = Engine::connect_to(Some(&stage.db.url()), named).await.expect("a connection");
+    let plan = async |engine: &mut Engine, rehearse: u32| {
+        let options = pgmend::PlanOptions { rehearse, ..pgmend::PlanOptions::default() };
+        Box::pin(engine.plan(&job(), &options)).await.expect("a plan").plan
+    };
+    assert_eq!(plan(&mut engine, 0).await.nights, None, "nothing was measured");
+    let nights = plan(&mut engine, 2).await.nights.expect("a rehearsal measures");
+    assert_eq!(nights.basis, "measured by rehearsal");
+    let (slow, fast) = nights.rows_per_hour;
+    assert!(slow > 0 && slow < fast && slow < 180_000, "a row takes 20 ms and more: {nights:?}");
+    let hours = nights.hours.expect("there are hours");
+    assert!(hours.windows.0 >= 1 && hours.at.is_some() && hours.zone == "UTC", "{hours:?}");
+
+    stage.sql.run("delete from pgmend.policy").expect("every hour is allowed");
+    stage.run(pgmend::Pace { rows_max: Some(30), ..pgmend::Pace::default() }).await;
+    let nights =
+        Box::pin(stage.engine.plan(&job(), &pgmend::PlanOptions::default())).await.expect("a plan").plan.nights;
+    let nights = nights.expect("a slice measures");
+    assert_eq!((nights.basis.as_str(), nights.hours), ("measured by 30 rows that were changed", None));
+}
