@@ -10,8 +10,15 @@ const WINDOW: usize = 10;
 const GROWTH_MAX: f64 = 1.5;
 /// A batch that took this many times the target shrinks the size tenfold at once.
 const OVERRUN: f64 = 5.0;
+/// A batch that lasts this many times what it costs beside its rows loses 4 % to that. A larger one would gain less
+/// than it takes: locks are held longer, and its rows no longer fit the processor's caches
+/// (docs/design/batch-speed.md).
+const OVERHEAD_TIMES: f64 = 25.0;
+/// Batches shorter than this are not worth telling apart: the clock and the network vary as much.
+const WORTHWHILE_MS: f64 = 50.0;
 
-/// The adaptive batch size: p90 of the time per row over the last batches, held near the target.
+/// The adaptive batch size: p90 of the time per row over the last batches, held near the target, or near what makes a
+/// batch worth its round trips and its commit if that is less.
 #[derive(Debug, Clone)]
 pub struct Sizing {
     rows: u32,
@@ -22,6 +29,7 @@ pub struct Sizing {
     floor: u32,
     ceiling: u32,
     target_ms: f64,
+    overhead_ms: Option<f64>,
     per_row_ms: VecDeque<f64>,
 }
 
@@ -38,6 +46,7 @@ impl Sizing {
             floor: BATCH_ROWS_FLOOR.min(ceiling),
             ceiling,
             target_ms: limits.target_batch_ms as f64,
+            overhead_ms: None,
             per_row_ms: VecDeque::with_capacity(WINDOW),
         }
     }
@@ -61,6 +70,17 @@ impl Sizing {
         self.ceiling
     }
 
+    /// What a batch costs beside its rows, in milliseconds: round trips and the commit.
+    pub fn set_overhead(&mut self, overhead_ms: f64) {
+        self.overhead_ms = Some(overhead_ms);
+    }
+
+    /// The execution time that a batch aims at.
+    fn aim_ms(&self) -> f64 {
+        let worthwhile = self.overhead_ms.map(|overhead| (overhead * OVERHEAD_TIMES).max(WORTHWHILE_MS));
+        worthwhile.map_or(self.target_ms, |aim| aim.min(self.target_ms))
+    }
+
     /// Learns from a batch of `rows` rows that executed for `took_ms` milliseconds, waits excluded.
     pub fn record(&mut self, rows: u64, took_ms: f64) {
         if self.fixed || rows == 0 {
@@ -75,7 +95,7 @@ impl Sizing {
             self.per_row_ms.pop_front();
         }
         self.per_row_ms.push_back(took_ms.max(0.001) / rows as f64);
-        let wanted = self.target_ms / self.p90();
+        let wanted = self.aim_ms() / self.p90();
         let grown = (f64::from(self.rows) * GROWTH_MAX).ceil();
         self.rows = (wanted.min(grown) as u32).clamp(self.floor, self.ceiling);
     }
@@ -161,6 +181,21 @@ mod tests {
         assert_eq!(sizing.rows(), 40);
         sizing.tune(None);
         assert_eq!(sizing.rows(), 150);
+    }
+
+    #[test]
+    fn a_batch_is_no_longer_than_its_overhead_makes_worthwhile() {
+        let converged = |overhead_ms: f64| {
+            let mut sizing = Sizing::new(&Limits::default());
+            sizing.set_overhead(overhead_ms);
+            for _ in 0..60 {
+                let rows = u64::from(sizing.rows());
+                sizing.record(rows, rows as f64 * 0.05);
+            }
+            sizing.rows()
+        };
+        // Nearby: 4 ms beside the rows, 100 ms a batch. Far away: the target. For nothing: not without end.
+        assert_eq!([4.0, 50.0, 0.0].map(converged), [2_000, 10_000, 1_000]);
     }
 
     #[test]

@@ -120,6 +120,7 @@ struct Course {
 /// The batches that the sizing will make of these rows at that pace, and how long they take together.
 fn course(rows: i64, limits: &Limits, pace: &Pace, one: bool) -> Course {
     let mut sizing = Sizing::new(limits);
+    sizing.set_overhead(pace.batch_ms);
     let (mut left, mut batches, mut took_ms) = (rows.max(0), 0, 0.0);
     while left > 0 && batches < SIMULATED_BATCHES_MAX {
         let size = if one { left } else { i64::from(sizing.rows()).clamp(1, left) };

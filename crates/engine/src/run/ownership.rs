@@ -67,14 +67,20 @@ struct Shared {
     begun: Instant,
     /// Milliseconds after `begun` at which the last successful heartbeat was sent.
     sent_ms: AtomicU64,
+    /// Microseconds from sending the last heartbeat to its answer: a round trip and a commit.
+    took_us: AtomicU64,
     lost: AtomicBool,
 }
 
 impl Heartbeat {
     /// Starts the heartbeat of a lease just taken. On its way it looks for what people want of the run.
     pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64, wishes: &Wishes) -> Self {
-        let shared =
-            Arc::new(Shared { begun: Instant::now(), sent_ms: AtomicU64::new(0), lost: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            begun: Instant::now(),
+            sent_ms: AtomicU64::new(0),
+            took_us: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        });
         let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared), wishes.clone()));
         Self { task, shared, trust: Duration::from_secs(seconds) * 2 / 3 }
     }
@@ -84,6 +90,12 @@ impl Heartbeat {
     pub fn trusted(&self) -> bool {
         let sent = Duration::from_millis(self.shared.sent_ms.load(Ordering::Relaxed));
         !self.lost() && self.shared.begun.elapsed().saturating_sub(sent) < self.trust
+    }
+
+    /// What the last heartbeat took, a round trip and a commit; `None` before the first.
+    pub fn took(&self) -> Option<Duration> {
+        let took_us = self.shared.took_us.load(Ordering::Relaxed);
+        (took_us > 0).then(|| Duration::from_micros(took_us))
     }
 
     /// Whether another worker has taken over.
@@ -101,7 +113,8 @@ impl Drop for Heartbeat {
 async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>, wishes: Wishes) {
     let every = Duration::from_millis(seconds * 1_000 / HEARTBEATS_PER_LEASE);
     let mut session: Option<Session> = None;
-    let mut due = every;
+    // The first one soon: it tells what a round trip and a commit take.
+    let mut due = Duration::ZERO;
     let mut hours_due = Duration::ZERO;
     loop {
         tokio::time::sleep(LOOK_EVERY.min(every)).await;
@@ -126,6 +139,8 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
             Ok(Ok(true)) => {
                 due = sent + every;
                 shared.sent_ms.store(sent.as_millis() as u64, Ordering::Relaxed);
+                let took = shared.begun.elapsed().saturating_sub(sent);
+                shared.took_us.store(took.as_micros() as u64, Ordering::Relaxed);
             }
             Ok(Ok(false)) => {
                 shared.lost.store(true, Ordering::Relaxed);

@@ -277,6 +277,10 @@ impl<'e, 'o> Worker<'e, 'o> {
             // The row that failed lies ahead, or fails no more: back to the full size step by step.
             self.cornering = Some(rows.saturating_mul(2)).filter(|rows| *rows < self.sizing.rows());
         } else {
+            if let Some(took) = self.heartbeat.took() {
+                // Two round trips, one of them with a commit.
+                self.sizing.set_overhead(took.as_secs_f64() * 2_000.0);
+            }
             self.sizing.record((batch.changed_rows + batch.skipped_rows).max(0) as u64, batch.took_ms);
         }
         self.observer.tell(&Event::Batch {

@@ -39,7 +39,7 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     page.pair(if plan.change_set.is_some() { "change set" } else { "images" }, &size(estimates.image_bytes));
     let limits = &plan.limits;
     let size = limits.batch_rows.map_or_else(
-        || format!("sized to take about {} ms", limits.target_batch_ms),
+        || format!("sized to take {} ms at most", limits.target_batch_ms),
         |rows| format!("fixed at {}", figure::counted(rows.into(), "row")),
     );
     page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
