@@ -250,3 +250,27 @@ fn conflicts_inserts_and_deletes_show_no_value() {
     stage.both(&["undo", "fresh"], 0);
     stage.assert_nothing_leaked();
 }
+
+#[test]
+fn rows_that_are_set_aside_show_no_value() {
+    let mut stage = Stage::new();
+    // Every third amount breaks a constraint, whose DETAIL is the whole row; the first batch has good rows, too.
+    let statement =
+        "update person set amount = amount * case when amount::bigint % 3 = 0 then 1000000 else 2 end / 2 + 1";
+    let run = ["run", "-c", statement, "--name", "aside", "--batch-rows", "10", "--dead-letters", "40", "--execute"];
+    assert_eq!(stage.typed(&run).status.code(), Some(7), "{:?}", stage.said.last());
+    stage.both(&["dead-letters", "aside"], 0);
+    stage.typed(&["dead-letters", "aside", "--export", "letters.jsonl"]);
+    let exported = std::fs::read_to_string(stage.folder.path().join("letters.jsonl")).expect("an export");
+    assert!(exported.contains("23514"), "{exported}");
+    stage.said.push(("the export".into(), exported));
+    stage.typed(&["dead-letters", "aside", "--retry", "--execute"]);
+    stage.both(&["status", "aside"], 0);
+    stage.both(&["report", "aside"], 0);
+    stage.typed(&["undo", "aside", "--execute"]);
+    let messages =
+        "select string_agg(concat_ws(' ', message, constraint_name, column_name), ' ') from pgmend.dead_letter";
+    let messages = stage.sql().value(messages).expect("the letters").unwrap_or_default();
+    stage.said.push(("the messages".into(), messages));
+    stage.assert_nothing_leaked();
+}

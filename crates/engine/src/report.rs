@@ -280,9 +280,9 @@ fn happening(entry: &Entry) -> Happening {
         }
     };
     // Digests are too long for a line; what was demanded has a section of its own.
-    let told = body
-        .iter()
-        .filter(|(name, _)| !["digest", "plan", "unchanged", "guardrails", "environment"].contains(&name.as_str()));
+    let told = body.iter().filter(|(name, _)| {
+        !["digest", "plan", "unchanged", "guardrails", "environment", "change"].contains(&name.as_str())
+    });
     Happening {
         at: trail::second(&entry.recorded_at),
         fact: entry.fact.replace('_', " "),

@@ -1,7 +1,9 @@
 //! The key of the tokens that stand for masked values: one for a database that has the control schema, else one for
 //! each plan.
 
+use pgmend_core::digest::Digest;
 use pgmend_core::mask::TokenKey;
+use pgmend_core::plan::Plan;
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -13,6 +15,14 @@ impl Engine {
             return Ok(None);
         }
         Ok(self.session.token_secret().await?.map(|secret| TokenKey::from_secret(secret.as_bytes())))
+    }
+
+    /// What a run changes, for the ledger: a keyed digest of the statement as understood and its parameters, so that
+    /// literals are not in the chain, nor can be guessed from it.
+    pub(crate) async fn change_digest(&self, plan: &Plan) -> Result<Option<Digest>, Error> {
+        let key = self.kept_tokens().await?;
+        let params: Vec<&str> = plan.params.iter().map(|p| p.value.as_str()).collect();
+        Ok(key.map(|key| key.digest(&(&plan.canonical, params))))
     }
 
     /// The key of a plan: that of the database, or one that is forgotten with the plan.

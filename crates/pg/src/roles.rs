@@ -97,7 +97,10 @@ impl Session {
                     format!("create role {} nologin", quote_ident(&role)),
                     vec![],
                 );
-                if let Err(error) = self.run(&create).await {
+                // Another `init` on this server may have been faster.
+                if let Err(error) = self.run(&create).await
+                    && !self.role_exists(&role).await?
+                {
                     missing = true;
                     notes.push(format!(
                         "role {role} is missing ({}); a DBA types: create role {} nologin;",

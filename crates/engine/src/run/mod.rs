@@ -159,6 +159,7 @@ impl Engine {
             plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
         let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again,
             "environment": self.checked_environment(), "guardrails": demanded,
+            "change": self.change_digest(&plan).await?,
             "unchanged": expectations::baseline(&self.session, &plan, run_id).await? });
         let started = self
             .session

@@ -38,3 +38,33 @@ async fn a_publication_for_all_tables_is_warned_of_before_its_subscribers_stop()
     let installed = engine.init().await.expect("the control schema");
     assert!(installed.notes.iter().any(|note| note.contains("everything")), "{:?}", installed.notes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_create_roles_is_told_what_a_dba_must_type() {
+    // The group roles belong to the whole server: one of its own, where nobody has made them.
+    let server = Server::start().expect("a server");
+    let db = Database::create(&server, "managed").expect("a database");
+    let owner = db.create_role("owner", "").expect("a role");
+    let runner = db.create_role("runner", "").expect("a role");
+    let mut sql = db.sql().expect("a session");
+    sql.run(&format!("{USERS}; grant select, update on users to {runner}")).expect("the table");
+    sql.run(&format!("grant create on database {} to {owner}", db.name())).expect("a grant");
+    let mut engine = Engine::connect(Some(&db.url_for(&owner))).await.expect("a connection");
+    let done = engine.init().await.expect("the control schema");
+    assert!(done.roles.is_empty(), "{:?}", done.roles);
+    let typed: Vec<String> =
+        done.notes.iter().filter_map(|note| Some(note[note.find("create role ")?..].to_owned())).collect();
+    assert_eq!(typed.len(), 3, "{:?}", done.notes);
+    assert!(done.notes.iter().any(|note| note.contains("grant pgmend_runner to")), "{:?}", done.notes);
+
+    // A DBA types exactly that; the owner types `init` again.
+    for line in &typed {
+        sql.run(line).expect(line);
+    }
+    let done = engine.init().await.expect("the grants");
+    assert_eq!((done.roles.len(), done.notes.as_slice()), (3, [].as_slice()));
+    sql.run(&format!("grant pgmend_runner to {runner}")).expect("the membership");
+    let mut engine = Engine::connect(Some(&db.url_for(&runner))).await.expect("a connection");
+    let outcome = engine.run(&job(), &RunOptions::default(), &mut Observer::silent()).await.expect("a run");
+    assert_eq!(outcome.changed_rows, 10);
+}
