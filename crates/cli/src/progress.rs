@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgmend::Event;
+use pgmend_core::throttle::Reason;
 
 use crate::log::Log;
 use crate::render::figure;
@@ -133,7 +134,14 @@ impl State {
             | Event::WaitingForLease { .. }
             | Event::Pacing { .. }
             | Event::Waiting { .. }
+            | Event::Holding { .. }
+            | Event::Slowed { .. }
             | Event::Stopping => self.print(event),
+            Event::Released { .. } => {
+                // The time of a hold says nothing about how fast batches go.
+                self.last_batch_at = now;
+                self.print(event);
+            }
             // People read the outcome on stdout.
             Event::Ended { .. } if matches!(self.manner, Manner::Json) => self.print(event),
             Event::Ended { .. } => {}
@@ -181,11 +189,12 @@ impl State {
             Event::Retrying { attempt, .. } if *attempt > 1 => bar.suspend(|| write_line(&sentence(event))),
             // It may last for hours: the line stays when the bar is gone.
             Event::Waiting { .. } => bar.suspend(|| write_line(&sentence(event))),
-            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Pacing { .. } => {
+            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Pacing { .. } | Event::Holding { .. } => {
                 bar.enable_steady_tick(TICK);
                 bar.set_message(sentence(event));
             }
-            Event::Sweeping { .. } | Event::Stopping | Event::Ended { .. } => {
+            Event::Slowed { .. } => {}
+            Event::Sweeping { .. } | Event::Stopping | Event::Released { .. } | Event::Ended { .. } => {
                 bar.set_message(sentence(event));
             }
         }
@@ -241,6 +250,11 @@ fn sentence(event: &Event) -> String {
         Event::Waiting { what, wait_s } => format!("waits {} for {what}", figure::duration(*wait_s)),
         Event::Sweeping { pass } => format!("counting what is left, pass {pass}"),
         Event::Stopping => "finishing the batch, then stopping".to_owned(),
+        Event::Holding { held_s, reasons } => {
+            format!("holding for {}: {}", figure::duration(held_s.round()), texts(reasons))
+        }
+        Event::Released { held_s } => format!("going on after a hold of {}", figure::duration(held_s.round())),
+        Event::Slowed { pace } => format!("working {:.0} % of the time, beside the load", pace * 100.0),
         Event::Started { job, resumed: true, changed_rows, planned_rows, .. } => format!(
             "going on with {job} after its last committed batch: {} of {} rows are changed",
             figure::rows(*changed_rows),
@@ -250,6 +264,10 @@ fn sentence(event: &Event) -> String {
         Event::Batch { batch_no, .. } => format!("batch {batch_no}"),
         Event::Ended { state, .. } => state.clone(),
     }
+}
+
+fn texts(reasons: &[Reason]) -> String {
+    reasons.iter().map(|reason| reason.text.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a batch is tried again, for a person: what the server calls it means little at night.
@@ -305,6 +323,12 @@ fn line(event: &Event, pace: &Pace) -> String {
         Event::Waiting { what, wait_s } => format!("event=waiting wait_s={wait_s:.0} what={what:?}"),
         Event::Sweeping { pass } => format!("event=sweeping pass={pass}"),
         Event::Stopping => "event=stopping".to_owned(),
+        Event::Holding { held_s, reasons } => {
+            let signals: Vec<&str> = reasons.iter().map(|reason| reason.signal.as_str()).collect();
+            format!("event=holding held_s={held_s:.0} signals={} why={:?}", signals.join(","), texts(reasons))
+        }
+        Event::Released { held_s } => format!("event=released held_s={held_s:.0}"),
+        Event::Slowed { pace } => format!("event=slowed pace={pace:.2}"),
         Event::Ended { state, .. } => format!("event=ended state={state}"),
     }
 }

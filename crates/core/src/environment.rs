@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
 use crate::refusal::{Code, Refusal};
+use crate::throttle::Throttle;
 
 /// A `pgmend.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct Environment {
     /// What a run there needs.
     #[serde(default)]
     pub policy: Policy,
+    /// When a run there holds; a job may be stricter, never laxer.
+    #[serde(default)]
+    pub throttle: Throttle,
 }
 
 /// A query and the answer that only one environment gives.
@@ -87,6 +91,7 @@ impl Environments {
             let named =
                 |refusal: Refusal| Refusal { message: format!("environment {name}: {}", refusal.message), ..refusal };
             environment.policy = std::mem::take(&mut environment.policy).checked().map_err(named)?;
+            environment.throttle.check().map_err(named)?;
             if environment.database_url.is_some() && environment.database_url_variable.is_some() {
                 let message = format!("environment {name} has both `database_url` and `database_url_variable`");
                 return Err(Refusal::new(Code::BadJob, message, "keep one of them"));

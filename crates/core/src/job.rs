@@ -9,6 +9,7 @@ use crate::expect::{Canary, Expect};
 use crate::limits::Limits;
 use crate::pace::Pace;
 use crate::refusal::{Code, Refusal};
+use crate::throttle::Throttle;
 
 /// How the change reaches the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +146,9 @@ pub struct JobFile {
     /// How many rows that cannot be changed may be set aside.
     #[serde(default)]
     pub dead_letters: DeadLetters,
+    /// When the run holds, and for how long.
+    #[serde(default)]
+    pub throttle: Throttle,
 }
 
 impl JobFile {
@@ -159,11 +163,11 @@ impl JobFile {
     }
 }
 
-/// For "unknown field `x`, expected one of `a`, `b`": the nearest of the expected ones.
+/// For "unknown field `x`, expected one of `a`, `b`" (or variant): the nearest of the expected ones.
 pub(crate) fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
-    message.starts_with("unknown field").then_some(())?;
+    (message.starts_with("unknown field") || message.starts_with("unknown variant")).then_some(())?;
     let nearest = quoted.min_by_key(|known| distance(unknown, known))?;
     (distance(unknown, nearest) <= 4).then(|| format!("did you mean `{nearest}`?"))
 }
@@ -242,6 +246,7 @@ impl Job {
             let help = "leave one of them out: a run that must change an exact number of rows sets none aside";
             return Err(Refusal::new(Code::BadJob, message, help));
         }
+        file.throttle.check()?;
         if let Some(canary) = file.canary.as_ref().filter(|c| !(1..=50_000).contains(&c.rows)) {
             let message = format!("canary.rows = {} is out of range", canary.rows);
             return Err(Refusal::new(Code::BadJob, message, "choose 1 to 50000"));

@@ -22,3 +22,4 @@ pub mod retry;
 pub mod run;
 pub mod sizing;
 pub mod table;
+pub mod throttle;

@@ -15,6 +15,7 @@ use crate::mask::MASKED;
 use crate::nights::Nights;
 use crate::pace::Pace;
 use crate::table::RelationName;
+use crate::throttle::Throttle;
 
 /// The format of stored plans. A plan of another format is refused, never guessed at.
 pub const FORMAT: u32 = 1;
@@ -500,6 +501,9 @@ pub struct Plan {
     /// How many rows that cannot be changed may be set aside.
     #[serde(default, skip_serializing_if = "DeadLetters::is_default")]
     pub dead_letters: DeadLetters,
+    /// When the run holds: what the job says, within what its environment allows.
+    #[serde(default, skip_serializing_if = "Throttle::is_default")]
+    pub throttle: Throttle,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
     pub signature: Digest,
     /// When, by the server's clock, ISO 8601.

@@ -141,6 +141,9 @@ codes! {
     EnvironmentNotNamed = "PM607", "a protected environment must be named";
     /// A chain of the ledger is broken.
     LedgerBroken = "PM608", "the ledger has been tampered with";
+    // PM70x: the throttle.
+    /// A job switches off a signal that its environment demands.
+    Throttle = "PM701", "the job is laxer than the throttle of its environment";
     // PM71x: pace, hours and control.
     /// A pace, or a change of one, out of its bounds.
     PaceBounds = "PM711", "the pace is out of bounds";

@@ -149,9 +149,11 @@ impl Engine {
         let tenure = if run.state.ended() { None } else { self.session.tenure(run.run_id).await? };
         let driven = run.state == RunState::Running && tenure.as_ref().is_some_and(|t| t.left_s > 0.0);
         let pace = if driven { self.session.recent_pace(run.run_id).await? } else { None };
-        let quiet = driven && pace.is_none_or(|(_, since_s)| since_s > QUIET_S);
+        let holds = if driven { self.session.holds(run.run_id).await? } else { Vec::new() };
+        let holds: Vec<_> = holds.into_iter().filter(|hold| hold.active).collect();
+        let quiet = driven && holds.is_empty() && pace.is_none_or(|(_, since_s)| since_s > QUIET_S);
         let blockers = if quiet { self.wait_for_blockers(run.target_oid).await? } else { Vec::new() };
-        let moving = blockers.is_empty() && !tenure.as_ref().is_some_and(silent);
+        let moving = blockers.is_empty() && holds.is_empty() && !tenure.as_ref().is_some_and(silent);
         let rows_per_s = pace.map(|(rate, _)| rate).filter(|_| moving);
         let latest = self.latest_of_its_job(run).await?;
         let wish = if run.state.ended() { None } else { self.session.wish(run.run_id).await? };
@@ -165,6 +167,7 @@ impl Engine {
             tenure: tenure.as_ref(),
             rows_per_s,
             blockers: &blockers,
+            holds: &holds,
         };
         Ok(Status {
             doing: glance.doing(),
@@ -176,6 +179,7 @@ impl Engine {
             conflict_rows: at.conflict_rows,
             dead_rows: at.dead_rows,
             rows_per_s,
+            holds: holds.clone(),
             pace: Some(pace_asked).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
             tuned,
             reason: match &run.state {

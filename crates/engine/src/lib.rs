@@ -30,6 +30,7 @@ pub mod trace;
 pub mod undo;
 
 mod engine;
+mod throttle;
 mod tokens;
 
 pub use control::Tuning;
@@ -47,3 +48,4 @@ pub use pgmend_core::{
 };
 pub use pgmend_pg::roles::NamedRoles;
 pub use progress::{Event, Observer};
+pub use throttle::survey::SurveyedSignal;

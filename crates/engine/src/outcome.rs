@@ -10,7 +10,10 @@ use serde::Serialize;
 
 use crate::progress::Event;
 pub use pgmend_pg::guardrails::Guardrail;
+pub use pgmend_pg::health::StoredHold;
 pub use pgmend_pg::pace::Tuned;
+
+use crate::throttle::survey::SurveyedSignal;
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub struct PlanOptions {
 pub struct Planned {
     /// What the policy in force asks of it; none for a plan that is not stored.
     pub guardrails: Vec<Guardrail>,
+    /// What a run holds for, each with its value now.
+    pub signals: Vec<SurveyedSignal>,
     /// The plan.
     pub plan: Plan,
     /// Its digest.
@@ -165,6 +170,8 @@ pub struct Status {
     pub conflict_rows: i64,
     /// Dead letters that are open.
     pub dead_rows: i64,
+    /// Why it holds, if it does.
+    pub holds: Vec<StoredHold>,
     /// Rows per second over the last batches, if it runs.
     pub rows_per_s: Option<f64>,
     /// The pace that it was started with, if any.

@@ -1,5 +1,6 @@
 //! Progress events: what a run tells while it goes. The run never waits for a listener.
 
+use pgmend_core::throttle::Reason;
 use serde::Serialize;
 
 use crate::log::Level;
@@ -83,6 +84,23 @@ pub enum Event {
         /// Which pass.
         pass: u32,
     },
+    /// Signals are over their limits: no batch begins until they are back. Told again from time to time.
+    Holding {
+        /// Seconds since the hold began.
+        held_s: f64,
+        /// Every signal that holds it.
+        reasons: Vec<Reason>,
+    },
+    /// The hold is over.
+    Released {
+        /// Seconds that it lasted.
+        held_s: f64,
+    },
+    /// Load is near its limits, or is so no more: the run rests between batches.
+    Slowed {
+        /// The share of time in which it works: 1 is no rest.
+        pace: f64,
+    },
     /// A stop was asked for; the batch is being finished.
     Stopping,
     /// The run is over, or over for now.
@@ -111,11 +129,15 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Event::Ended { state, .. } if state == "failed" => Level::Error,
-            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } => Level::Warn,
+            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } | Event::Holding { .. } => {
+                Level::Warn
+            }
             Event::Started { .. }
             | Event::Batch { .. }
             | Event::Pacing { .. }
             | Event::Sweeping { .. }
+            | Event::Released { .. }
+            | Event::Slowed { .. }
             | Event::Stopping
             | Event::Ended { .. } => Level::Info,
         }

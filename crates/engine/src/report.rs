@@ -15,6 +15,7 @@ use pgmend_core::limits::CONFLICTS_LISTED_MAX;
 use pgmend_core::plan::{Counts, Estimates, Plan};
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::Pace;
+use pgmend_pg::health::StoredHold;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -91,6 +92,8 @@ pub struct Report {
     pub dead_rows: i64,
     /// How fast the batches went.
     pub pace: Option<Paced>,
+    /// Signals that the run held for, and for how long.
+    pub holds: Vec<StoredHold>,
     /// Rows that still match.
     pub residual_rows: Option<i64>,
     /// Of those, rows that came after the start.
@@ -163,9 +166,10 @@ impl Engine {
             images.push((format!("pgmend.{name}"), self.session.image_bytes(name).await?));
         }
         let latest = self.latest_of_its_job(&run).await?;
+        let holds = self.session.holds(run.run_id).await?;
         let trail = self.trail(&run, &stored.plan, &at, &entries).await?;
         let watched = self.watched(&run, &stored.plan).await?;
-        let kept = Kept { watched, conflicts, dead_letters, images, latest, prior, entries, trail };
+        let kept = Kept { watched, conflicts, dead_letters, images, holds, latest, prior, entries, trail };
         Ok(assemble(run, stored.plan, stored.digest, &at, pace, kept))
     }
 }
@@ -175,6 +179,7 @@ struct Kept {
     conflicts: Vec<Conflict>,
     dead_letters: Vec<DeadLetter>,
     images: Vec<(String, Option<i64>)>,
+    holds: Vec<StoredHold>,
     latest: bool,
     /// The plan's chain of the ledger.
     prior: Vec<Entry>,
@@ -233,6 +238,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
             rows_max: p.rows_max,
             rows_per_s: (p.first_rows_per_s, p.last_rows_per_s),
         }),
+        holds: kept.holds,
         residual_rows: run.residual_rows,
         arrived_later_rows: run.arrived_later_rows,
         verification: run.verification,

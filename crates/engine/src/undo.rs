@@ -43,7 +43,8 @@ impl Engine {
         let plan = self.compute(&run, &forward, predicate, false, options.plan.show_values).await?;
         let digest = plan.digest().0;
         let guardrails = self.session.guardrails(plan.plan_id).await?;
-        Ok(Planned { guardrails, plan, digest, stored: true })
+        let signals = self.survey(&plan).await?;
+        Ok(Planned { guardrails, signals, plan, digest, stored: true })
     }
 
     /// Undoes a run: resumes an unfinished undo of it, else plans and runs.
@@ -278,6 +279,7 @@ impl Engine {
             expect: Expect::default(),
             canary: None,
             dead_letters: forward.dead_letters,
+            throttle: forward.throttle.clone(),
             signature,
             planned_at: self.here.now.clone(),
             expires_at,

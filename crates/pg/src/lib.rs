@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod error;
 pub mod gate;
 pub mod guardrails;
+pub mod health;
 pub mod images;
 pub mod pace;
 pub mod readtx;

@@ -9,6 +9,7 @@ use crate::store::ControlSchema;
 const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../sql/schema/001_control_schema.sql")),
     (2, include_str!("../sql/schema/002_guardrails.sql")),
+    (3, include_str!("../sql/schema/003_throttle.sql")),
     (4, include_str!("../sql/schema/004_pace.sql")),
     (5, include_str!("../sql/schema/005_dead_letters.sql")),
     (6, include_str!("../sql/schema/006_paper_trail.sql")),

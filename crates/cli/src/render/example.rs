@@ -1,10 +1,11 @@
 //! Fixed values for snapshots.
 
-use pgmend::{Figure, Finding, Mode, Plan, PlanId, Planned, RunId, RunSummary};
+use pgmend::{Figure, Finding, Mode, Plan, PlanId, Planned, RunId, RunSummary, SurveyedSignal};
 use pgmend_core::digest::Digest;
 use pgmend_core::job::BoundParam;
 use pgmend_core::plan::*;
 use pgmend_core::table::RelationName;
+use pgmend_core::throttle::{Builtin, Throttle};
 
 /// The run of the example.
 pub fn run_id() -> RunId {
@@ -30,7 +31,30 @@ pub fn summary(state: &str) -> RunSummary {
 
 /// A plan with something in every section.
 pub fn planned() -> Planned {
-    Planned { guardrails: Vec::new(), plan: plan(), digest: "3f9a0c12d4e5b6a79810".into(), stored: true }
+    let signals = signals();
+    Planned { guardrails: Vec::new(), signals, plan: plan(), digest: "3f9a0c12d4e5b6a79810".into(), stored: true }
+}
+
+fn signals() -> Vec<SurveyedSignal> {
+    let read = |builtin: Builtin, value: Option<f64>| SurveyedSignal {
+        signal: builtin.signal(),
+        value,
+        detail: String::new(),
+        unreadable: None,
+        holds: None,
+        off: None,
+    };
+    let why = Some("permission denied for function pg_ls_archive_statusdir".to_owned());
+    let holds = Some("replay lag 14 s ≥ 10 s on standby1".to_owned());
+    let off = Some("the slot of the old site is dropped on Monday".to_owned());
+    vec![
+        SurveyedSignal { holds, ..read(Builtin::ReplayLag, Some(14.0)) },
+        SurveyedSignal { unreadable: why, ..read(Builtin::ArchiveQueue, None) },
+        read(Builtin::DeadTuples, Some(0.02)),
+        read(Builtin::WalRate, Some(0.0)),
+        read(Builtin::CommitLatency, None),
+        SurveyedSignal { off, ..read(Builtin::SlotWal, None) },
+    ]
 }
 
 fn plan() -> Plan {
@@ -101,6 +125,7 @@ fn plan() -> Plan {
         expect: pgmend_core::expect::Expect::default(),
         canary: None,
         dead_letters: pgmend_core::dead_letters::DeadLetters::default(),
+        throttle: Throttle::default(),
         signature: Digest("aa".into()),
         planned_at: "2026-03-01T03:10:00Z".into(),
         expires_at: "2026-03-02T03:10:00Z".into(),

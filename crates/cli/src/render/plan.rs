@@ -4,6 +4,7 @@
 mod effects;
 mod expected;
 mod rows;
+mod signals;
 
 pub use rows::value;
 
@@ -35,6 +36,7 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
         effects::rehearsal(&mut page, plan);
         effects::undo(&mut page, plan);
         effects::explain(&mut page, plan);
+        signals::table(&mut page, &planned.signals);
     }
     expected::expectations(&mut page, plan);
     guardrails(&mut page, planned);
@@ -68,6 +70,9 @@ pub fn short(planned: &Planned, paint: Paint) -> String {
     page.pair("takes", &format!("{}, {}", effects::duration(plan), effects::batches(plan)));
     let undo = if plan.reversible.0 { "possible".to_owned() } else { page.paint.red(&plan.reversible.1) };
     page.pair("undo", &undo);
+    if !plan.changes_nothing() {
+        signals::over(&mut page, &planned.signals);
+    }
     nothing_banner(&mut page, plan);
     let serious: Vec<Finding> = plan.findings.iter().filter(|f| f.severity > Severity::Note).cloned().collect();
     findings(&mut page, &serious);

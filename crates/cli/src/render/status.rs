@@ -35,6 +35,10 @@ fn one(page: &mut Page, run: &Status) {
     if let Some(reason) = &run.reason {
         page.pair("reason", reason);
     }
+    for hold in &run.holds {
+        let since = figure::duration(hold.since_s.unwrap_or_default().round());
+        page.pair("holds", &format!("for {since}: {}", hold.reason));
+    }
     page.pair("rows", &progress(summary));
     let rate = run.rows_per_s.map(|rate| format!(", {} rows/s", figure::rows(rate.round() as i64)));
     page.pair("batches", &format!("{}{}", figure::rows(run.batches), rate.unwrap_or_default()));
@@ -142,6 +146,8 @@ pub fn conflicts(all: &[Conflict], paint: Paint) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pgmend::StoredHold;
+
     use super::*;
     use crate::render::example::{run_id, summary};
 
@@ -156,6 +162,7 @@ mod tests {
             conflict_rows: 2,
             dead_rows: 0,
             rows_per_s: None,
+            holds: Vec::new(),
             pace: None,
             tuned: Vec::new(),
             reason: Some("no space left on device (53100)".into()),
@@ -183,6 +190,35 @@ mod tests {
                 tuned_by: "alice".into(),
                 expires_at: Some("2026-11-22 01:00:00+00".into()),
             }],
+            reason: None,
+            ..paused()
+        };
+        insta::assert_snapshot!(status(&[run], Paint::PLAIN));
+    }
+
+    #[test]
+    fn a_run_that_holds_shows_every_reason() {
+        let hold = |signal: &str, since_s: f64, reason: &str| StoredHold {
+            partition_no: 0,
+            signal: signal.into(),
+            active: true,
+            since_s: Some(since_s),
+            value: Some(14.0),
+            enter: 10.0,
+            leave: 5.0,
+            reason: reason.into(),
+            look: None,
+            held_s: 0.0,
+            holds: 1,
+        };
+        let run = Status {
+            summary: summary("running"),
+            holder: Some("process 4711 of alice@db1".into()),
+            lease_left_s: Some(28.0),
+            holds: vec![
+                hold("replay_lag", 72.0, "replay lag 14 s ≥ 10 s on standby1"),
+                hold("archive_failing", 3.0, "the archiver fails on 00000001000000000000002A"),
+            ],
             reason: None,
             ..paused()
         };

@@ -4,6 +4,7 @@ use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::{Blocker, Tenure};
 use pgmend_pg::guardrails::Wish;
+use pgmend_pg::health::StoredHold;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
 use super::silent;
@@ -23,6 +24,8 @@ pub(super) struct Glance<'a> {
     pub rows_per_s: Option<f64>,
     /// Who keeps its backend waiting.
     pub blockers: &'a [Blocker],
+    /// Why it holds.
+    pub holds: &'a [StoredHold],
 }
 
 impl Glance<'_> {
@@ -94,6 +97,14 @@ impl Glance<'_> {
                 tenure.silent_s, tenure.left_s
             );
         }
+        if let Some(longest) = self.holds.first() {
+            let reasons: Vec<&str> = self.holds.iter().map(|hold| hold.reason.as_str()).collect();
+            let since = longest.since_s.unwrap_or(0.0);
+            return format!(
+                "has been holding for {since:.0} s: {}; it goes on by itself; {so_far}",
+                reasons.join("; ")
+            );
+        }
         if let Some((what, left_s)) = self.waits {
             return format!("waits {:.0} s for {what}; {so_far}", left_s.ceil());
         }
@@ -139,7 +150,12 @@ impl Glance<'_> {
                 let blocker = self.blockers.first().map(|b| {
                     format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid)
                 });
-                blocker.into_iter().chain([format!("pgmend status {id}")]).collect()
+                let looks = self.holds.iter().filter_map(|hold| hold.look.clone());
+                let mut lines: Vec<String> = blocker.into_iter().chain(looks).collect();
+                lines.dedup();
+                lines.extend(self.holds.first().map(|_| format!("pgmend pause {id} --reason …")));
+                lines.push(format!("pgmend status {id}"));
+                lines
             }
             RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
                 let resume = format!("pgmend run {id} --execute");

@@ -30,6 +30,7 @@ use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
+use pgmend_core::throttle::Throttle;
 use pgmend_pg::catalog::Surroundings as Here;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
@@ -60,6 +61,7 @@ impl Engine {
         self.refuse_standby()?;
         refuse_replication_role(&self.here)?;
         let statement = bind::parse(job, self.here.escapes_in_strings)?;
+        let throttle = self.throttle_within(job.file.throttle.clone())?;
         let store = !options.print_only && self.has_control_schema().await?;
         self.plan_key = Some(self.plan_tokens().await?);
         let scene = planning_scene(&self.here);
@@ -68,6 +70,7 @@ impl Engine {
         let drafted = self.draft(&tx, job, statement, options).await;
         tx.end().await?;
         let (mut draft, bound) = drafted?;
+        draft.plan.throttle = throttle;
         if options.rehearse > 0 {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
@@ -78,7 +81,8 @@ impl Engine {
         }
         let digest = draft.plan.digest().0;
         let guardrails = if store { self.session.guardrails(draft.plan.plan_id).await? } else { Vec::new() };
-        Ok(Planned { guardrails, plan: draft.plan, digest, stored: store })
+        let signals = self.survey(&draft.plan).await?;
+        Ok(Planned { guardrails, signals, plan: draft.plan, digest, stored: store })
     }
 
     /// A stored plan by its id or the beginning of it.
@@ -88,7 +92,8 @@ impl Engine {
         match (found.pop(), found.pop()) {
             (Some(stored), None) => {
                 let guardrails = self.session.guardrails(stored.plan.plan_id).await?;
-                Ok(Planned { guardrails, plan: stored.plan, digest: stored.digest, stored: true })
+                let signals = self.survey(&stored.plan).await?;
+                Ok(Planned { guardrails, signals, plan: stored.plan, digest: stored.digest, stored: true })
             }
             (Some(_), Some(_)) => Err(Refusal::new(
                 Code::NotFound,
@@ -260,6 +265,7 @@ impl Engine {
             expect: job.file.expect.clone(),
             canary: job.file.canary.clone(),
             dead_letters: job.file.dead_letters,
+            throttle: Throttle::default(),
             signature,
             planned_at: self.here.now.clone(),
             expires_at: String::new(),

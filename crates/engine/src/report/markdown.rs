@@ -10,7 +10,7 @@ impl Report {
     /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut page = String::new();
-        let before = [self.head(), self.statement_part(), self.numbers(), self.batches_part()];
+        let before = [self.head(), self.statement_part(), self.numbers(), self.batches_part(), self.holds_part()];
         let after = [
             self.verification_part(),
             self.conflicts_part(),
@@ -132,6 +132,18 @@ impl Report {
             text.push_str(&format!(" First tenth: {first} rows/s; last tenth: {last} rows/s."));
         }
         text.push('\n');
+        text
+    }
+
+    fn holds_part(&self) -> String {
+        if self.holds.is_empty() {
+            return String::new();
+        }
+        let mut text = "## Holds\n\n| signal | holds | time | last reason |\n|---|---:|---:|---|\n".to_owned();
+        for hold in &self.holds {
+            let (signal, reason) = (cell(&hold.signal), cell(&hold.reason));
+            text.push_str(&format!("| {signal} | {} | {} | {reason} |\n", thousands(hold.holds), seconds(hold.held_s)));
+        }
         text
     }
 

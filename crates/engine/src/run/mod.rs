@@ -8,6 +8,7 @@ pub(crate) mod fault;
 mod finish;
 mod frozen;
 pub(crate) mod gate;
+mod hold;
 mod nights;
 mod ownership;
 mod pace;
@@ -141,7 +142,7 @@ impl Engine {
         crate::plan::privileges::refuse_unprivileged(&plan)?;
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
-        let planned = Planned { guardrails: Vec::new(), plan, digest, stored: true };
+        let planned = Planned { guardrails: Vec::new(), signals: Vec::new(), plan, digest, stored: true };
         let demanded = match self.refuse_unmet(&planned).await {
             Err(Error::Refused(refusal)) if refusal.code == Code::OutsideHours && options.until_done => {
                 self.wait_to_start(observer).await?;
@@ -256,6 +257,8 @@ impl Engine {
             fault::point("images_created");
         }
         let run = self.one_run(&run.run_id.to_string()).await?;
+        // The environment may have become stricter since the plan was made.
+        let plan = Plan { throttle: self.throttle_within(plan.throttle.clone())?, ..plan };
         let worker = worker::Worker::new(self, plan, run, lease.clone(), options, observer, resumed).await?;
         // On the heap: the loop's state is large, and callers hold it for as long as the run lasts.
         Box::pin(worker.drive()).await

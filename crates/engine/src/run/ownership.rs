@@ -117,7 +117,8 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
     let mut due = Duration::ZERO;
     let mut hours_due = Duration::ZERO;
     loop {
-        tokio::time::sleep(LOOK_EVERY.min(every)).await;
+        // Twice for each heartbeat at least, or a short lease would leave no turn to look.
+        tokio::time::sleep(LOOK_EVERY.min(every / 2)).await;
         if session.as_ref().is_none_or(Session::is_closed) {
             session = connect(&conninfo).await;
         }

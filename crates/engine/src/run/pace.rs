@@ -178,7 +178,7 @@ impl Worker<'_, '_> {
     }
 
     /// Whether it is known already that nothing is left: then there is nothing to wait for.
-    fn at_the_end(&self) -> bool {
+    pub(super) fn at_the_end(&self) -> bool {
         if self.plan.one_transaction && self.at.batch_no > 0 {
             return true;
         }

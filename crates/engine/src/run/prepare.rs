@@ -23,7 +23,8 @@ impl Engine {
         if let Some(plan) = self.usable_plan(job, &signature.0).await?.filter(|plan| !plan.changes_nothing()) {
             let digest = plan.digest().0;
             let guardrails = self.session.guardrails(plan.plan_id).await?;
-            return Ok(Some(Planned { guardrails, plan, digest, stored: true }));
+            let signals = self.survey(&plan).await?;
+            return Ok(Some(Planned { guardrails, signals, plan, digest, stored: true }));
         }
         self.plan(job, &options.plan).await.map(Some)
     }

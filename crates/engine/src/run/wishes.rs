@@ -75,6 +75,11 @@ impl Wishes {
         self.hours.borrow().clone()
     }
 
+    /// Whether somebody wants the run to pause or to end.
+    pub fn asked(&self) -> bool {
+        self.heard.borrow().stop.is_some()
+    }
+
     /// Takes note of what is wanted now.
     pub fn hear(&self, wanted: Wanted) {
         self.heard.send_if_modified(|last| {

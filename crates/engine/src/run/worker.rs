@@ -20,6 +20,7 @@ use pgmend_pg::{PgError, Session};
 use super::expectations::UNEXPECTED;
 use super::fault;
 use super::frozen::Spanned;
+use super::hold::Held;
 use super::ownership::Heartbeat;
 use super::pace::{Paced, Pacer};
 use super::wishes::Wishes;
@@ -28,6 +29,7 @@ use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::statements::{DEAD_LETTERS, IMAGE_TABLE};
 use crate::progress::{Event, Observer, Stop};
+use crate::throttle::Throttle;
 
 /// A guard of ours: not as many rows as the plan expects. The run is given up.
 pub(super) const OTHER_COUNT: &str = "PM509";
@@ -64,6 +66,7 @@ pub(super) struct Worker<'e, 'o> {
     /// What people want of the run now, as the heartbeat hears it.
     pub wishes: Wishes,
     pub pacer: Pacer,
+    pub throttle: Throttle,
     pub scene: Scene,
     pub sizing: Sizing,
     pub at: LastCheckpoint,
@@ -113,6 +116,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds, &wishes),
             wishes,
             pacer: Pacer::new(options.pace.over(&plan.pace)),
+            throttle: Throttle::start(&conninfo, &lease, &plan, resumed),
             scene: Scene::of_batch(&plan.settings, &plan.limits),
             sizing: Sizing::new(&plan.limits),
             engine,
@@ -177,6 +181,11 @@ impl<'e, 'o> Worker<'e, 'o> {
                     Some(state) => return self.stop(state).await,
                     None => continue,
                 },
+            }
+            match self.hold().await? {
+                Held::Go => {}
+                Held::Again => continue,
+                Held::Stop(state) => return self.stop(state).await,
             }
             let step = match self.sql() {
                 _ if self.apart => self.apart_batch().await,
@@ -273,6 +282,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.pacer.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
         self.skipped_to = None;
+        self.throttle.batch(Duration::from_secs_f64(batch.took_ms.max(0.0) / 1_000.0), None);
         if let Some(rows) = self.cornering {
             // The row that failed lies ahead, or fails no more: back to the full size step by step.
             self.cornering = Some(rows.saturating_mul(2)).filter(|rows| *rows < self.sizing.rows());
@@ -334,6 +344,7 @@ impl<'e, 'o> Worker<'e, 'o> {
     }
 
     async fn last_words(&mut self) -> Result<Outcome, Error> {
+        self.throttle.settle().await;
         self.session().release(&self.lease).await?;
         fault::point("lease_released");
         self.run = self.engine.one_run(&self.run_id().to_string()).await?;

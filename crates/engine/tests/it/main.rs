@@ -15,3 +15,4 @@ mod refusals;
 mod rehearse;
 mod reuse;
 mod sweep;
+mod throttle;

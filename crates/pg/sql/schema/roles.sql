@@ -7,7 +7,7 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter
+    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter
     to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
@@ -27,6 +27,7 @@ grant execute on function
     pgmend.settle_dead_letter(uuid, int, bigint, bigint, text, text, text, text, text),
     pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
     pgmend.record_fact(uuid, bigint, text, text),
+    pgmend.set_holds(uuid, int, bigint, jsonb),
     pgmend.announce(uuid, int, bigint, jsonb, text, double precision),
     pgmend.create_image_table(name, boolean, name[], oid[], int[], oid[], name, text),
     pgmend.index_images(name),

@@ -125,7 +125,7 @@ pub struct Conninfo {
 
 impl Conninfo {
     /// The hosts, in the order in which they are tried.
-    pub(crate) fn hosts(&self) -> Vec<String> {
+    pub fn hosts(&self) -> Vec<String> {
         self.endpoints.iter().map(|(endpoint, _)| endpoint.host()).collect()
     }
 

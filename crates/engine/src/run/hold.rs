@@ -1,0 +1,114 @@
+//! Between two batches: whether the run may go on, and how long it rests. Holding is a normal state: the run is
+//! running, its lease is renewed, and the control schema says why nothing moves.
+
+use std::time::{Duration, Instant};
+
+use pgmend_core::run::RunState;
+use pgmend_core::throttle::{Reason, Rung, Verdict};
+
+use super::worker::Worker;
+use crate::error::Error;
+use crate::progress::{Event, Stop};
+
+/// A wish, a signal or the heartbeat is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+/// The value of a hold is told anew this often.
+const RETELL: Duration = Duration::from_secs(5);
+
+/// What follows.
+pub(super) enum Held {
+    /// The next batch.
+    Go,
+    /// A look at what else there is: a wish to stop, a lease to renew.
+    Again,
+    /// The end of the run, for now.
+    Stop(RunState),
+}
+
+impl Worker<'_, '_> {
+    /// Waits for as long as a signal is over its limit, and rests as the pace demands.
+    pub(super) async fn hold(&mut self) -> Result<Held, Error> {
+        let mut told: Option<(Instant, Vec<String>)> = None;
+        let mut disconnected = false;
+        if self.at_the_end() {
+            // What is left is to check and to record the end.
+            return Ok(Held::Go);
+        }
+        loop {
+            match self.throttle.verdict() {
+                Verdict::Go => break,
+                Verdict::Unread => {}
+                Verdict::Hold(reasons) => {
+                    let since = *self.throttle.held_since.get_or_insert_with(Instant::now);
+                    self.throttle.holds(&reasons);
+                    self.tell_hold(&mut told, since, &reasons);
+                    match self.throttle.ladder().rung(since.elapsed()) {
+                        Rung::Hold => {}
+                        Rung::Release if disconnected => {}
+                        Rung::Release => {
+                            // The probe and the heartbeat have connections of their own.
+                            self.session().close();
+                            disconnected = true;
+                        }
+                        Rung::Stop => {
+                            self.release().await;
+                            return Ok(Held::Stop(given_up(since, &reasons)));
+                        }
+                    }
+                }
+            }
+            if self.observer.stop() != Stop::None || !self.heartbeat.trusted() {
+                return Ok(Held::Again);
+            }
+            if self.wishes.asked() {
+                // No batch begins against a wish: what it is, the server says.
+                break;
+            }
+            tokio::select! {
+                () = self.throttle.read_or(LOOK) => {}
+                _woken = self.wishes.rest(self.observer.stop_receiver(), LOOK) => {}
+            }
+        }
+        let held = self.release().await;
+        if disconnected {
+            self.reload().await?;
+        }
+        self.rest().await;
+        // After a hold the hours may be over and the pace another one.
+        Ok(if held && !self.wishes.asked() { Held::Again } else { Held::Go })
+    }
+
+    /// Tells the observer why nothing moves: at once when the signals change, then from time to time.
+    fn tell_hold(&mut self, told: &mut Option<(Instant, Vec<String>)>, since: Instant, reasons: &[Reason]) {
+        let signals: Vec<String> = reasons.iter().map(|reason| reason.signal.clone()).collect();
+        if told.as_ref().is_some_and(|(at, known)| *known == signals && at.elapsed() < RETELL) {
+            return;
+        }
+        *told = Some((Instant::now(), signals));
+        let held_s = since.elapsed().as_secs_f64();
+        self.observer.tell(&Event::Holding { held_s, reasons: reasons.to_vec() });
+    }
+
+    /// The hold is over, if there was one.
+    async fn release(&mut self) -> bool {
+        let Some(since) = self.throttle.held_since else { return false };
+        self.throttle.settle().await;
+        self.observer.tell(&Event::Released { held_s: since.elapsed().as_secs_f64() });
+        true
+    }
+
+    async fn rest(&mut self) {
+        let (rest, changed) = self.throttle.rest();
+        if let Some(pace) = changed {
+            self.observer.tell(&Event::Slowed { pace });
+        }
+        if !rest.is_zero() {
+            let _woken = self.wishes.rest(self.observer.stop_receiver(), rest).await;
+        }
+    }
+}
+
+fn given_up(since: Instant, reasons: &[Reason]) -> RunState {
+    let texts: Vec<&str> = reasons.iter().map(|reason| reason.text.as_str()).collect();
+    RunState::Paused { reason: format!("held for {} s: {}", since.elapsed().as_secs(), texts.join("; ")) }
+}

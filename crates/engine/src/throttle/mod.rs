@@ -1,0 +1,201 @@
+//! The throttle of a run: a sampler reads the signals from a connection of its own, and the worker looks at the board
+//! between two batches. That look costs no round trip; all decisions are `core::throttle`'s.
+
+mod flag;
+mod meter;
+mod sampler;
+pub(crate) mod survey;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pgmend_core::plan::{Certainty, Plan};
+use pgmend_core::throttle::{Board, Builtin, Controller, Ladder, Reading, Reason, Signal, Source, Verdict};
+use pgmend_pg::batch::Lease;
+use pgmend_pg::conninfo::Conninfo;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use meter::Meter;
+use sampler::Sampler;
+
+/// A change of so few rows is over before a signal could tell of it; only a throttle that somebody wrote down counts.
+const THROTTLED_ROWS_MIN: i64 = 100;
+/// Cores of a server of which nobody said how many it has.
+const CORES_UNKNOWN: u32 = 4;
+/// Time for the last words about a hold when a run stops.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What the tasks that read and the worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    begun: Instant,
+    board: Mutex<Board>,
+    /// Grows with every round of readings.
+    read: watch::Sender<u64>,
+    /// What the worker holds for; empty while it works.
+    holding: watch::Sender<Vec<Reason>>,
+    /// How many reasons the database knows of.
+    recorded: watch::Sender<usize>,
+}
+
+impl Shared {
+    fn new(signals: Vec<Signal>) -> Self {
+        Self {
+            begun: Instant::now(),
+            board: Mutex::new(Board::new(signals, Duration::ZERO)),
+            read: watch::channel(0).0,
+            holding: watch::channel(Vec::new()).0,
+            recorded: watch::channel(0).0,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Readings are whole or not there: a panic elsewhere leaves none half written.
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, name: &str, reading: Reading) {
+        self.board().record(name, self.now(), reading);
+    }
+
+    fn told(&self) {
+        self.read.send_modify(|rounds| *rounds += 1);
+    }
+}
+
+/// The throttle of one worker.
+pub(crate) struct Throttle {
+    shared: Arc<Shared>,
+    controller: Controller,
+    ladder: Ladder,
+    tasks: Vec<JoinHandle<()>>,
+    /// Since when the run holds.
+    pub held_since: Option<Instant>,
+    /// How long the last batch took; taken by the rest after it.
+    took: Option<Duration>,
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Throttle {
+    /// Begins to read the signals of a plan.
+    pub fn start(conninfo: &Conninfo, lease: &Lease, plan: &Plan, resumed: bool) -> Self {
+        let throttle = &plan.throttle;
+        let signals = signals_of(plan);
+        let shared = Arc::new(Shared::new(signals.clone()));
+        let mut tasks = Vec::new();
+        let (by_database, beside): (Vec<Signal>, Vec<Signal>) =
+            signals.into_iter().partition(|s| matches!(s.source, Source::Builtin { .. } | Source::Sql { .. }));
+        if !by_database.is_empty() || !beside.is_empty() {
+            let sampler = Sampler {
+                shared: Arc::clone(&shared),
+                conninfo: conninfo.clone(),
+                lease: lease.clone(),
+                target_oid: plan.target_oid,
+                meter: Meter::new(cores(throttle.cores, conninfo)),
+                // Whoever drove the run before may have died while it held.
+                stale_holds: resumed,
+            };
+            tasks.push(tokio::spawn(sampler.run(by_database)));
+        }
+        for signal in beside {
+            tasks.push(tokio::spawn(flag::watch(Arc::clone(&shared), signal)));
+        }
+        Self {
+            shared,
+            controller: Controller::default(),
+            ladder: throttle.ladder(),
+            tasks,
+            held_since: None,
+            took: None,
+        }
+    }
+
+    /// Whether the run may go on.
+    pub fn verdict(&self) -> Verdict {
+        let now = self.shared.now();
+        self.shared.board().verdict(now)
+    }
+
+    /// When a hold reaches its next rung.
+    pub fn ladder(&self) -> Ladder {
+        self.ladder
+    }
+
+    /// Tells what the worker holds for; nothing while it works.
+    pub fn holds(&self, reasons: &[Reason]) {
+        self.shared.holding.send_if_modified(|held| {
+            let differs = held != reasons;
+            if differs {
+                *held = reasons.to_vec();
+            }
+            differs
+        });
+    }
+
+    /// Waits for the next readings, or for so long.
+    pub async fn read_or(&self, most: Duration) {
+        let mut read = self.shared.read.subscribe();
+        let _either = tokio::time::timeout(most, read.changed()).await;
+    }
+
+    /// Takes note of a batch and of its COMMIT.
+    pub fn batch(&mut self, took: Duration, commit: Option<Duration>) {
+        self.took = Some(took);
+        if let Some(commit) = commit {
+            let value = commit.as_secs_f64() * 1_000.0;
+            self.shared.record(Builtin::CommitLatency.name(), Reading::Value { value, detail: String::new() });
+        }
+    }
+
+    /// How long to rest after the last batch; nothing after an empty step. Gives the pace too if it has changed.
+    pub fn rest(&mut self) -> (Duration, Option<f64>) {
+        let Some(took) = self.took.take() else { return (Duration::ZERO, None) };
+        let (now, before) = (self.shared.now(), self.controller.pace());
+        let load = self.shared.board().utilization(now);
+        self.controller.observe(now, load);
+        let pace = self.controller.pace();
+        (self.controller.rest(took), (pace != before).then_some(pace))
+    }
+
+    /// The database is told that nothing is held any more, before the lease goes. If it cannot be told in time, the
+    /// next worker does.
+    pub async fn settle(&mut self) {
+        self.holds(&[]);
+        self.held_since = None;
+        let mut recorded = self.shared.recorded.subscribe();
+        let _told = tokio::time::timeout(SETTLE, recorded.wait_for(|reasons| *reasons == 0)).await;
+    }
+}
+
+/// The signals that a run of this plan holds for.
+fn signals_of(plan: &Plan) -> Vec<Signal> {
+    if is_small(plan) && plan.throttle.is_default() { Vec::new() } else { plan.throttle.signals() }
+}
+
+/// Whether all of it fits into a batch that nobody notices.
+fn is_small(plan: &Plan) -> bool {
+    let rows = plan.counts.matched_rows;
+    rows.certainty == Certainty::Exact && rows.value <= THROTTLED_ROWS_MIN
+}
+
+/// Cores of the server: as the job or its environment says, those of this machine if it is the same, or a guess.
+fn cores(said: Option<u32>, conninfo: &Conninfo) -> u32 {
+    let here = |host: &String| host.starts_with('/') || ["localhost", "127.0.0.1", "::1"].contains(&host.as_str());
+    let local = || {
+        let cores = std::thread::available_parallelism().ok()?;
+        conninfo.hosts().iter().all(here).then(|| u32::try_from(cores.get()).unwrap_or(CORES_UNKNOWN))
+    };
+    said.or_else(local).unwrap_or(CORES_UNKNOWN)
+}

@@ -1,0 +1,168 @@
+//! The sampler: reads the signals of the database from its own connection, with its own short timeouts, and tells the
+//! control schema what the worker holds for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgmend_core::throttle::{Reading, Reason, Signal, Source};
+use pgmend_pg::batch::Lease;
+use pgmend_pg::conninfo::Conninfo;
+use pgmend_pg::health::Probe;
+use pgmend_pg::{PgError, Session};
+
+use super::Shared;
+use super::meter::Meter;
+
+/// Time for one statement that reads, in milliseconds: one that takes longer is part of the trouble.
+const STATEMENT_MS: u64 = 1_000;
+/// Time for a whole round, answers included.
+const ROUND: Duration = Duration::from_secs(4);
+/// Time to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often the values of a hold are written down anew.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Between two attempts to connect.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Reads signals until it is dropped.
+pub struct Sampler {
+    pub shared: Arc<Shared>,
+    pub conninfo: Conninfo,
+    pub lease: Lease,
+    pub target_oid: u32,
+    pub meter: Meter,
+    /// Whether the database may know of a hold that is none any more.
+    pub stale_holds: bool,
+}
+
+/// An open connection.
+struct Line {
+    session: Session,
+    version_num: u32,
+}
+
+/// A signal and when it is read next.
+struct Due {
+    signal: Signal,
+    next: Duration,
+}
+
+impl Sampler {
+    /// Reads these signals, each in its own time.
+    pub async fn run(mut self, signals: Vec<Signal>) {
+        let mut all: Vec<Due> = signals
+            .into_iter()
+            .filter(|signal| !signal.builtin().is_some_and(|builtin| builtin.measured_by_worker()))
+            .map(|signal| Due { signal, next: Duration::ZERO })
+            .collect();
+        let mut line: Option<Line> = None;
+        let mut holding = self.shared.holding.subscribe();
+        let mut written: Option<Duration> = None;
+        loop {
+            let now = self.shared.now();
+            let due: Vec<Signal> = all.iter().filter(|d| d.next <= now).map(|d| d.signal.clone()).collect();
+            let changed = holding.has_changed().unwrap_or(false);
+            let result = self.round(&mut line, &due, changed, &mut holding, &mut written).await;
+            if let Err(error) = &result {
+                line = None;
+                self.shared.board().fail(due.iter().map(|s| s.name.as_str()), &error.to_string());
+            }
+            let now = self.shared.now();
+            for due in all.iter_mut().filter(|d| d.next <= now) {
+                let poll = Duration::from_secs_f64(due.signal.poll_s);
+                due.next = now + if result.is_ok() { poll } else { poll.min(RECONNECT) };
+            }
+            self.shared.told();
+            let next = all.iter().map(|due| due.next).min().unwrap_or(now + REFRESH);
+            let wait = next.saturating_sub(self.shared.now()).min(REFRESH);
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
+                // Not before a failed attempt has rested: a hold that cannot be told is told later.
+                _ = holding.changed(), if result.is_ok() => holding.mark_changed(),
+            }
+        }
+    }
+
+    /// One round: connects if need be, reads what is due, tells what is held.
+    async fn round(
+        &mut self,
+        line: &mut Option<Line>,
+        due: &[Signal],
+        changed: bool,
+        holding: &mut tokio::sync::watch::Receiver<Vec<Reason>>,
+        written: &mut Option<Duration>,
+    ) -> Result<(), PgError> {
+        if line.as_ref().is_none_or(|line| line.session.is_closed()) {
+            *line = Some(in_time(CONNECT, connect(&self.conninfo)).await?);
+        }
+        let Some(open) = line.as_ref() else { return Ok(()) };
+        in_time(ROUND, self.read(open, due)).await?;
+        let reasons = holding.borrow_and_update().clone();
+        let now = self.shared.now();
+        let refresh = !reasons.is_empty() && written.is_none_or(|at| now.saturating_sub(at) >= REFRESH);
+        if changed || refresh || self.stale_holds {
+            let told = in_time(ROUND, open.session.set_holds(&self.lease, &reasons)).await;
+            if told.is_err() {
+                holding.mark_changed();
+            }
+            told?;
+            *written = Some(now);
+            self.stale_holds = false;
+            self.shared.recorded.send_replace(reasons.len());
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, line: &Line, due: &[Signal]) -> Result<(), PgError> {
+        let mut probes: Vec<Probe> = due.iter().filter_map(Signal::builtin).filter_map(Probe::of).collect();
+        probes.sort();
+        probes.dedup();
+        if !probes.is_empty() {
+            let found = line.session.probe(&probes, self.target_oid, line.version_num, STATEMENT_MS).await?;
+            let at = self.shared.now();
+            for (probe, sampled) in probes.into_iter().zip(found) {
+                match sampled {
+                    Ok(sampled) => self.take(at, probe, sampled),
+                    Err(error) if error.is_connection() => return Err(error),
+                    Err(error) => {
+                        let of_probe = due.iter().filter(|s| s.builtin().and_then(Probe::of) == Some(probe));
+                        self.shared.board().fail(of_probe.map(|s| s.name.as_str()), &error.message);
+                    }
+                }
+            }
+        }
+        for signal in due {
+            let Source::Sql { query } = &signal.source else { continue };
+            match line.session.ask_number(query, STATEMENT_MS).await {
+                Ok(value) => self.shared.record(&signal.name, Reading::Value { value, detail: String::new() }),
+                Err(error) if error.is_connection() => return Err(error),
+                Err(error) => self.shared.board().fail([signal.name.as_str()], &error.message),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: Duration, probe: Probe, sampled: pgmend_pg::health::Sampled) {
+        let mut board = self.shared.board();
+        for read in self.meter.read(at, probe, sampled) {
+            if let Some(most) = read.most {
+                board.lower(read.builtin.name(), most);
+            }
+            board.record(read.builtin.name(), at, read.reading);
+        }
+    }
+}
+
+async fn connect(conninfo: &Conninfo) -> Result<Line, PgError> {
+    let session = Session::connect(conninfo).await?;
+    session.become_self().await?;
+    let version_num = session.server_version_num().await?;
+    Ok(Line { session, version_num })
+}
+
+async fn in_time<T>(most: Duration, work: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {
+    match tokio::time::timeout(most, work).await {
+        Ok(result) => result,
+        Err(_) => Err(PgError::new("read the signals", "08006", format!("no answer in {} s", most.as_secs()))),
+    }
+}

@@ -1,0 +1,124 @@
+//! Signals that a job brings: flag file and custom SQL; a signal that is lost; the ladder.
+
+use pgmend::{Event, RunState};
+
+use super::stage::{RELABEL, Stage, job, until};
+
+const LEVEL: &str = "[[throttle.sql]]\nname = \"queue\"\nunit = \"messages\"\nquery = \"select n from level\"\n\
+                     enter = 100\nleave = 10\npoll_s = 0.1\nstale_s = 1\n";
+
+fn level(stage: &mut Stage, n: &str) {
+    stage.sql.run(&format!("update level set n = {n}")).expect("the level");
+}
+
+fn with_level(n: i64) -> Stage {
+    let mut stage = Stage::new();
+    stage.sql.run(&format!("create table level as select {n}::numeric as n")).expect("the level");
+    stage
+}
+
+#[test]
+fn a_flag_file_holds_a_run_until_it_is_gone() {
+    let mut stage = Stage::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("hold");
+    std::fs::write(&flag, "").expect("the flag");
+    let mut running = stage.start(job(&format!("[throttle]\nflag_files = [{:?}]", flag.display().to_string())));
+    assert_eq!(running.held(), format!("the file {} is there", flag.display()));
+    assert_eq!(stage.changed(), 0);
+    std::fs::remove_file(&flag).expect("the flag is ours");
+    running.released();
+    let outcome = running.end();
+    stage.check(&outcome);
+}
+
+#[test]
+fn a_number_of_the_job_holds_at_one_limit_and_goes_on_at_another_and_is_told_everywhere() {
+    let mut stage = with_level(5_000);
+    let mut running = stage.start(job(LEVEL));
+    assert_eq!(running.held(), "queue 5000 messages ≥ 100");
+    until("the database knows", || !stage.status().holds.is_empty());
+    let status = stage.status();
+    assert_eq!(status.summary.state, "running");
+    assert!(status.doing.contains("queue 5000 messages ≥ 100; it goes on by itself"), "{}", status.doing);
+    assert!(status.next.iter().any(|line| line.starts_with("pgmend pause ")), "{:?}", status.next);
+    level(&mut stage, "50");
+    let between = running.wait_for(
+        "new value",
+        |event| matches!(event, Event::Holding { reasons, .. } if reasons[0].value == Some(50.0)),
+    );
+    let Event::Holding { reasons, .. } = between else { panic!("{between:?}") };
+    assert_eq!(reasons[0].text, "queue 50 messages, goes on at 10");
+    assert_eq!(stage.changed(), 0);
+    level(&mut stage, "10");
+    running.released();
+    let outcome = running.end();
+    stage.check(&outcome);
+    let report = super::stage::block_on(async {
+        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
+        engine.report("relabel").await.expect("a report")
+    });
+    let hold = report.holds.iter().find(|hold| hold.signal == "queue").expect("the hold");
+    assert!(hold.held_s > 0.0 && hold.holds == 1, "{hold:?}");
+    assert!(report.markdown().contains("## Holds"), "{}", report.markdown());
+}
+
+#[test]
+fn a_signal_that_cannot_be_read_any_more_is_over_its_limit_until_it_can() {
+    let mut stage = with_level(0);
+    stage.sql.run("create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.3); return null; end';
+                   create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()")
+        .expect("batches that last");
+    let mut running = stage.start(job(&format!("{LEVEL}\n")));
+    running.batches(2);
+    stage.sql.run("alter table level rename to gone").expect("the level goes");
+    let why = running.held();
+    assert!(why.starts_with("queue was not read for") && why.contains("level"), "{why}");
+    stage.sql.run("alter table gone rename to level").expect("the level is back");
+    running.released();
+    let outcome = running.end();
+    stage.check(&outcome);
+}
+
+#[test]
+fn a_hold_that_lasts_too_long_gives_its_connection_back_and_then_stops_resumable() {
+    let mut stage = with_level(5_000);
+    let mut running = stage.start(job(&format!("[throttle]\nrelease_after_s = 2\nhold_max_s = 5\n{LEVEL}")));
+    running.held();
+    let sessions =
+        "select count(*) from pg_stat_activity where application_name = 'pgmend' and datname = current_database()";
+    until("three connections", || stage.number(sessions) >= 3);
+    until("the working connection is given back", || stage.number(sessions) == 2);
+    let stopped = running.end();
+    let RunState::Paused { reason } = &stopped.state else { panic!("{stopped:?}") };
+    assert!(reason.starts_with("held for 5 s: queue 5000 messages ≥ 100"), "{reason}");
+    assert_eq!(stage.number("select count(*) from pgmend.hold where since_at is not null"), 0);
+    level(&mut stage, "0");
+    let outcome = stage.start(job(&format!("[throttle]\nhold_max_s = 4\n{LEVEL}"))).end();
+    assert!(outcome.resumed);
+    stage.check(&outcome);
+}
+
+#[test]
+fn a_run_that_holds_can_be_paused_from_elsewhere() {
+    let mut stage = with_level(5_000);
+    let mut running = stage.start(job(LEVEL));
+    running.held();
+    let paused = super::stage::block_on(async {
+        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
+        engine.pause("relabel", "lunch").await.expect("a pause")
+    });
+    assert!(paused[0].doing.contains("lunch"), "{}", paused[0].doing);
+    let stopped = running.end();
+    assert!(matches!(&stopped.state, RunState::Paused { reason } if reason.contains("lunch")), "{stopped:?}");
+    assert_eq!(stage.changed(), 0);
+}
+
+#[test]
+fn a_change_of_few_rows_is_not_throttled_unless_somebody_asks_for_it() {
+    let mut stage = Stage::new();
+    let few = pgmend::Job::from_statement("few", RELABEL.to_owned() + " and id <= 3");
+    let outcome = stage.start(few).end();
+    assert_eq!((outcome.changed_rows, stage.changed()), (3, 3));
+    assert_eq!(stage.number("select count(*) from pgmend.hold"), 0);
+}

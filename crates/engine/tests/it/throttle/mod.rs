@@ -1,0 +1,4 @@
+//! Each signal crossed on a real server: the run enters the hold, says why, and leaves it; and nothing is lost.
+
+mod added;
+mod stage;
