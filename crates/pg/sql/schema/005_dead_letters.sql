@@ -85,7 +85,9 @@ begin
       from (select 1) as one
       left join pgmend.batch p
         on p.run_id = p_run and p.partition_no = p_partition and p.batch_no = p_batch_no - 1
-     where b.run_id = p_run and b.partition_no = p_partition and b.batch_no = p_batch_no;
+     where b.run_id = p_run and b.partition_no = p_partition and b.batch_no = p_batch_no
+       -- Of this very transaction, whose beginning passed the fence: a checkpoint that is committed stays as it is.
+       and b.xid = pg_current_xact_id();
     if not found then
         raise exception 'batch % has no row', p_batch_no using errcode = 'PM520';
     end if;
