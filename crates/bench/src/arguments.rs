@@ -20,6 +20,7 @@ usage: pgmend-bench [options]
   --no-contest      forecasts and memory only
   --no-forecast     leave out the plan's predictions
   --no-memory       leave out the memory
+  --no-beside       leave out the application beside a run
   --no-scattered    leave out the table with an index in random order
   --only-large      nothing but that
   --large           also measure the memory at 20,000,000 rows (12 GB of disk)
@@ -34,6 +35,7 @@ pub struct Arguments {
     pub only: Vec<String>,
     pub forecast: bool,
     pub memory: bool,
+    pub beside: bool,
     pub scattered: bool,
     pub only_large: bool,
     pub large_rows: Option<u64>,
@@ -50,6 +52,7 @@ impl Arguments {
             only: Vec::new(),
             forecast: true,
             memory: true,
+            beside: true,
             scattered: true,
             only_large: false,
             large_rows: None,
@@ -67,6 +70,7 @@ impl Arguments {
                 "--only-large" => arguments.only_large = true,
                 "--no-forecast" => arguments.forecast = false,
                 "--no-memory" => arguments.memory = false,
+                "--no-beside" => arguments.beside = false,
                 "--no-scattered" => arguments.scattered = false,
                 "--large" => arguments.large_rows = Some(LARGE_ROWS),
                 "--large-rows" => arguments.large_rows = Some(number(word, value()?)?),

@@ -1,6 +1,9 @@
 //! The contestants, in turn, each on a fresh copy of the table.
 
+use std::time::Duration;
+
 use pgmend::{Mode, PlanOptions};
+use pgmend_testkit::FaultProxy;
 
 use crate::arguments::Arguments;
 use crate::error::BenchError;
@@ -14,6 +17,7 @@ pub const STREAM_BARE: &str = "stream without images";
 pub const STREAM: &str = "stream with images";
 pub const UNDO: &str = "undo, its plan included";
 pub const FIXED: &str = "5,000 rows a batch: stream with images";
+pub const DISTANT: &str = "10 ms away: stream with images";
 pub const FREEZE: &str = "freeze, its plan included";
 pub const ONE_DELETE: &str = "delete: one DELETE of a quarter of the rows";
 pub const MEND_DELETE: &str = "delete: pgmend with images";
@@ -22,7 +26,7 @@ pub const MEND_INSERT: &str = "insert: pgmend with images, its plan included";
 
 /// Heats of a round: contestants that share a copy of the table, in order. The one big update comes again and again,
 /// since a shared machine is twice as fast in one minute as in the next.
-const HEATS: [&[&str]; 12] = [
+const HEATS: [&[&str]; 13] = [
     &[BASE],
     &[STREAM_BARE],
     &[STREAM, UNDO],
@@ -31,11 +35,15 @@ const HEATS: [&[&str]; 12] = [
     &[LOOP],
     &[BASE],
     &[FIXED],
+    &[DISTANT],
     &[ONE_DELETE],
     &[MEND_DELETE],
     &[ONE_INSERT],
     &[MEND_INSERT],
 ];
+
+/// Half of a round trip to a server in another place.
+const ONE_WAY: Duration = Duration::from_millis(5);
 
 /// A loop as an experienced person writes it.
 const BY_HAND: &str = "
@@ -153,6 +161,12 @@ fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchErr
         STREAM_BARE => mend(Work { images: false, ..stream }),
         STREAM => mend(stream),
         FIXED => mend(Work { batch_rows: Some(5_000), ..stream }),
+        DISTANT => {
+            let proxy = FaultProxy::start(url)?;
+            proxy.delay(ONE_WAY, ONE_WAY);
+            let runtime = stage.runtime()?;
+            Ok(runtime.block_on(lap::mend(&proxy.url(), stream, &PlanOptions::default(), &meter))?.0)
+        }
         FREEZE => mend(Work { mode: Some(Mode::Freeze), ..stream }).map(with_plan),
         UNDO => {
             // As for the others: a table at rest.

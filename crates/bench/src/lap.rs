@@ -129,6 +129,25 @@ pub async fn mend(
     options: &PlanOptions,
     meter: Meter<'_>,
 ) -> Result<(Lap, Plan), BenchError> {
+    let (lap, plan) = planned_and_run(url, work, options, meter).await?;
+    let planned = plan.counts.changed_rows.value;
+    if lap.rows != planned {
+        return Err(BenchError::new(format!("{}: {planned} rows planned, {} changed", work.name, lap.rows)));
+    }
+    Ok((lap, plan))
+}
+
+/// The same while others write to the table.
+pub async fn mend_beside(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(Lap, Plan), BenchError> {
+    planned_and_run(url, work, options, &|| None).await
+}
+
+async fn planned_and_run(
+    url: &str,
+    work: Work<'_>,
+    options: &PlanOptions,
+    meter: Meter<'_>,
+) -> Result<(Lap, Plan), BenchError> {
     let mut engine = Engine::connect(Some(url)).await?;
     let stamps = Stamps::default();
     let watch = Watch::start(meter);
@@ -138,13 +157,6 @@ pub async fn mend(
     let watch = Watch::start(meter);
     let outcome = engine.run_plan(&planned.plan.plan_id.to_string(), &again, &mut stamps.observer()).await?;
     let (seconds, cpu_seconds) = watch.stop();
-    if outcome.changed_rows != planned.plan.counts.changed_rows.value {
-        let planned = planned.plan.counts.changed_rows.value;
-        return Err(BenchError::new(format!(
-            "{}: {planned} rows planned, {} changed",
-            work.name, outcome.changed_rows
-        )));
-    }
     let lap = Lap {
         rows: outcome.changed_rows,
         seconds,

@@ -9,6 +9,7 @@
 //! Only ratios within one run mean something: the machine, its disk and its neighbours change the rest.
 
 mod arguments;
+mod beside;
 mod contest;
 mod cpu;
 mod error;
@@ -58,6 +59,10 @@ fn main() -> Result<(), BenchError> {
     }
     if arguments.memory {
         page.memory(arguments.rows, &memory::all(&stage)?);
+        page.write(&arguments)?;
+    }
+    if arguments.beside {
+        page.beside(&beside::all(&stage)?);
         page.write(&arguments)?;
     }
     drop(stage);

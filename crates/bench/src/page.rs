@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::arguments::Arguments;
+use crate::beside::{P99_TARGET, Seen, capacity_used, harm};
 use crate::contest::{
-    BASE, Contest, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE, UNDO,
-    median,
+    BASE, Contest, DISTANT, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE,
+    UNDO, median,
 };
 use crate::error::BenchError;
 use crate::forecast::Forecast;
@@ -34,6 +35,7 @@ pub struct Page {
     title: String,
     contest: String,
     scattered: String,
+    beside: String,
     forecasts: String,
     memory: String,
     /// The rows of the README's table: of the contest, the forecasts, the memory.
@@ -53,6 +55,7 @@ impl Page {
             title,
             contest: String::new(),
             scattered: String::new(),
+            beside: String::new(),
             forecasts: String::new(),
             memory: String::new(),
             short: <[String; 3]>::default(),
@@ -85,6 +88,7 @@ impl Page {
         for (name, target) in SPEED_TARGETS {
             text.extend(raced(name, name, BASE, contest, target));
         }
+        text.extend(raced(&format!("{DISTANT}, against {STREAM} here"), DISTANT, STREAM, contest, Some(0.85)));
         for (name, base) in [(MEND_DELETE, ONE_DELETE), (MEND_INSERT, ONE_INSERT)] {
             text.extend(raced(&format!("{name}, against the one statement"), name, base, contest, None));
         }
@@ -132,6 +136,36 @@ impl Page {
         }
         text.extend(raced(&format!("{STREAM_BARE}, against the loop by hand"), STREAM_BARE, LOOP, contest, None));
         self.scattered = text;
+    }
+
+    /// The application beside a run.
+    pub fn beside(&mut self, seen: &[Seen]) {
+        let mut text = String::from(
+            "\n## Beside an application\n\npgbench reads four rows for each that it writes, anywhere in the same table, 300 transactions \
+             a second in 8 sessions; the time of a transaction includes its wait for its turn.\n\n\
+             | beside | rows/s | transactions | p50 | p99 | p99 against alone |\n|---|---|---|---|---|---|\n",
+        );
+        let Some(alone) = seen.first() else { return };
+        for s in seen {
+            let rows = s.rows_per_s.map_or(String::new(), |rows| format!("{rows:.0}"));
+            let ratio = s.p99_ms / alone.p99_ms;
+            let Seen { beside, transactions, p50_ms, p99_ms, .. } = s;
+            let _ =
+                writeln!(text, "| {beside} | {rows} | {transactions} | {p50_ms:.2} ms | {p99_ms:.2} ms | {ratio:.2} |");
+        }
+        text.push_str("\n| | measured | target |\n|---|---|---|\n");
+        let p99 = seen.get(1).map(|run| run.p99_ms / alone.p99_ms).into_iter().collect();
+        let p99 = line("the application's p99 beside a run, against alone", p99, Some(P99_TARGET), false);
+        let used = capacity_used(seen).into_iter().collect();
+        let used = line("rows/s against the fastest loop that keeps that p99", used, Some(0.80), true);
+        let harm = line(
+            "what the run adds to p99, against the loop at its rate",
+            harm(seen).into_iter().collect(),
+            Some(0.50),
+            false,
+        );
+        text.extend([p99, used, harm].into_iter().flatten());
+        self.beside = text;
     }
 
     pub fn forecasts(&mut self, forecasts: &[Forecast]) {
@@ -187,7 +221,8 @@ impl Page {
             "\n<!-- README: begin -->\n| | measured | target |\n|---|---|---|\n{}<!-- README: end -->\n",
             self.short.concat()
         );
-        format!("{}{short}{}{}{}{}", self.title, self.contest, self.scattered, self.forecasts, self.memory)
+        let parts = [&self.title, &short, &self.contest, &self.beside, &self.scattered, &self.forecasts, &self.memory];
+        parts.map(String::as_str).concat()
     }
 
     pub fn write(&self, arguments: &Arguments) -> Result<(), BenchError> {

@@ -132,6 +132,11 @@ impl Stage {
         self.server.version().to_string()
     }
 
+    /// Host, port and database of the copy.
+    pub fn address(&self) -> (String, u16, String) {
+        (self.server.host().to_owned(), self.server.port(), COPY.to_owned())
+    }
+
     fn url(&self, database: &str) -> String {
         self.server.url(database, "postgres")
     }
