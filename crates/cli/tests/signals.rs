@@ -45,10 +45,15 @@ impl Stage {
 
     /// `pgmend run`, over this URL.
     fn run(&self, url: &str) -> Child {
+        self.run_with(url, &[])
+    }
+
+    fn run_with(&self, url: &str, flags: &[&str]) -> Child {
         let limits = ["--batch-rows", "2", "--lock-timeout-ms", "30000", "--lease-seconds", "3"];
         Command::new(env!("CARGO_BIN_EXE_pgmend"))
             .args(["run", "fix.sql", "--name", "fix", "--database-url", url, "--execute"])
             .args(limits)
+            .args(flags)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -164,6 +169,25 @@ fn a_signal_while_another_attempt_is_waited_for_stops_at_once() {
     assert_eq!(output.status.code(), Some(exit::PAUSED.into()), "{output:?}");
     assert_eq!(stage.stands(), "paused stopped by a signal free");
     stage.sql().run("drop function busy() cascade").expect("the trigger is dropped");
+    stage.go_on();
+}
+
+#[test]
+fn a_signal_while_the_pace_lets_a_run_rest_stops_at_once() {
+    let stage = Stage::new();
+    let child = stage.run_with(&stage.database.url(), &["--nice", "100"]);
+    // A batch takes 20 ms and more, so that the rest after it takes two seconds and more.
+    stage.wait_until("select max(waits_until) > clock_timestamp() + interval '1 s' from pgmend.driving");
+    signal(&child, "INT");
+    let began = Instant::now();
+    let output = ended(child);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(output.status.code(), Some(exit::PAUSED.into()), "{output:?}");
+    assert!(
+        said(&output).contains("event=pacing") && said(&output).contains("rests 100 × the batch before"),
+        "{output:?}"
+    );
+    assert_eq!(stage.stands(), "paused stopped by a signal free");
     stage.go_on();
 }
 

@@ -14,7 +14,7 @@ use super::wishes::Woken;
 use super::worker::Worker;
 use crate::progress::Event;
 
-/// Waits from this length on are told to listeners; shorter ones are the pace itself.
+/// Waits from this length on are told to listeners each time; shorter ones are the pace itself, and told once.
 const TOLD_MS: f64 = 1_000.0;
 /// Waits from this length on are told to the database, so that `status` knows them from any machine.
 const ANNOUNCED_MS: f64 = 2_000.0;
@@ -30,6 +30,10 @@ pub(super) struct Pacer {
     begun: Instant,
     changed_here: u64,
     announced: bool,
+    /// What the last wait was told to be for: the same is not told again, unless it is long.
+    told: Option<String>,
+    /// Whether this process goes on by itself in the next allowed hours.
+    until_done: bool,
     /// The rate and the size that people asked for when the next batch's bound was read, and the size of it.
     sized: (Option<u32>, Option<u32>, u32),
 }
@@ -46,7 +50,7 @@ pub(super) enum Paced {
 
 impl Pacer {
     /// A command begins, with this pace.
-    pub fn new(asked: Pace) -> Self {
+    pub fn new(asked: Pace, until_done: bool) -> Self {
         let now = Instant::now();
         Self {
             asked,
@@ -55,6 +59,8 @@ impl Pacer {
             begun: now,
             changed_here: 0,
             announced: false,
+            told: None,
+            until_done,
             sized: (None, None, u32::MAX),
         }
     }
@@ -140,11 +146,8 @@ impl Worker<'_, '_> {
         }
     }
 
-    /// Says what is waited for, where that is long enough to wonder about.
+    /// Says what is waited for: at first, and where it is long enough to wonder about.
     async fn say(&mut self, pace: &Pace, wait: Wait) -> Result<(), PgError> {
-        if wait.ms() < TOLD_MS {
-            return Ok(());
-        }
         let why = match wait {
             Wait::Rate(_) => format!("at most {} rows/s", pace.rate.unwrap_or(0)),
             Wait::Rest(_) => format!("rests {} × the batch before", pace.nice.unwrap_or(0.0)),
@@ -154,7 +157,11 @@ impl Worker<'_, '_> {
             let asked = self.pacer.asked.clone();
             self.session().announce(&self.lease, &asked, Some((&format!("the pace ({why})"), wait_s))).await?;
         }
-        self.observer.tell(&Event::Pacing { why, wait_s });
+        let news = self.pacer.told.as_ref() != Some(&why);
+        if news || wait.ms() >= TOLD_MS {
+            self.pacer.told = Some(why.clone());
+            self.observer.tell(&Event::Pacing { why, wait_s });
+        }
         Ok(())
     }
 
@@ -206,16 +213,19 @@ impl Worker<'_, '_> {
         let end = closing.hours.closes_at.unwrap_or_else(|| "once".into());
         let zone = &next.zone;
         let begin = next.opens_at.as_deref().unwrap_or("no time within 400 days");
-        let reason = format!(
-            "the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone}): \
-             type the same command then, or now with --until-done"
-        );
+        let reason =
+            format!("the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone})");
         Ok(Some(self.closed(reason)))
     }
 
     /// The run stops because of the hours; whoever drives it until it is done goes on in the next ones.
     pub(super) fn closed(&mut self, reason: String) -> RunState {
         self.engine.away = Some(Away::Closed);
-        RunState::Paused { reason }
+        let then = if self.pacer.until_done {
+            format!("process {} of {} goes on by itself then", std::process::id(), crate::engine::client())
+        } else {
+            "type the same command then, or now with --until-done".to_owned()
+        };
+        RunState::Paused { reason: format!("{reason}: {then}") }
     }
 }

@@ -115,7 +115,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         Ok(Self {
             heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds, &wishes),
             wishes,
-            pacer: Pacer::new(options.pace.over(&plan.pace)),
+            pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done),
             throttle: Throttle::start(&conninfo, &lease, &plan, resumed),
             scene: Scene::of_batch(&plan.settings, &plan.limits),
             sizing: Sizing::new(&plan.limits),

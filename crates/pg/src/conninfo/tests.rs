@@ -195,3 +195,17 @@ fn no_output_shows_the_password() {
     let refusal = resolve(Some("host=h sslpassword=hunter2"), &[]).expect_err("refused");
     assert!(!format!("{refusal} {}", refusal.help).contains("hunter2"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_password_that_was_changed_in_its_file_is_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let passfile = folder.path().join("pass");
+    write_private(&passfile, "h:5432:db:u:old");
+    let url = format!("postgresql://u@h/db?passfile={}", passfile.display());
+    let info = Conninfo::resolve(Some(&url), &|_| None).expect("valid");
+    assert_eq!(password(&info, 0), Some("old"));
+    write_private(&passfile, "h:5432:db:u:new");
+    assert_eq!(password(&info.again(), 0), Some("new"));
+    assert!(!format!("{:?}", resolved("postgresql://u:s3cret@h/db").again()).contains("s3cret"));
+}
