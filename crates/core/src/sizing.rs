@@ -31,6 +31,9 @@ pub struct Sizing {
     target_ms: f64,
     overhead_ms: Option<f64>,
     per_row_ms: VecDeque<f64>,
+    /// WAL in bytes that one batch aims at, and what rows of the last batches took.
+    wal_budget: f64,
+    per_row_wal: VecDeque<f64>,
 }
 
 impl Sizing {
@@ -48,7 +51,25 @@ impl Sizing {
             target_ms: limits.target_batch_ms as f64,
             overhead_ms: None,
             per_row_ms: VecDeque::with_capacity(WINDOW),
+            wal_budget: f64::INFINITY,
+            per_row_wal: VecDeque::with_capacity(WINDOW),
         }
+    }
+
+    /// The same with a budget of WAL for each batch, in bytes.
+    pub fn within_wal(self, bytes: u64) -> Self {
+        Self { wal_budget: bytes as f64, ..self }
+    }
+
+    /// Learns from a batch of `rows` rows during which the server wrote so many bytes of WAL. Called before `record`.
+    pub fn record_wal(&mut self, rows: u64, bytes: f64) {
+        if rows == 0 || !bytes.is_finite() {
+            return;
+        }
+        if self.per_row_wal.len() == WINDOW {
+            self.per_row_wal.pop_front();
+        }
+        self.per_row_wal.push_back(bytes.max(1.0) / rows as f64);
     }
 
     /// Rows for the next batch.
@@ -95,7 +116,7 @@ impl Sizing {
             self.per_row_ms.pop_front();
         }
         self.per_row_ms.push_back(took_ms.max(0.001) / rows as f64);
-        let wanted = self.aim_ms() / self.p90();
+        let wanted = (self.aim_ms() / p90(&self.per_row_ms)).min(self.wal_rows());
         let grown = (f64::from(self.rows) * GROWTH_MAX).ceil();
         self.rows = (wanted.min(grown) as u32).clamp(self.floor, self.ceiling);
     }
@@ -107,12 +128,18 @@ impl Sizing {
         self.tuned = None;
     }
 
-    fn p90(&self) -> f64 {
-        let mut sorted: Vec<f64> = self.per_row_ms.iter().copied().collect();
-        sorted.sort_by(f64::total_cmp);
-        let rank = (sorted.len() * 9).div_ceil(10).max(1) - 1;
-        sorted.get(rank).copied().unwrap_or(f64::INFINITY)
+    /// Rows that fit into the budget of WAL.
+    fn wal_rows(&self) -> f64 {
+        if self.per_row_wal.is_empty() { f64::INFINITY } else { self.wal_budget / p90(&self.per_row_wal) }
     }
+}
+
+/// What nine of ten values stay below.
+fn p90(values: &VecDeque<f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * 9).div_ceil(10).max(1) - 1;
+    sorted.get(rank).copied().unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]
@@ -196,6 +223,17 @@ mod tests {
         };
         // Nearby: 4 ms beside the rows, 100 ms a batch. Far away: the target. For nothing: not without end.
         assert_eq!([4.0, 50.0, 0.0].map(converged), [2_000, 10_000, 1_000]);
+    }
+
+    #[test]
+    fn a_batch_stays_within_its_budget_of_wal() {
+        let mut sizing = Sizing::new(&Limits::default()).within_wal(1_000_000);
+        for _ in 0..60 {
+            let rows = u64::from(sizing.rows());
+            sizing.record_wal(rows, rows as f64 * 1_000.0);
+            sizing.record(rows, rows as f64 * 0.05);
+        }
+        assert_eq!(sizing.rows(), 1_000);
     }
 
     #[test]

@@ -61,6 +61,17 @@ pub struct FencedTx<'s> {
     pub(crate) scene: Scene,
     pub(crate) batch_no: i64,
     answers: Vec<Answer>,
+    /// Where the server's WAL stood when the batch began, in bytes.
+    wal_from: Option<f64>,
+}
+
+/// A batch that is committed.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// What was asked for the next batch, if it could be answered.
+    pub next: Option<Answer>,
+    /// WAL in bytes that the server wrote meanwhile, others' included.
+    pub wal_bytes: Option<f64>,
 }
 
 impl Lease {
@@ -86,8 +97,10 @@ impl Lease {
         let answers = session.pipeline(&statements).await;
         // The first error is the cause; later ones only say that the transaction is aborted.
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        // The last of ours but the role: the guards.
+        let wal_from = answers.get(ours - 2).and_then(wal_at);
         let answers = answers.split_off(ours);
-        Ok(FencedTx { session, lease: self.clone(), scene: scene.clone(), batch_no: start.batch_no, answers })
+        Ok(FencedTx { session, lease: self.clone(), scene: scene.clone(), batch_no: start.batch_no, answers, wal_from })
     }
 
     /// Lock:  the lease row for key share; the predecessor's row for update; the batch's own row.
@@ -95,7 +108,8 @@ impl Lease {
     fn guards(&self, start: &BatchStart<'_>) -> Statement {
         Statement::new(
             "pass the guards of a batch",
-            "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7)",
+            "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7), \
+             pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text",
             vec![
                 self.run.to_string(),
                 self.partition_no.to_string(),
@@ -124,7 +138,7 @@ impl FencedTx<'_> {
     /// Writes the checkpoint and commits it with the batch, or neither; then asks `next`, outside the
     /// transaction, in the same round trip. An error with SQLSTATE class 08 leaves the outcome unknown: read
     /// the checkpoint.
-    pub async fn commit(self, checkpoint: Checkpoint, next: Option<Statement>) -> Result<Option<Answer>, PgError> {
+    pub async fn commit(self, checkpoint: Checkpoint, next: Option<Statement>) -> Result<Committed, PgError> {
         let mut statements = vec![Scene::as_self(), self.end(checkpoint)];
         statements.push(Statement::new("commit a batch", "commit", vec![]));
         let has_next = next.is_some();
@@ -137,18 +151,20 @@ impl FencedTx<'_> {
         }
         let mut answers = self.session.pipeline(&statements).await;
         let tail = answers.split_off(3);
-        answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.session.dirty.store(false, Ordering::Relaxed);
+        let wal_to = answers.get(1).and_then(wal_at);
+        let wal_bytes = self.wal_from.zip(wal_to).map(|(from, to)| (to - from).max(0.0));
         if !has_next {
-            return Ok(None);
+            return Ok(Committed { next: None, wal_bytes });
         }
         // The bound is only a prefetch: if it could not be read, it will be asked for again.
         let Ok(mut tail) = tail.into_iter().collect::<Result<Vec<_>, _>>() else {
             self.session.dirty.store(true, Ordering::Relaxed);
-            return Ok(None);
+            return Ok(Committed { next: None, wal_bytes });
         };
         tail.pop();
-        Ok(tail.pop())
+        Ok(Committed { next: tail.pop(), wal_bytes })
     }
 
     /// Gives the batch up.
@@ -172,7 +188,13 @@ impl FencedTx<'_> {
             Some(checkpoint.took_ms.to_string()),
         ];
         let sql = "select pgmend.end_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::bigint, $6::bigint, \
-                   $7::bigint, $8::double precision)";
+                   $7::bigint, $8::double precision), \
+                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text";
         Statement { doing: "write the checkpoint", sql: sql.into(), params }
     }
+}
+
+/// Where the server's WAL stood, from the second column of an answer.
+fn wal_at(answer: &Answer) -> Option<f64> {
+    answer.rows.first()?.get(1)?.as_deref()?.parse().ok()
 }

@@ -30,7 +30,7 @@ pub enum Builtin {
     Checkpoints,
     /// Bytes of WAL a second, of the whole server.
     WalRate,
-    /// Milliseconds that the COMMIT of a batch takes.
+    /// Milliseconds that a COMMIT takes, as the heartbeat measures it.
     CommitLatency,
 }
 
@@ -167,7 +167,7 @@ impl Builtin {
         matches!(self, Builtin::ActiveSessions | Builtin::WaitingOnUs | Builtin::CommitLatency)
     }
 
-    /// Whether the worker measures it while it works, so that there is nothing to read while it holds.
+    /// Whether the worker's own heartbeat measures it, so that there is nothing to read from the server.
     pub fn measured_by_worker(self) -> bool {
         self == Builtin::CommitLatency
     }
@@ -200,7 +200,7 @@ impl Builtin {
             Builtin::Checkpoints => (of("a minute"), Some(6.0), 3.0, 5.0),
             // What a server can take is not known from here: watched, and limited by whoever knows.
             Builtin::WalRate => (Unit::BytesPerSecond, None, 0.0, 1.0),
-            // Spirit steers by 100 ms; ours includes a round trip.
+            // Spirit steers by 100 ms; ours is that of the heartbeat, a round trip included.
             Builtin::CommitLatency => (Unit::Milliseconds, Some(250.0), 100.0, 1.0),
         }
     }
@@ -208,7 +208,7 @@ impl Builtin {
     /// The signal with its defaults. A reading lasts for three to five polls.
     pub fn signal(self) -> Signal {
         let (unit, enter, leave, poll_s) = self.defaults();
-        // Nothing is measured while the run holds: a while later one batch tries again.
+        // A heartbeat that does not come through is the lease's business.
         let on_loss = if self.measured_by_worker() { OnLoss::Ignore } else { OnLoss::Hold };
         let stale_s = if poll_s > 1.0 || self.measured_by_worker() { 15.0 } else { 5.0 };
         Signal {

@@ -224,8 +224,11 @@ impl Worker<'_, '_> {
         }
         let Sum { changed_rows, skipped_rows, conflict_rows, dead_rows, imaged_rows, .. } = sum;
         let took_ms = millis(began);
-        tx.commit(Checkpoint { changed_rows, imaged_rows, skipped_rows, conflict_rows, took_ms }, None).await?;
-        Ok(Step::Applied(Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, cursor: to }))
+        let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows, conflict_rows, took_ms };
+        let wal_bytes = tx.commit(checkpoint, None).await?.wal_bytes;
+        let cursor = to;
+        let applied = Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, cursor };
+        Ok(Step::Applied(applied))
     }
 
     /// Refuses a batch that sets too many rows aside.

@@ -203,11 +203,19 @@ impl Worker<'_, '_> {
         let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
         let (from, to) = (upper, self.upper(upper, rows));
         let next = if from < to { self.span_statement(from, to) } else { None };
-        let answer = tx.commit(checkpoint, next).await?;
-        let ahead = answer.and_then(|answer| spanned(from, to, &answer));
+        let committed = tx.commit(checkpoint, next).await?;
+        let wal_bytes = committed.wal_bytes;
+        let ahead = committed.next.and_then(|answer| spanned(from, to, &answer));
         let cursor = vec![upper.to_string()];
-        let applied =
-            Applied { changed_rows, skipped_rows, conflict_rows, dead_rows: 0, took_ms: millis(began), cursor };
+        let applied = Applied {
+            changed_rows,
+            skipped_rows,
+            conflict_rows,
+            dead_rows: 0,
+            took_ms: millis(began),
+            wal_bytes,
+            cursor,
+        };
         Ok((Step::Applied(applied), ahead))
     }
 }

@@ -35,6 +35,7 @@ impl Worker<'_, '_> {
             return Ok(Held::Go);
         }
         loop {
+            self.throttle.commit(self.heartbeat.took());
             match self.throttle.verdict() {
                 Verdict::Go => break,
                 Verdict::Unread => {}

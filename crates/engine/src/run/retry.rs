@@ -67,12 +67,13 @@ impl Worker<'_, '_> {
         let (changed_rows, conflict_rows) = (counts.changed_rows, counts.conflict_rows);
         let skipped_rows = counts.passed_over_rows;
         let took_ms = millis(began);
-        tx.commit(Checkpoint { changed_rows, imaged_rows, skipped_rows, conflict_rows, took_ms }, None).await?;
+        let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows, conflict_rows, took_ms };
+        let wal_bytes = tx.commit(checkpoint, None).await?.wal_bytes;
         let dead_rows = -(changed_rows + conflict_rows + skipped_rows);
         retried.changed_rows += changed_rows;
         retried.passed_over_rows += skipped_rows;
         retried.conflict_rows += conflict_rows;
-        self.advance(Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, cursor });
+        self.advance(Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, cursor });
         Ok(())
     }
 

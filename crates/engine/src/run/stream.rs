@@ -70,14 +70,15 @@ impl Worker<'_, '_> {
             true => None,
             false => self.bound_statement(Some(&to), &upper, self.batch_rows()),
         };
-        let prefetched = tx.commit(checkpoint, next).await?;
-        self.prefetched = prefetched.map(|answer| key(&answer.rows, upper.len()));
+        let committed = tx.commit(checkpoint, next).await?;
+        self.prefetched = committed.next.map(|answer| key(&answer.rows, upper.len()));
         Ok(Step::Applied(Applied {
             changed_rows,
             skipped_rows: 0,
             conflict_rows: 0,
             dead_rows: 0,
             took_ms: millis(began),
+            wal_bytes: committed.wal_bytes,
             cursor: to,
         }))
     }

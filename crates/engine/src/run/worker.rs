@@ -41,6 +41,8 @@ pub(super) struct Applied {
     pub conflict_rows: i64,
     pub dead_rows: i64,
     pub took_ms: f64,
+    /// WAL that the server wrote meanwhile, in bytes.
+    pub wal_bytes: Option<f64>,
     /// Where the cursor stands now.
     pub cursor: Vec<String>,
 }
@@ -118,7 +120,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done),
             throttle: Throttle::start(&conninfo, &lease, &plan, resumed),
             scene: Scene::of_batch(&plan.settings, &plan.limits),
-            sizing: Sizing::new(&plan.limits),
+            sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
             engine,
             observer,
             conninfo,
@@ -282,7 +284,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.pacer.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
         self.skipped_to = None;
-        self.throttle.batch(Duration::from_secs_f64(batch.took_ms.max(0.0) / 1_000.0), None);
+        self.throttle.batch(Duration::from_secs_f64(batch.took_ms.max(0.0) / 1_000.0));
         if let Some(rows) = self.cornering {
             // The row that failed lies ahead, or fails no more: back to the full size step by step.
             self.cornering = Some(rows.saturating_mul(2)).filter(|rows| *rows < self.sizing.rows());
@@ -290,6 +292,9 @@ impl<'e, 'o> Worker<'e, 'o> {
             if let Some(took) = self.heartbeat.took() {
                 // Two round trips, one of them with a commit.
                 self.sizing.set_overhead(took.as_secs_f64() * 2_000.0);
+            }
+            if let Some(bytes) = batch.wal_bytes {
+                self.sizing.record_wal(batch.changed_rows.max(0) as u64, bytes);
             }
             self.sizing.record((batch.changed_rows + batch.skipped_rows).max(0) as u64, batch.took_ms);
         }

@@ -2,6 +2,7 @@
 //! between two batches. That look costs no round trip; all decisions are `core::throttle`'s.
 
 mod flag;
+mod http;
 mod meter;
 mod sampler;
 pub(crate) mod survey;
@@ -110,7 +111,13 @@ impl Throttle {
             tasks.push(tokio::spawn(sampler.run(by_database)));
         }
         for signal in beside {
-            tasks.push(tokio::spawn(flag::watch(Arc::clone(&shared), signal)));
+            let shared = Arc::clone(&shared);
+            tasks.push(match signal.source {
+                Source::Http { .. } => tokio::spawn(http::watch(shared, signal)),
+                Source::FlagFile { .. } | Source::Builtin { .. } | Source::Sql { .. } => {
+                    tokio::spawn(flag::watch(shared, signal))
+                }
+            });
         }
         Self {
             shared,
@@ -150,10 +157,14 @@ impl Throttle {
         let _either = tokio::time::timeout(most, read.changed()).await;
     }
 
-    /// Takes note of a batch and of its COMMIT.
-    pub fn batch(&mut self, took: Duration, commit: Option<Duration>) {
+    /// Takes note of a batch.
+    pub fn batch(&mut self, took: Duration) {
         self.took = Some(took);
-        if let Some(commit) = commit {
+    }
+
+    /// Takes note of what a round trip with a COMMIT takes, as the heartbeat has measured it.
+    pub fn commit(&self, took: Option<Duration>) {
+        if let Some(commit) = took {
             let value = commit.as_secs_f64() * 1_000.0;
             self.shared.record(Builtin::CommitLatency.name(), Reading::Value { value, detail: String::new() });
         }

@@ -9,7 +9,7 @@ use pgmend_pg::health::Probe;
 use serde::Serialize;
 
 use super::meter::Meter;
-use super::{cores, flag, signals_of};
+use super::{cores, flag, http, signals_of};
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -90,7 +90,10 @@ impl Engine {
                 Ok(value) => Reading::Value { value, detail: String::new() },
                 Err(error) => Reading::Unreadable { why: error.message },
             }),
-            Source::Http { .. } => None,
+            Source::Http { .. } => Some(match http::look(&http::agent(), signal).await {
+                Ok(reading) => reading,
+                Err(why) => Reading::Unreadable { why },
+            }),
             Source::FlagFile { path } => flag::look(path.clone(), Duration::from_secs(1)).await,
         }
     }

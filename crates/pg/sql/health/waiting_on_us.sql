@@ -1,15 +1,28 @@
--- Sessions of others in this database that wait for a lock that a pgmend holds or wants before them.
+-- Sessions of others in this database that wait for a lock that a pgmend holds or wants before them, and those that
+-- queue behind them.
 -- Lock:  none (plain reads of the activity and lock views).
 -- Index: none.
+with recursive ours as (
+    select array(select o.pid
+                   from pg_catalog.pg_stat_activity o
+                  where o.datname = current_database()
+                    and o.pid <> pg_backend_pid()
+                    and o.application_name in ('pgmend', current_setting('application_name'))) as pids
+), waiting as materialized (
+    select a.pid, pg_catalog.pg_blocking_pids(a.pid) as blockers
+      from pg_catalog.pg_stat_activity a
+     where a.datname = current_database()
+       and a.application_name not in ('pgmend', current_setting('application_name'))
+       and a.pid in (select l.pid from pg_catalog.pg_locks l where not l.granted)
+), queue as (
+    select w.pid
+      from waiting w, ours
+     where w.blockers && ours.pids
+     union
+    select w.pid
+      from waiting w
+      join queue q on q.pid = any (w.blockers)
+)
 select count(*)::float8::text,
-       coalesce('pid ' || min(a.pid), ''), null::text, null::text
-  from pg_catalog.pg_stat_activity a
- where a.datname = current_database()
-   and a.application_name not in ('pgmend', current_setting('application_name'))
-   and a.pid in (select l.pid from pg_catalog.pg_locks l where not l.granted)
-   and pg_catalog.pg_blocking_pids(a.pid) && array(
-           select o.pid
-             from pg_catalog.pg_stat_activity o
-            where o.datname = current_database()
-              and o.pid <> pg_backend_pid()
-              and o.application_name in ('pgmend', current_setting('application_name')))
+       coalesce('pid ' || min(pid), ''), null::text, null::text
+  from queue

@@ -1,6 +1,7 @@
 //! A failover to a standby that never received the primary's last batches.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ const UNSEEN: i64 = 17;
 const BEFORE_PROMOTION: Duration = Duration::from_millis(2_500);
 
 /// A copy of a server that takes over its port.
-struct Standby {
+pub struct Standby {
     folder: PathBuf,
     owner: (u32, u32),
     port: String,
@@ -34,7 +35,7 @@ struct Standby {
 impl Standby {
     /// Copies what the primary has written until now, by the server's own means: `pg_basebackup` is not where only a
     /// server is installed.
-    fn copy(primary: &Server) -> Self {
+    pub fn copy(primary: &Server) -> Self {
         let folder = primary.data_folder().with_file_name("standby");
         let data = fs::metadata(primary.data_folder()).expect("the server has a data folder");
         let standby = Self { folder, owner: (data.uid(), data.gid()), port: primary.port().to_string() };
@@ -70,7 +71,26 @@ impl Standby {
         chown(&file, Some(self.owner.0), Some(self.owner.1)).expect("the copy is its owner's");
     }
 
-    fn start(&self) {
+    /// A copy that streams from its primary as `standby1`, on a port of its own.
+    pub fn follow(primary: &Server) -> Self {
+        let mut standby = Self::copy(primary);
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
+        standby.port = free.port().to_string();
+        let settings = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres application_name=standby1'\n\
+             wal_receiver_status_interval = 1\n",
+            primary.port()
+        );
+        standby.write("postgresql.auto.conf", &settings);
+        standby
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn start(&self) {
         let log = self.folder.with_file_name("standby.log").display().to_string();
         self.run("pg_ctl", &["start", "-w", "-l", &log, "-o", &format!("-p {}", self.port)]);
     }

@@ -11,7 +11,7 @@ mod worker;
 
 mod contention;
 mod dead_letters;
-mod failover;
+pub mod failover;
 mod fault_points;
 mod gates;
 mod kills;
