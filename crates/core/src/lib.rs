@@ -1,6 +1,7 @@
 //! The domain of pgmend, pure: what a job, a plan, a run and a batch are, and every decision about
 //! them. Nothing here does I/O, reads a clock, is async or holds SQL.
 
+pub mod changed;
 pub mod dead_letters;
 pub mod digest;
 pub mod environment;

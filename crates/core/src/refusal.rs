@@ -161,6 +161,8 @@ codes! {
     // PM73x: the paper trail and its roles.
     /// A role that was named does not exist.
     RoleMissing = "PM731", "a role that was named does not exist";
+    /// The job is not what its unfinished run was planned from.
+    ChangedJob = "PM732", "the job has changed since its unfinished run was planned";
 }
 
 impl Code {

@@ -28,7 +28,7 @@ pages! {
     "PM701"
     "PM711" "PM712" "PM713"
     "PM721" "PM722" "PM723"
-    "PM731"
+    "PM731" "PM732"
     "corrupt"
 }
 

@@ -1,5 +1,6 @@
 //! The gate: nothing writes to a user's table before all of these have said yes.
 
+use pgmend_core::changed::differences;
 use pgmend_core::digest::Digest;
 use pgmend_core::finding::Severity;
 use pgmend_core::job::Job;
@@ -31,12 +32,7 @@ impl Engine {
         let mut newest = None;
         for stored in self.session.plans_of_signature(signature).await? {
             let same_job = stored.plan.limits == job.file.limits
-                && stored.plan.images.keep == job.file.images.keep
-                && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
-                && job.file.key.as_ref().is_none_or(|key| stored.plan.key.as_ref().is_some_and(|k| k.columns == *key))
-                && stored.plan.expect_rows == job.file.expect_rows
-                && stored.plan.expect == job.file.expect
-                && stored.plan.canary == job.file.canary
+                && differences(job, &stored.plan).is_empty()
                 && stored.plan.job == job.name;
             if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
                 // One that may start goes before a newer one that may not: planning again voids no approval.
@@ -110,6 +106,20 @@ impl Engine {
         Err(Refusal::new(Code::WrongServer, message, "connect to the database that was planned for, or plan again")
             .into())
     }
+}
+
+/// Refuses to go on with a run whose job now says something else: a run goes on as it was planned.
+pub fn refuse_changed(job: &Job, plan: &Plan, run: &StoredRun) -> Result<(), Error> {
+    let differences = differences(job, plan);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let message = format!("run {} has not ended, and the job has changed: {}", run.run_id, differences.join("; "));
+    let help = format!(
+        "go on as planned: pgmend run {0} --execute; or give it up: pgmend cancel {0} --reason \"…\"",
+        run.run_id
+    );
+    Err(Refusal::new(Code::ChangedJob, message, help).into())
 }
 
 /// Refuses a change that has been made, unless it is asked for again with a reason.

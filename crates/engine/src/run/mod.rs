@@ -61,6 +61,8 @@ impl Engine {
         let signature = self.signature_of(job).await?;
         let runs = self.session.runs_of_signature(&signature.0).await?;
         if let Some(unfinished) = runs.iter().find(|r| !r.state.ended()) {
+            let planned = self.session.plan_of(unfinished.plan_id).await?.plan;
+            gate::refuse_changed(job, &planned, unfinished)?;
             // The job as it is now may allow more dead letters than the plan that is under way.
             let own = Some(job.file.dead_letters).filter(|limit| !limit.is_default());
             let options = RunOptions { dead_letters: options.dead_letters.or(own), ..options.clone() };

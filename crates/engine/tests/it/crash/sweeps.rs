@@ -82,8 +82,7 @@ fn a_sweep_whose_commits_or_answers_are_lost_changes_every_row_once() {
 
 #[test]
 fn a_sweep_killed_with_its_rows_locked_changes_every_row_once() {
-    let mut stage = stopped_with_arrivals();
-    stage.file.limits.lock_timeout_ms = 20_000;
+    let stage = stopped_with_arrivals();
     let mut other = stage.sql();
     other.run("begin; select from account where id = 4 for update").expect("a row is locked");
     let mut worker = Worker::start(&stage.errand(), None);
