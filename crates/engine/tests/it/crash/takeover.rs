@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgmend::{Event, Observer};
 use pgmend_testkit::Sql;
 
-use super::network::{succeeded, wait_for_lock};
+use super::network::{succeeded, wait_for, wait_for_lock};
 use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
 use super::worker::{Said, Worker};
 use super::{block_on, each, run};
@@ -136,6 +136,8 @@ fn a_takeover_waits_for_the_batch_that_is_under_way() {
         let running =
             scope.spawn(|| block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent())));
         wait_for_lock(&stage);
+        // The first heartbeat comes soon and would renew what is made to run out here; the next is seconds away.
+        wait_for("select count(*) from pgmend.lease where heartbeat_at > acquired_at", &stage);
         let mut sql = stage.sql();
         let count = "select count(*) from pgmend.batch";
         let before = sql.value(count).expect("it answers").and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
