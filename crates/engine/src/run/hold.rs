@@ -69,6 +69,14 @@ impl Worker<'_, '_> {
                 () = self.throttle.read_or(LOOK) => {}
                 _woken = self.wishes.rest(self.observer.stop_receiver(), LOOK) => {}
             }
+            if self.overdue() {
+                // A hold does not outlast the hours, or the time that the command was given.
+                self.release().await;
+                if disconnected {
+                    self.reload().await?;
+                }
+                return Ok(Held::Again);
+            }
         }
         let held = self.release().await;
         if disconnected {

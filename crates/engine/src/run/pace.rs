@@ -10,7 +10,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 
 use super::nights::Away;
-use super::wishes::Woken;
+use super::wishes::{Closing, Woken};
 use super::worker::Worker;
 use crate::progress::Event;
 
@@ -216,6 +216,15 @@ impl Worker<'_, '_> {
         let reason =
             format!("the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone})");
         Ok(Some(self.closed(reason)))
+    }
+
+    /// Whether a run that is held for other reasons has to stop all the same: its time is over, or its hours are.
+    pub(super) fn overdue(&self) -> bool {
+        let pace = self.pace_now();
+        let closed = |closing: Closing| {
+            !self.pacer.meter.fits(closing.at.saturating_duration_since(Instant::now()).as_secs_f64() * 1_000.0)
+        };
+        self.pacer.done(&pace).is_some() || self.wishes.closing().is_some_and(closed)
     }
 
     /// The run stops because of the hours; whoever drives it until it is done goes on in the next ones.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgmend::{Mode, Observer, Pace, RunOptions, RunState};
+use pgmend::{JobFile, Mode, Observer, Pace, RunOptions, RunState};
 
 use super::{Stage, job, rate};
 
@@ -86,4 +86,25 @@ async fn a_fix_of_a_known_number_of_rows_is_not_refused_by_its_pace() {
     let options = RunOptions { pace: rate(60), ..RunOptions::default() };
     let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a run");
     assert_eq!((outcome.state, outcome.changed_rows, outcome.batches), (RunState::Succeeded, 100, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_does_not_outlast_the_time_of_a_command() {
+    let mut stage = Stage::new(0).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("hold");
+    std::fs::write(&flag, "").expect("a flag");
+    let mut job = job();
+    job.file.throttle = JobFile::parse(&format!("[throttle]\nflag_files = [{:?}]", flag.display().to_string()))
+        .expect("a job")
+        .throttle;
+    job.file.pace.stop_after = Some("2s".parse().expect("two seconds"));
+    let held =
+        Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("a slice");
+    assert_eq!(held.state, RunState::Paused { reason: "stopped after 2s, as asked".into() });
+    std::fs::remove_file(&flag).expect("the flag");
+    let rest =
+        Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
+    assert_eq!((rest.state, rest.changed_rows), (RunState::Succeeded, 100));
+    stage.assert_every_row_changed_once();
 }
