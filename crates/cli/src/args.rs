@@ -283,6 +283,9 @@ pub struct Run {
     /// Why it is made again; goes into the report
     #[arg(long, requires = "again", value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Workers in this process, of those that the run may have in all; the others may run elsewhere
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub workers_here: Option<u32>,
     /// Stop, resumable, after this many batches
     #[arg(long, value_name = "N")]
     pub stop_after_batches: Option<u64>,

@@ -134,6 +134,7 @@ fn override_limits(limits: &mut pgmend_core::limits::Limits, flags: &LimitFlags)
     limits.lock_timeout_ms = flags.lock_timeout_ms.unwrap_or(limits.lock_timeout_ms);
     limits.statement_timeout_ms = flags.statement_timeout_ms.or(limits.statement_timeout_ms);
     limits.lease_seconds = flags.lease_seconds.unwrap_or(limits.lease_seconds);
+    limits.workers = flags.workers.or(limits.workers);
     limits.count_budget_ms = flags.count_budget_ms.unwrap_or(limits.count_budget_ms);
 }
 

@@ -36,6 +36,10 @@ pub const SWEEPS_MAX: u32 = 3;
 pub const WINDOWS_WAITED_MAX: u32 = 400;
 /// Seconds for which one command waits for a server to admit it again: a week.
 pub const ACCESS_WAIT_MAX_S: u64 = 7 * 24 * 3_600;
+/// Workers of one run, in all its processes: three connections each.
+pub const WORKERS_MAX: u32 = 16;
+/// Partitions for each worker: a slow one is shared out, and a dead one's is small.
+pub const PARTITIONS_PER_WORKER: u32 = 4;
 /// Conflicts listed one by one in reports; all of them are in `pgmend.conflict`.
 pub const CONFLICTS_LISTED_MAX: i64 = 20;
 
@@ -57,6 +61,9 @@ pub struct Limits {
     pub lease_seconds: u64,
     /// Time for exact counts while planning, in milliseconds. 0 (estimates only) to 3,600,000.
     pub count_budget_ms: u64,
+    /// Workers of a run, in all its processes together; one when absent. 1 to 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
 }
 
 impl Default for Limits {
@@ -69,6 +76,7 @@ impl Default for Limits {
             statement_timeout_ms: None,
             lease_seconds: LEASE_SECONDS,
             count_budget_ms: COUNT_BUDGET_MS,
+            workers: None,
         }
     }
 }
@@ -84,6 +92,7 @@ impl Limits {
         in_range("statement_timeout_ms", self.statement_timeout_ms.unwrap_or(100), 100, 3_600_000)?;
         in_range("lease_seconds", self.lease_seconds, 3, 600)?;
         in_range("count_budget_ms", self.count_budget_ms, 0, 3_600_000)?;
+        in_range("workers", u64::from(self.workers.unwrap_or(1)), 1, u64::from(WORKERS_MAX))?;
         Ok(self)
     }
 

@@ -349,6 +349,10 @@ pub enum RunSql {
         /// The rows of a batch one by one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         apart: Option<Box<Apart>>,
+        /// Keys that cut the target into `$2` parts of about as many rows, from a sample of `$1` percent of its pages;
+        /// `$3…` is the upper bound.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quantiles: Option<String>,
     },
     /// Batches over ordinals of the change set: `$p+2` batch number, `$p+3` lower, `$p+4` upper.
     Freeze {
@@ -504,6 +508,9 @@ pub struct Plan {
     /// When the run holds: what the job says, within what its environment allows.
     #[serde(default, skip_serializing_if = "Throttle::is_default")]
     pub throttle: Throttle,
+    /// Why one worker must drive the run; none where several may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_worker: Option<String>,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
     pub signature: Digest,
     /// When, by the server's clock, ISO 8601.

@@ -36,6 +36,20 @@ impl Engine {
         Ok(Self { conninfo, session, here, environment: None, plan_key: None, away: None })
     }
 
+    /// Another connection to the same database, for one more worker.
+    pub(crate) async fn again(&self) -> Result<Self, Error> {
+        let session = Session::connect(&self.conninfo).await?;
+        session.become_self().await?;
+        if let Some(named) = &self.environment
+            && !mismatches(&session, named).await?.is_empty()
+        {
+            let message = format!("a second connection does not lead to environment {}", named.name);
+            return Err(Refusal::new(Code::WrongEnvironment, message, "check the hosts of the connection").into());
+        }
+        let (conninfo, here) = (self.conninfo.clone(), self.here.clone());
+        Ok(Self { conninfo, session, here, environment: self.environment.clone(), plan_key: None, away: None })
+    }
+
     /// Connects again, with the credentials of now, and refuses a database that is not the environment any more.
     pub(crate) async fn reconnect(&mut self) -> Result<(), PgError> {
         self.conninfo = self.conninfo.again();

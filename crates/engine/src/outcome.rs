@@ -58,6 +58,10 @@ pub struct RunOptions {
     pub until_done: bool,
     /// How many rows may be set aside, instead of what the plan says.
     pub dead_letters: Option<DeadLetters>,
+    /// Workers of the run, in all its processes, instead of what the plan says; for a run that is divided.
+    pub workers: Option<u32>,
+    /// Workers in this process; all of them when absent.
+    pub workers_here: Option<u32>,
 }
 
 /// What an undo covers.

@@ -153,7 +153,7 @@ impl Engine {
         self.need_control_schema().await?;
         let run = self.meant_run(name).await?;
         let stored = self.session.plan_of(run.plan_id).await?;
-        let at = self.session.last_checkpoint(run.run_id, 0).await?;
+        let at = self.session.totals(run.run_id).await?;
         let pace = self.session.pace(run.run_id).await?;
         let entries = self.session.chain(&run.run_id.to_string()).await?;
         // What was said to the plan before it had a run.

@@ -280,6 +280,7 @@ impl Engine {
             canary: None,
             dead_letters: forward.dead_letters,
             throttle: forward.throttle.clone(),
+            one_worker: Some("rows are put back in order".into()),
             signature,
             planned_at: self.here.now.clone(),
             expires_at,

@@ -13,6 +13,7 @@ pub mod guardrails;
 pub mod health;
 pub mod images;
 pub mod pace;
+pub mod partitions;
 pub mod readtx;
 pub mod roles;
 pub mod scene;

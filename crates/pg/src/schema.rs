@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (4, include_str!("../sql/schema/004_pace.sql")),
     (5, include_str!("../sql/schema/005_dead_letters.sql")),
     (6, include_str!("../sql/schema/006_paper_trail.sql")),
+    (7, include_str!("../sql/schema/007_partitions.sql")),
 ];
 
 /// The version that this pgmend needs.

@@ -38,6 +38,6 @@ pub use keyset::Range;
 pub use matched::{Join, Lock, Matched};
 pub use reads::{ColumnsRead, FunctionUse, Place, functions_of_default};
 pub use rewriter::{ImageColumns, Options, Rewriter, Target};
-pub use scan::{greatest_key, predicate, row_count, window};
+pub use scan::{greatest_key, predicate, quantiles, row_count, window};
 pub use statement::{Kind, OnConflict, ParamDecl, Statement};
 pub use upsert::insert_imaged;

@@ -42,6 +42,24 @@ pub fn window(table: &Table, key: &Key, range: Range, rows: usize) -> String {
     )
 }
 
+/// Keys that cut the rows into parts of about the same size, in order, as text, from a sample of the table's pages. By
+/// number of parameter: 1 the sample's percentage, 2 the parts, from 3 on the greatest key. The last part has no key.
+/// Lock: none. Index: none; the sampled pages of the heap.
+pub fn quantiles(table: &Table, key: &Key) -> String {
+    let columns: Vec<&Column> = table.key_columns(key).collect();
+    let order = keys(table, key);
+    format!(
+        "select {texts} from (select s.*, row_number() over (order by {sorted}) as pgmend_n, count(*) over () as pgmend_all \
+         from (select {order} from {from} tablesample system ($1::text::real) repeatable (0) where {upper}) as s) as q \
+         where exists (select from generate_series(1, $2::text::bigint - 1) as i (part) \
+         where greatest(q.pgmend_all * i.part / $2::text::bigint, 1) = q.pgmend_n) order by q.pgmend_n",
+        texts = texts(&columns, "q"),
+        sorted = columns.iter().map(|c| format!("s.{}", quote_ident(&c.name))).collect::<Vec<_>>().join(", "),
+        from = from(table),
+        upper = compare("<", 3, "t", &columns),
+    )
+}
+
 /// The greatest key, as text. Lock: none. Index: the key's, backwards.
 pub fn greatest_key(table: &Table, key: &Key) -> String {
     let columns: Vec<&Column> = table.key_columns(key).collect();

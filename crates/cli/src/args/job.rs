@@ -76,6 +76,9 @@ pub struct LimitFlags {
     /// Time for exact counts while planning, before they become estimates
     #[arg(long, value_name = "MS")]
     pub count_budget_ms: Option<u64>,
+    /// Workers of the run, in all its processes together
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u32>,
 }
 
 fn param(text: &str) -> Result<(String, String), String> {

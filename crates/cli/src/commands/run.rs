@@ -144,6 +144,8 @@ fn run_options(args: &Run) -> Result<RunOptions, Failure> {
         pace: args.pace.pace()?,
         until_done: args.pace.until_done,
         dead_letters: None,
+        workers: None,
+        workers_here: args.workers_here,
     })
 }
 

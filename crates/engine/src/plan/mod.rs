@@ -12,6 +12,7 @@ mod explain;
 mod facts;
 pub(crate) mod freeze;
 mod nights;
+mod one_worker;
 pub(crate) mod privileges;
 mod rehearse;
 pub(crate) mod sample;
@@ -220,6 +221,9 @@ impl Engine {
         });
         let canonical = bound.statement.canonical();
         let signature = signature(&canonical, job, bound, &self.here);
+        let one_worker = one_worker::reason(job, bound, &images);
+        let mut findings = around::findings(bound);
+        findings.extend(one_worker::finding(job, one_worker.as_ref()));
         Plan {
             format: pgmend_core::plan::FORMAT,
             plan_id,
@@ -260,12 +264,13 @@ impl Engine {
             estimates: cost::unknown(),
             nights: None,
             rehearsal: None,
-            findings: around::findings(bound),
+            findings,
             expect_rows: job.file.expect_rows,
             expect: job.file.expect.clone(),
             canary: job.file.canary.clone(),
             dead_letters: job.file.dead_letters,
             throttle: Throttle::default(),
+            one_worker,
             signature,
             planned_at: self.here.now.clone(),
             expires_at: String::new(),

@@ -64,6 +64,7 @@ pub fn stream(
             .transpose()?,
         greatest_key: pgmend_sql::greatest_key(&bound.table, key),
         apart: Some(Box::new(apart)),
+        quantiles: Some(pgmend_sql::quantiles(&bound.table, key)),
     })
 }
 

@@ -46,6 +46,9 @@ impl Worker<'_, '_> {
 
     /// Applies the next few rows one by one.
     pub(super) async fn apart_batch(&mut self) -> Result<Step, PgError> {
+        if self.partition.is_some() {
+            self.look_around().await?;
+        }
         let step = match self.sql() {
             RunSql::Stream { apart: Some(apart), .. } => self.stream_apart(&apart).await?,
             RunSql::Stream { apart: None, .. } => return Err(PgError::corrupt("a plan without rows apart")),
@@ -87,7 +90,7 @@ impl Worker<'_, '_> {
 
     /// Changes the row with one key, if it still matches.
     pub(super) async fn try_key(&self, tx: &mut FencedTx<'_>, apart: &Apart, key: &[String]) -> Result<Tried, PgError> {
-        let own: Vec<String> = std::iter::once((self.at.batch_no + 1).to_string()).chain(key.iter().cloned()).collect();
+        let own: Vec<String> = std::iter::once(self.image_batch_no().to_string()).chain(key.iter().cloned()).collect();
         let statement = |doing: &'static str, sql: &str| Statement {
             doing,
             sql: self.with_images(sql),
@@ -113,7 +116,7 @@ impl Worker<'_, '_> {
     }
 
     async fn frozen_apart(&mut self, apply: &[Apply], conflicts: Option<&str>) -> Result<Step, PgError> {
-        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let rows = self.last_ordinal();
         let lower = self.ordinal()?;
         if lower >= rows {
             return Ok(Step::Exhausted);
@@ -236,7 +239,7 @@ impl Worker<'_, '_> {
         if sum.dead_rows == 0 {
             return Ok(());
         }
-        let at = &self.at;
+        let at = self.total();
         let so_far = at.changed_rows + at.skipped_rows + at.conflict_rows;
         let tally = Tally {
             planned_rows: self.run.planned_rows,

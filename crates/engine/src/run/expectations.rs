@@ -108,7 +108,7 @@ impl Worker<'_, '_> {
             return Ok(None);
         }
         let unexpected = |why: String| Err(PgError::new("check what the job expects", UNEXPECTED, why));
-        if let Some(why) = expect.rows.and_then(|band| band.refuses(self.at.changed_rows)) {
+        if let Some(why) = expect.rows.and_then(|band| band.refuses(self.total().changed_rows)) {
             return unexpected(why);
         }
         if let Some(why) = self.changed_answer().await? {

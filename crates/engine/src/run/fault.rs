@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, in the order that a run passes them; one that is not stopped, resumed or swept passes fewer.
-pub const POINTS: [&str; 14] = [
+pub const POINTS: [&str; 15] = [
     "planned",
     "run_started",
     "lease_taken",
     "run_resumed",
     "images_created",
+    "run_divided",
     "batch_applied",
     "rows_set_aside",
     "letters_retried",

@@ -24,14 +24,16 @@ impl Worker<'_, '_> {
     pub(super) async fn finish(&mut self) -> Result<bool, PgError> {
         fault::point("before_finish");
         self.observer.tell(&Event::Sweeping { pass: self.pass as u32 + 1 });
+        self.look_around().await?;
         let mut end = self.check().await?;
         if self.sweeps_again(&end).await? {
             return Ok(false);
         }
         end.verification.extend(self.hold_expectations().await?);
+        let total = self.total();
         let body = serde_json::json!({
-            "changed_rows": self.at.changed_rows, "conflict_rows": self.at.conflict_rows, "dead_rows": self.at.dead_rows,
-            "batches": self.at.batch_no, "residual_rows": end.residual_rows,
+            "changed_rows": total.changed_rows, "conflict_rows": total.conflict_rows, "dead_rows": total.dead_rows,
+            "batches": self.session().totals(self.run_id()).await?.batch_no, "residual_rows": end.residual_rows,
         });
         let fact = Fact { name: "run_succeeded", body: &body };
         self.record(&RunState::Succeeded, Some(&end), fact).await?;
@@ -75,8 +77,8 @@ impl Worker<'_, '_> {
         if let (Some(name), RunSql::Stream { .. }) = (&self.run.image_table, &self.plan.sql) {
             let sql = format!("select count(*)::text from {}", RelationName::new("pgmend", name).sql());
             let images = tx.query("count the images", &sql, vec![]).await?.number()?;
-            let verdict = if images == self.at.changed_rows { "equal" } else { "NOT EQUAL" };
-            let changed = self.at.changed_rows;
+            let verdict = if images == self.total().changed_rows { "equal" } else { "NOT EQUAL" };
+            let changed = self.total().changed_rows;
             end.verification.push(format!(
                 "{} images for {} changed rows: {verdict}",
                 thousands(images),
@@ -92,7 +94,7 @@ impl Worker<'_, '_> {
         if let Some(change_set) = &self.plan.change_set {
             let sql = format!("select count(*)::text from {}", change_set.relation.sql());
             let rows = tx.query("count the change set", &sql, vec![]).await?.number()?;
-            end.verification.push(accounted(rows, &self.at));
+            end.verification.push(accounted(rows, &self.total()));
         }
         let (residual, later) = match &self.plan.sql {
             RunSql::Stream { residual, arrived_later, .. } => (residual.as_ref(), arrived_later.as_ref()),
@@ -140,7 +142,7 @@ impl Worker<'_, '_> {
         let Some(not_imaged) =
             residual.not_imaged.as_ref().filter(|_| self.plan.images.keep || self.plan.change_set.is_some())
         else {
-            let dead = self.at.dead_rows.min(matching);
+            let dead = self.total().dead_rows.min(matching);
             end.residual_rows = Some(matching - dead);
             let set_aside = match dead {
                 0 => String::new(),
@@ -153,7 +155,7 @@ impl Worker<'_, '_> {
         match left.and_then(|answer| answer.number()) {
             Ok(left) => {
                 end.residual_rows = Some(left);
-                let again = matching - left - self.at.dead_rows;
+                let again = matching - left - self.total().dead_rows;
                 if again > 0 {
                     end.verification.push(format!(
                         "{} changed rows still match, as this statement does not make its own condition false; each was changed once",
@@ -186,7 +188,7 @@ fn accounted(rows: i64, at: &LastCheckpoint) -> String {
 impl Engine {
     /// The outcome of a run as the control schema has it.
     pub(crate) async fn outcome(&self, run: &StoredRun, resumed: bool) -> Result<Outcome, Error> {
-        let at = self.session.last_checkpoint(run.run_id, 0).await?;
+        let at = self.session.totals(run.run_id).await?;
         Ok(Outcome {
             run_id: run.run_id,
             plan_id: run.plan_id,

@@ -27,9 +27,9 @@ impl Worker<'_, '_> {
         let RunSql::Freeze { apply, conflicts, .. } = self.sql() else {
             return Err(PgError::corrupt("a streamed plan is not frozen"));
         };
-        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let rows = self.last_ordinal();
         let lower = self.ordinal()?;
-        if lower >= rows {
+        if lower >= rows || self.driven_by_others() {
             return Ok(Step::Exhausted);
         }
         let spanned = match self.spanned.take().filter(|ahead| ahead.lower == lower) {
@@ -112,9 +112,17 @@ impl Worker<'_, '_> {
 
     /// The ordinal that the checkpoint stands at.
     pub(super) fn ordinal(&self) -> Result<i64, PgError> {
-        let Some(cursor) = &self.at.cursor else { return Ok(0) };
+        let lower = self.partition.as_ref().and_then(|part| part.lower.as_ref());
+        let Some(cursor) = self.at.cursor.as_ref().or(lower) else { return Ok(0) };
         let ordinal = cursor.first().and_then(|n| n.parse().ok());
         ordinal.ok_or_else(|| PgError::corrupt("a frozen run's cursor is no number"))
+    }
+
+    /// The last ordinal of this worker's part of the change set.
+    pub(super) fn last_ordinal(&self) -> i64 {
+        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let upper = self.partition.as_ref().and_then(|part| part.upper.first()).and_then(|n| n.parse().ok());
+        upper.unwrap_or(rows).min(rows)
     }
 
     /// The last ordinal of a batch after `lower`.
@@ -200,7 +208,7 @@ impl Worker<'_, '_> {
         fault::point("batch_applied");
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows: None, skipped_rows, conflict_rows, took_ms };
-        let rows = self.plan.change_set.as_ref().map_or(0, |c| c.rows);
+        let rows = self.last_ordinal();
         let (from, to) = (upper, self.upper(upper, rows));
         let next = if from < to { self.span_statement(from, to) } else { None };
         let committed = tx.commit(checkpoint, next).await?;

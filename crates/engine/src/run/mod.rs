@@ -12,6 +12,7 @@ mod hold;
 mod nights;
 mod ownership;
 mod pace;
+mod partitions;
 mod prepare;
 mod recover;
 mod retry;
@@ -39,6 +40,15 @@ use crate::error::Error;
 use crate::outcome::{Outcome, Planned, Retried, RunOptions};
 use crate::progress::Observer;
 
+/// What the ledger is told of a resumption.
+fn resumption(plan: &Plan, run: &StoredRun, options: &RunOptions) -> serde_json::Value {
+    let mut body = serde_json::json!({ "client": crate::engine::client() });
+    if let Some(limit) = options.dead_letters.filter(|limit| *limit != plan.dead_letters) {
+        body["dead_letters_max"] = limit.allowed(run.planned_rows).into();
+    }
+    body
+}
+
 /// Tries the open dead letters of a run whose lease is held.
 pub(crate) async fn retry(
     engine: &mut Engine,
@@ -65,7 +75,11 @@ impl Engine {
             gate::refuse_changed(job, &planned, unfinished)?;
             // The job as it is now may allow more dead letters than the plan that is under way.
             let own = Some(job.file.dead_letters).filter(|limit| !limit.is_default());
-            let options = RunOptions { dead_letters: options.dead_letters.or(own), ..options.clone() };
+            let options = RunOptions {
+                dead_letters: options.dead_letters.or(own),
+                workers: options.workers.or(job.file.limits.workers),
+                ..options.clone()
+            };
             return self.drive(unfinished.clone(), &options, observer, true).await;
         }
         gate::refuse_done(&runs, options)?;
@@ -218,6 +232,11 @@ impl Engine {
         if resumed {
             self.refuse_held_back(&run).await?;
         }
+        if self.session.is_divided(run.run_id).await? {
+            let run = self.wake(run, &plan, options, observer).await?;
+            let plan = Plan { throttle: self.throttle_within(plan.throttle.clone())?, ..plan };
+            return Box::pin(self.drive_divided(plan, run, options, observer, resumed)).await;
+        }
         let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
         fault::point("lease_taken");
         let driven = self.drive_under(&lease, plan, run, options, observer, resumed).await;
@@ -245,10 +264,7 @@ impl Engine {
             return self.outcome(&run, resumed).await;
         }
         if resumed {
-            let mut body = serde_json::json!({ "client": crate::engine::client() });
-            if let Some(limit) = options.dead_letters.filter(|limit| *limit != plan.dead_letters) {
-                body["dead_letters_max"] = limit.allowed(run.planned_rows).into();
-            }
+            let body = resumption(&plan, &run, options);
             let fact = Fact { name: "run_resumed", body: &body };
             self.session.change_state(lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
             fault::point("run_resumed");
@@ -261,9 +277,36 @@ impl Engine {
         let run = self.one_run(&run.run_id.to_string()).await?;
         // The environment may have become stricter since the plan was made.
         let plan = Plan { throttle: self.throttle_within(plan.throttle.clone())?, ..plan };
+        if self.divide(lease, &plan, &run, options).await? {
+            self.session.release(lease).await?;
+            fault::point("run_divided");
+            return Box::pin(self.drive_divided(plan, run, options, observer, resumed)).await;
+        }
         let worker = worker::Worker::new(self, plan, run, lease.clone(), options, observer, resumed).await?;
         // On the heap: the loop's state is large, and callers hold it for as long as the run lasts.
         Box::pin(worker.drive()).await
+    }
+
+    /// A divided run that was stopped runs again; one that runs is joined as it is.
+    async fn wake(
+        &self,
+        run: StoredRun,
+        plan: &Plan,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<StoredRun, Error> {
+        if run.state == RunState::Running || run.state.ended() {
+            return Ok(run);
+        }
+        let lease = ownership::take(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
+        let now = self.one_run(&run.run_id.to_string()).await?;
+        if now.state != RunState::Running && !now.state.ended() {
+            let body = resumption(plan, &run, options);
+            let fact = Fact { name: "run_resumed", body: &body };
+            self.session.change_state(&lease, &["paused", "failed"], &RunState::Running, None, fact).await?;
+        }
+        self.session.release(&lease).await?;
+        self.one_run(&run.run_id.to_string()).await
     }
 
     /// The only run that an id or a job's name means.

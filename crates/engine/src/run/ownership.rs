@@ -22,18 +22,23 @@ const RENEWED_S: f64 = 0.2;
 /// How often the countdown is shown and the lease tried for.
 const COUNTDOWN: Duration = Duration::from_secs(1);
 
+/// How this process is named to others.
+pub fn holder() -> String {
+    format!("process {} of {}", std::process::id(), crate::engine::client())
+}
+
 /// Takes the lease. A live holder is told apart from a dead one by its heartbeat: while `left_s` is
 /// renewed someone lives, and is not waited for; once it only shrinks, it is waited out.
 pub async fn take(session: &Session, run: RunId, seconds: u64, observer: &mut Observer) -> Result<Lease, Error> {
     let owner = uuid::Uuid::now_v7().to_string();
-    let holder = format!("process {} of {}", std::process::id(), crate::engine::client());
+    let holder = holder();
     let mut seen: Option<(f64, Instant)> = None;
     loop {
         match session.acquire_lease(run, &owner, &holder, seconds).await? {
             LeaseAnswer::Acquired(lease) => return Ok(lease),
             LeaseAnswer::Held { holder, left_s } => {
                 if seen.is_some_and(|(left, at)| left_s > left - at.elapsed().as_secs_f64() + RENEWED_S) {
-                    let at = session.last_checkpoint(run, 0).await?;
+                    let at = session.totals(run).await?;
                     let message = format!(
                         "run {run} is being driven by {holder}: {} rows changed in {} batches so far",
                         at.changed_rows, at.batch_no

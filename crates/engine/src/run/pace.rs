@@ -100,7 +100,11 @@ impl Worker<'_, '_> {
     /// The pace that counts now: as the command was started, and as people have changed it since.
     fn pace_now(&self) -> Pace {
         let changes = self.wishes.tuned();
-        self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)))
+        let mut pace = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
+        // The run's, shared by its workers.
+        pace.rate = pace.rate.map(|rate| (rate / self.sharing).max(1));
+        pace.rows_max = pace.rows_max.map(|rows| rows.div_ceil(u64::from(self.sharing)));
+        pace
     }
 
     /// Rows that the next batch may have at the pace that counts now.
@@ -186,13 +190,13 @@ impl Worker<'_, '_> {
 
     /// Whether it is known already that nothing is left: then there is nothing to wait for.
     pub(super) fn at_the_end(&self) -> bool {
-        if self.plan.one_transaction && self.at.batch_no > 0 {
+        if (self.plan.one_transaction && self.at.batch_no > 0) || self.driven_by_others() {
             return true;
         }
         match self.sql() {
             RunSql::Stream { .. } => matches!(self.prefetched, Some(None)),
             RunSql::Freeze { .. } => {
-                let rows = self.plan.change_set.as_ref().map_or(0, |set| set.rows);
+                let rows = self.last_ordinal();
                 self.ordinal().is_ok_and(|ordinal| ordinal >= rows)
             }
         }

@@ -21,6 +21,8 @@ const RECONNECTS_MAX: u32 = 12;
 const PAUSE_ASKED: &str = "PM530";
 /// A person asked for the end; raised by `pgmend.begin_batch`.
 const CANCEL_ASKED: &str = "PM531";
+/// Another worker has stopped the run; raised for a batch of a partition.
+const STOPPED_ELSEWHERE: &str = "PM533";
 /// No batch begins at this hour; raised by `pgmend.begin_batch`.
 const OUTSIDE_HOURS: &str = "PM532";
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
@@ -43,6 +45,10 @@ impl Worker<'_, '_> {
         if error.sqlstate == Code::TooManyDeadLetters.as_str() || error.sqlstate == Code::FirstRowsFail.as_str() {
             self.reload().await?;
             return Ok(Some(RunState::Failed { failure: format!("{} ({})", error.message, error.sqlstate) }));
+        }
+        if error.sqlstate == STOPPED_ELSEWHERE {
+            self.reload().await?;
+            return Ok(Some(RunState::Running));
         }
         if error.sqlstate == PAUSE_ASKED {
             self.reload().await?;

@@ -41,7 +41,8 @@ impl Worker<'_, '_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        retried.open_rows = self.at.dead_rows;
+        self.look_around().await?;
+        retried.open_rows = self.total().dead_rows;
         let body = serde_json::json!({
             "changed_rows": retried.changed_rows, "passed_over_rows": retried.passed_over_rows,
             "conflict_rows": retried.conflict_rows, "open_rows": retried.open_rows,
@@ -52,7 +53,13 @@ impl Worker<'_, '_> {
     }
 
     async fn retry_batch(&mut self, letters: &[StoredLetter], retried: &mut Retried) -> Result<(), PgError> {
-        let cursor = self.at.cursor.clone().ok_or_else(|| PgError::corrupt("dead letters before the first batch"))?;
+        // Of a divided run, partition 0 has no cursor of its own yet: its range is behind it.
+        let end = || match &self.plan.change_set {
+            Some(set) => Some(vec![set.rows.to_string()]),
+            None => self.run.upper_bound.clone(),
+        };
+        let cursor = self.at.cursor.clone().or_else(end);
+        let cursor = cursor.ok_or_else(|| PgError::corrupt("dead letters before the first batch"))?;
         let began = Instant::now();
         let mut tx = self.begin_apart(self.at.pass, &cursor, Vec::new()).await?;
         let mut counts = Retried::default();

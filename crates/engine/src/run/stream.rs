@@ -21,6 +21,9 @@ pub(super) const IMAGES_DIFFER: &str = "PM521";
 impl Worker<'_, '_> {
     /// Applies the next batch of a streamed run.
     pub(super) async fn stream_batch(&mut self) -> Result<Step, PgError> {
+        if self.driven_by_others() {
+            return Ok(Step::Exhausted);
+        }
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
         let bound = match self.prefetched.take() {
             Some(bound) => bound,
@@ -90,7 +93,7 @@ impl Worker<'_, '_> {
             return Err(PgError::corrupt("a frozen plan is not streamed"));
         };
         let from = self.from();
-        let number = (self.at.batch_no + 1).to_string();
+        let number = self.image_batch_no().to_string();
         let own: Vec<String> =
             std::iter::once(number).chain(to.iter().cloned()).chain(from.iter().flatten().cloned()).collect();
         let statement = |doing: &'static str, sql: &Ranged| Statement {
@@ -106,7 +109,7 @@ impl Worker<'_, '_> {
     pub(super) fn from(&self) -> Option<Vec<String>> {
         // A pass that has no batch yet starts from the start.
         let cursor = if self.at.pass == self.pass { self.at.cursor.clone() } else { None };
-        self.skipped_to.clone().or(cursor)
+        self.skipped_to.clone().or(cursor).or_else(|| self.partition.as_ref().and_then(|part| part.lower.clone()))
     }
 
     fn bound_statement(&self, from: Option<&[String]>, upper: &[String], rows: u32) -> Option<Statement> {

@@ -13,6 +13,7 @@ use pgmend_core::table::RelationName;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::error::LEASE_LOST;
+use pgmend_pg::partitions::{IMAGE_BATCH_STRIDE, Partition};
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
@@ -88,6 +89,14 @@ pub(super) struct Worker<'e, 'o> {
     pub apart: bool,
     /// How many rows may be set aside.
     pub dead_letters: DeadLetters,
+    /// The partition that it drives; `None` for the run itself.
+    pub partition: Option<Partition>,
+    /// Whether it drives the end of a run whose partitions others have driven.
+    pub divided: bool,
+    /// Workers that share what the run may cost.
+    pub sharing: u32,
+    /// The counts of the run's other partitions, as far as known.
+    pub others: LastCheckpoint,
     pub attempt: u32,
     pub resumed: bool,
     /// The canary batch was as expected, as far as this worker knows.
@@ -136,6 +145,10 @@ impl<'e, 'o> Worker<'e, 'o> {
             cornering: None,
             apart: false,
             dead_letters: options.dead_letters.unwrap_or(plan_dead_letters),
+            partition: None,
+            divided: false,
+            sharing: 1,
+            others: LastCheckpoint::default(),
             attempt: 0,
             resumed,
             shown,
@@ -147,14 +160,16 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// Drives the run to its end, or to where it stops.
     pub async fn drive(mut self) -> Result<Outcome, Error> {
-        self.observer.tell(&Event::Started {
-            run_id: self.run.run_id.to_string(),
-            job: self.run.job.clone(),
-            environment: self.engine.environment.as_ref().map(|named| named.name.clone()),
-            planned_rows: self.run.planned_rows,
-            changed_rows: self.at.changed_rows,
-            resumed: self.resumed,
-        });
+        if !self.divided {
+            self.observer.tell(&Event::Started {
+                run_id: self.run.run_id.to_string(),
+                job: self.run.job.clone(),
+                environment: self.engine.environment.as_ref().map(|named| named.name.clone()),
+                planned_rows: self.run.planned_rows,
+                changed_rows: self.at.changed_rows,
+                resumed: self.resumed,
+            });
+        }
         loop {
             if let Some(reason) = self.stop_wish() {
                 return self.stop(RunState::Paused { reason }).await;
@@ -197,6 +212,16 @@ impl<'e, 'o> Worker<'e, 'o> {
             match step {
                 Ok(Step::Applied(batch)) => self.advance(batch),
                 Ok(Step::Skipped) => self.attempt = 0,
+                Ok(Step::Exhausted) if self.partition.is_some() => {
+                    match self.session().close_partition(&self.lease).await {
+                        Ok(()) => return self.leave().await,
+                        Err(error) => {
+                            if let Some(state) = self.recover(error).await? {
+                                return self.stop(state).await;
+                            }
+                        }
+                    }
+                }
                 Ok(Step::Exhausted) => match self.finish().await {
                     Ok(true) => return self.leave().await,
                     Ok(false) => {}
@@ -221,6 +246,40 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     pub fn sql(&self) -> RunSql {
         self.plan.sweep.as_ref().filter(|_| self.pass > 0).unwrap_or(&self.plan.sql).clone()
+    }
+
+    /// The number under which images of the next batch are kept: unique in the run, whatever its partition.
+    pub fn image_batch_no(&self) -> i64 {
+        i64::from(self.lease.partition_no) * IMAGE_BATCH_STRIDE + self.at.batch_no + 1
+    }
+
+    /// Whether other workers have driven all that this pass is about.
+    pub fn driven_by_others(&self) -> bool {
+        self.divided && self.pass == 0
+    }
+
+    /// Reads what other workers of the run have done.
+    pub async fn look_around(&mut self) -> Result<(), PgError> {
+        let all = self.session().totals(self.run_id()).await?;
+        self.others = LastCheckpoint {
+            changed_rows: all.changed_rows - self.at.changed_rows,
+            skipped_rows: all.skipped_rows - self.at.skipped_rows,
+            conflict_rows: all.conflict_rows - self.at.conflict_rows,
+            dead_rows: all.dead_rows - self.at.dead_rows,
+            ..LastCheckpoint::default()
+        };
+        Ok(())
+    }
+
+    /// The counts of the whole run, as far as known.
+    pub fn total(&self) -> LastCheckpoint {
+        LastCheckpoint {
+            changed_rows: self.at.changed_rows + self.others.changed_rows,
+            skipped_rows: self.at.skipped_rows + self.others.skipped_rows,
+            conflict_rows: self.at.conflict_rows + self.others.conflict_rows,
+            dead_rows: self.at.dead_rows + self.others.dead_rows,
+            ..self.at.clone()
+        }
     }
 
     pub fn session(&self) -> &Session {
@@ -298,13 +357,15 @@ impl<'e, 'o> Worker<'e, 'o> {
             }
             self.sizing.record((batch.changed_rows + batch.skipped_rows).max(0) as u64, batch.took_ms);
         }
+        // A worker of a partition tells of that alone; whoever started it sums up.
+        let total = if self.divided { self.total() } else { self.at.clone() };
         self.observer.tell(&Event::Batch {
             batch_no: self.at.batch_no,
             rows: batch.changed_rows,
-            changed_rows: self.at.changed_rows,
-            skipped_rows: self.at.skipped_rows,
-            conflict_rows: self.at.conflict_rows,
-            dead_rows: self.at.dead_rows,
+            changed_rows: total.changed_rows,
+            skipped_rows: total.skipped_rows,
+            conflict_rows: total.conflict_rows,
+            dead_rows: total.dead_rows,
             took_ms: batch.took_ms,
             next_batch_rows: self.batch_rows(),
             planned_rows: self.run.planned_rows,
@@ -314,6 +375,10 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// Stops at a batch boundary and says so in the database.
     pub async fn stop(mut self, state: RunState) -> Result<Outcome, Error> {
+        if state == RunState::Running {
+            // Another worker has stopped the run, and has said so.
+            return self.leave().await;
+        }
         let (name, why) = match &state {
             RunState::Failed { failure } => ("run_failed", failure.clone()),
             RunState::Paused { reason } => ("run_paused", reason.clone()),
@@ -333,7 +398,10 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// Records the state that the run has come to; once only, also when the answer to the first time was lost.
     pub async fn record(&self, state: &RunState, end: Option<&End>, fact: Fact<'_>) -> Result<(), PgError> {
         let runs = self.session().find_runs(&self.run_id().to_string()).await?;
-        if runs.first().is_some_and(|run| run.state == *state) {
+        // Of several workers one says why they stop.
+        let said =
+            |run: &StoredRun| run.state == *state || (self.partition.is_some() && run.state != RunState::Running);
+        if runs.first().is_some_and(said) {
             return Ok(());
         }
         self.session().change_state(&self.lease, &["running"], state, end, fact).await

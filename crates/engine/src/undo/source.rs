@@ -66,10 +66,9 @@ impl Source {
         let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
             return Err(none(forward.reversible.1.clone()));
         };
-        let at = session.last_checkpoint(run.run_id, 0).await?;
-        let applied = at.cursor.and_then(|c| c.first().and_then(|n| n.parse::<i64>().ok())).unwrap_or(0);
+        let applied = applied(run, session).await?;
         let filter = format!(
-            "pgmend_i.n <= {applied} and not exists (select from pgmend.conflict as c where c.run_id = '{run}' and c.n = pgmend_i.n) \
+            "{applied} and not exists (select from pgmend.conflict as c where c.run_id = '{run}' and c.n = pgmend_i.n) \
              and not exists (select from pgmend.dead_letter as d where d.run_id = '{run}' and d.ordinal = pgmend_i.n and d.state <> 'changed')",
             run = run.run_id
         );
@@ -254,6 +253,19 @@ impl Source {
         };
         Ok(answer.rows.iter().map(sample).collect())
     }
+}
+
+/// The condition of rows of the change set that the run has come past.
+async fn applied(run: &StoredRun, session: &Session) -> Result<String, Error> {
+    if session.is_divided(run.run_id).await? {
+        let ranges = session.applied_ranges(run.run_id).await?;
+        let parts: Vec<String> =
+            ranges.iter().map(|(from, to)| format!("(pgmend_i.n > {from} and pgmend_i.n <= {to})")).collect();
+        return Ok(if parts.is_empty() { "false".to_owned() } else { format!("({})", parts.join(" or ")) });
+    }
+    let at = session.last_checkpoint(run.run_id, 0).await?;
+    let applied = at.cursor.and_then(|c| c.first().and_then(|n| n.parse::<i64>().ok())).unwrap_or(0);
+    Ok(format!("pgmend_i.n <= {applied}"))
 }
 
 /// The operations that undo what a plan did.

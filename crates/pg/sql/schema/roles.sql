@@ -7,7 +7,7 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter
+    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.partition
     to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
@@ -25,6 +25,9 @@ grant execute on function
     pgmend.record_conflict(uuid, bigint, bigint, text[], text),
     pgmend.set_aside(uuid, int, bigint, bigint, text[], text, text, text, text),
     pgmend.settle_dead_letter(uuid, int, bigint, bigint, text, text, text, text, text),
+    pgmend.divide_run(uuid, bigint, json),
+    pgmend.take_partition(uuid, text, text, double precision, int),
+    pgmend.close_partition(uuid, int, bigint),
     pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
     pgmend.record_fact(uuid, bigint, text, text),
     pgmend.set_holds(uuid, int, bigint, jsonb),

@@ -61,9 +61,17 @@ impl Stage {
         expect(
             "numbers without a gap",
             "t",
-            &format!("select count(*) = max(batch_no) and min(batch_no) = 1 {batches}"),
+            &format!(
+                "select bool_and(of_all) from (select count(*) = max(batch_no) and min(batch_no) = 1 as of_all {batches} group by partition_no) x"
+            ),
         )?;
-        expect("totals", "t", &format!("select sum(changed_rows) = max(changed_total) {batches}"))?;
+        expect(
+            "totals",
+            "t",
+            &format!(
+                "select bool_and(of_all) from (select sum(changed_rows) = max(changed_total) as of_all {batches} group by partition_no) x"
+            ),
+        )?;
         let changed = expect("rows", "*", &format!("select sum(changed_rows) {batches}"))?;
         let arrived = self.arrived;
         let wanted = format!("select planned_rows + {arrived} from pgmend.run where run_id = '{run}'");

@@ -90,6 +90,25 @@ fn a_streamed_update_sets_bad_rows_aside_and_takes_them_once_they_are_mended() {
     each(&[STREAM, BARE], |shape| sets_aside(shape, 3));
 }
 
+/// Several workers, one limit: each partition sets its own rows aside, and what was set aside is the run's.
+#[test]
+fn several_workers_set_bad_rows_aside_together() {
+    for shape in [STREAM, FREEZE] {
+        let mut stage = stage(shape);
+        stage.file.limits.workers = Some(3);
+        let done = go(&stage);
+        assert_eq!((&done.state, done.dead_rows), (&RunState::Succeeded, 3), "{}: {done:?}", shape.name);
+        stage.equal_to("partly").unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+        mend(&stage);
+        let again = retry(&stage).expect("it can be tried");
+        assert_eq!((again.changed_rows, again.open_rows), (3, 0), "{}", letters(&stage));
+        stage
+            .equal_to("plain")
+            .and_then(|()| stage.undo())
+            .unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
 #[test]
 fn a_frozen_update_sets_bad_rows_aside_and_takes_them_once_they_are_mended() {
     sets_aside(FREEZE, 3);

@@ -4,6 +4,7 @@ use pgmend::Mode;
 use pgmend::run::FAULT_POINTS;
 
 use super::dead_letters::{RETRIED, SET_ASIDE};
+use super::partitions::DIVIDED;
 use super::stage::{
     BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
 };
@@ -117,7 +118,7 @@ fn stopped(stage: &Stage, fault: Option<&str>) -> Result<(), String> {
 #[test]
 fn every_point_of_the_engine_is_in_one_of_these_tests() {
     let mut tested: Vec<&str> =
-        EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED]).collect();
+        EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED, DIVIDED]).collect();
     let mut listed = FAULT_POINTS.to_vec();
     tested.sort_unstable();
     listed.sort_unstable();

@@ -17,6 +17,7 @@ mod gates;
 mod kills;
 mod network;
 mod obstacles;
+mod partitions;
 mod restarts;
 mod sweeps;
 mod takeover;

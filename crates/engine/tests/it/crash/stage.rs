@@ -131,6 +131,7 @@ impl Stage {
             file: self.file.clone(),
             undo: self.shape.undo,
             retry: false,
+            here: None,
             stop_after: None,
         }
     }

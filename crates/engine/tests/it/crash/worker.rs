@@ -29,6 +29,8 @@ pub struct Errand {
     pub undo: bool,
     /// Try the dead letters of the job's latest run again.
     pub retry: bool,
+    /// Workers in this process.
+    pub here: Option<u32>,
     /// Stop, resumable, after so many batches.
     pub stop_after: Option<u64>,
 }
@@ -47,7 +49,8 @@ impl Errand {
         if self.retry {
             return json(Box::pin(engine.retry_dead_letters(&self.job, &mut observer)).await?);
         }
-        let options = RunOptions { stop_after_batches: self.stop_after, ..RunOptions::default() };
+        let options =
+            RunOptions { stop_after_batches: self.stop_after, workers_here: self.here, ..RunOptions::default() };
         json(Box::pin(engine.run(&self.job(), &options, &mut observer)).await?)
     }
 }

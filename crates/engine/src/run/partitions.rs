@@ -1,0 +1,373 @@
+//! Runs with several workers: the run is divided into partitions before its first batch, workers take them one after
+//! the other, here and in other processes, and whoever comes last ends the run (docs/design/parallel-workers.md).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgmend_core::limits::{PARTITIONS_PER_WORKER, WORKERS_MAX};
+use pgmend_core::plan::{Plan, RunSql};
+use pgmend_core::refusal::Code;
+use pgmend_core::run::RunState;
+use pgmend_pg::batch::Lease;
+use pgmend_pg::partitions::{Partition, Taken};
+use pgmend_pg::scene::Scene;
+use pgmend_pg::store::{LeaseAnswer, StoredRun};
+use tokio::sync::{mpsc, watch};
+
+use super::nights::Away;
+use super::worker::{Worker, wait_or_stop};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::outcome::{Outcome, RunOptions};
+use crate::progress::{Event, Observer, Stop};
+
+/// How often a worker without a partition looks for one: a dead worker's is taken over within its lease and this.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Events on their way to the listener; workers wait for a slow one rather than grow a queue.
+const EVENTS_MAX: usize = 256;
+/// Pages of the target that are sampled for the bounds of the partitions: a second of reading at worst.
+const SAMPLED_PAGES: f64 = 1_000.0;
+
+impl Engine {
+    /// Divides a run that has no batch yet, if it is to have several workers. Its own lease is held.
+    pub(super) async fn divide(
+        &self,
+        lease: &Lease,
+        plan: &Plan,
+        run: &StoredRun,
+        options: &RunOptions,
+    ) -> Result<bool, Error> {
+        let workers = workers(plan, options);
+        if workers < 2 || plan.one_worker.is_some() {
+            return Ok(false);
+        }
+        let parts = workers * PARTITIONS_PER_WORKER;
+        let uppers = match &plan.sql {
+            RunSql::Freeze { .. } => evenly(plan.change_set.as_ref().map_or(0, |set| set.rows), parts),
+            RunSql::Stream { quantiles: Some(quantiles), .. } => {
+                let Some(upper) = &run.upper_bound else { return Ok(false) };
+                let mut uppers = self.quantiles(plan, quantiles, upper, parts).await?;
+                uppers.push(upper.clone());
+                uppers
+            }
+            RunSql::Stream { quantiles: None, .. } => return Ok(false),
+        };
+        if uppers.len() < 2 {
+            return Ok(false);
+        }
+        Ok(self.session.divide(lease, &uppers).await? > 0)
+    }
+
+    /// Keys that cut the target into parts of about as many rows, from a sample of its pages: sparse keys and any key
+    /// type will do, since the server alone orders them.
+    async fn quantiles(&self, plan: &Plan, sql: &str, upper: &[String], parts: u32) -> Result<Vec<Vec<String>>, Error> {
+        let pages = self.session.pages_of(plan.target_oid).await?;
+        let percent = (100.0 * SAMPLED_PAGES / pages.max(1.0)).clamp(0.000_1, 100.0);
+        let own = [percent.to_string(), parts.to_string()].into_iter().chain(upper.iter().cloned()).collect();
+        let scene = Scene::of_batch(&plan.settings, &plan.limits);
+        let tx = self.session.read(&scene, vec![]).await?;
+        let answer = tx.query("sample the keys", sql, own).await;
+        tx.end().await?;
+        let keys = answer?.rows.into_iter().map(|row| row.into_iter().collect::<Option<Vec<String>>>());
+        Ok(keys.flatten().collect())
+    }
+
+    /// Drives a divided run: its partitions side by side, then its end.
+    pub(super) async fn drive_divided(
+        &mut self,
+        plan: Plan,
+        run: StoredRun,
+        options: &RunOptions,
+        observer: &mut Observer,
+        resumed: bool,
+    ) -> Result<Outcome, Error> {
+        observer.tell(&Event::Started {
+            run_id: run.run_id.to_string(),
+            job: run.job.clone(),
+            environment: self.environment.as_ref().map(|named| named.name.clone()),
+            planned_rows: run.planned_rows,
+            changed_rows: self.session.totals(run.run_id).await?.changed_rows,
+            resumed,
+        });
+        let ended = self.drive_partitions(&plan, &run, options, observer).await?;
+        let all_done = ended.iter().any(|end| matches!(end, Ok((Ended::AllDone, _))));
+        self.away = ended.iter().flatten().find_map(|(_, away)| *away);
+        if self.session.is_closed() {
+            self.reconnect().await?;
+        }
+        let now = self.one_run(&run.run_id.to_string()).await?;
+        if !all_done || now.state.ended() {
+            let failed = ended.into_iter().find_map(Result::err);
+            return match failed {
+                Some(error) if now.state == RunState::Running => Err(error),
+                Some(_) | None => self.outcome(&now, resumed).await,
+            };
+        }
+        self.end_divided(plan, run, options, observer, resumed).await
+    }
+
+    /// All partitions are done: takes the run's own lease and ends it, unless somebody else does.
+    async fn end_divided(
+        &mut self,
+        plan: Plan,
+        run: StoredRun,
+        options: &RunOptions,
+        observer: &mut Observer,
+        resumed: bool,
+    ) -> Result<Outcome, Error> {
+        let owner = uuid::Uuid::now_v7().to_string();
+        let lease = loop {
+            let holder = super::ownership::holder();
+            match self.session.acquire_lease(run.run_id, &owner, &holder, plan.limits.lease_seconds).await? {
+                LeaseAnswer::Acquired(lease) => break lease,
+                // Its holder lives and ends the run, or its lease runs out.
+                LeaseAnswer::Held { .. } => wait_or_stop(observer.stop_receiver(), LOOK_EVERY).await,
+            }
+            let now = self.one_run(&run.run_id.to_string()).await?;
+            if now.state != RunState::Running || observer.stop() != Stop::None {
+                return self.outcome(&now, resumed).await;
+            }
+        };
+        let run = self.one_run(&run.run_id.to_string()).await?;
+        if run.state != RunState::Running {
+            self.session.release(&lease).await?;
+            return self.outcome(&run, resumed).await;
+        }
+        let mut worker = Worker::new(self, plan, run, lease, options, observer, resumed).await?;
+        worker.divided = true;
+        Box::pin(worker.drive()).await
+    }
+
+    /// As many workers as the run may have, each with connections of its own, until no partition is left for them.
+    async fn drive_partitions(
+        &self,
+        plan: &Plan,
+        run: &StoredRun,
+        options: &RunOptions,
+        observer: &mut Observer,
+    ) -> Result<Vec<Result<(Ended, Option<Away>), Error>>, Error> {
+        let workers = workers(plan, options);
+        let here = options.workers_here.unwrap_or(workers).clamp(1, workers);
+        let (events, mut heard) = mpsc::channel(EVENTS_MAX);
+        let (stop, _) = watch::channel(observer.stop());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..here {
+            let mut engine = Engine::again(self).await?;
+            let (plan, run, options) = (plan.clone(), run.clone(), options.clone());
+            let (events, stopped) = (events.clone(), stop.subscribe());
+            tasks.spawn(async move {
+                let ended = engine.work(plan, run, options, events, stopped, workers).await;
+                ended.map(|ended| (ended, engine.away.take()))
+            });
+        }
+        drop(events);
+        let mut totals = Totals::new(self.session.totals(run.run_id).await?.changed_rows);
+        let (mut signal, mut listening) = (observer.stop_receiver(), true);
+        let mut ended = Vec::new();
+        loop {
+            tokio::select! {
+                event = heard.recv() => match event {
+                    Some(told) => { if let Some(event) = totals.over_all(told) { observer.tell(&event); } }
+                    None => break,
+                },
+                changed = signal.changed(), if listening => {
+                    if changed.is_err() {
+                        // A sender that is gone will never ask.
+                        listening = false;
+                    } else {
+                        stop.send_replace(*signal.borrow());
+                    }
+                }
+            }
+        }
+        while let Some(task) = tasks.join_next().await {
+            ended.push(task.unwrap_or_else(|e| Err(Error::Corrupt(format!("a worker ended unexpectedly: {e}")))));
+        }
+        Ok(ended)
+    }
+
+    /// One worker: takes partitions until all are done, or the run is stopped.
+    async fn work(
+        &mut self,
+        plan: Plan,
+        run: StoredRun,
+        options: RunOptions,
+        events: mpsc::Sender<Told>,
+        stop: watch::Receiver<Stop>,
+        most: u32,
+    ) -> Result<Ended, Error> {
+        let owner = uuid::Uuid::now_v7().to_string();
+        let holder = super::ownership::holder();
+        loop {
+            if *stop.borrow() != Stop::None {
+                // Those that have a partition say so in the database.
+                return Ok(Ended::Stopped);
+            }
+            let seconds = plan.limits.lease_seconds;
+            let (partition, lease) =
+                match self.session.take_partition(run.run_id, &owner, &holder, seconds, most).await? {
+                    Taken::Partition(partition, lease) => (partition, lease),
+                    Taken::AllDone => return Ok(Ended::AllDone),
+                    Taken::Stopped => return Ok(Ended::Stopped),
+                    Taken::NoneFree => {
+                        wait_or_stop(stop.clone(), LOOK_EVERY).await;
+                        continue;
+                    }
+                };
+            let (partition_no, events) = (partition.partition_no, events.clone());
+            let mut observer = Observer::with_stop(
+                move |event| {
+                    // Progress that nobody takes up is dropped, and the next event tells the same totals.
+                    let _ = events.try_send(Told { partition_no, event: event.clone() });
+                },
+                stop.clone(),
+            );
+            let run = within(&run, &partition);
+            let mut worker = Worker::new(self, plan.clone(), run, lease.clone(), &options, &mut observer, true).await?;
+            worker.partition = Some(partition);
+            worker.sharing = most;
+            let driven = Box::pin(worker.drive()).await;
+            if driven.is_err() && !self.session.is_closed() {
+                // So that others need not wait. If it does not arrive, the lease runs out by itself.
+                let _ = self.session.release(&lease).await;
+            }
+            match driven {
+                Ok(outcome) if outcome.state == RunState::Running => {}
+                Ok(_) => return Ok(Ended::Stopped),
+                // Somebody has taken this partition over; there may be others.
+                Err(Error::Refused(refusal)) if refusal.code == Code::LeaseHeld => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// What a worker ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// No partition of the run is open any more.
+    AllDone,
+    /// The run was stopped.
+    Stopped,
+}
+
+/// An event of one partition.
+#[derive(Debug)]
+struct Told {
+    partition_no: i32,
+    event: Event,
+}
+
+/// Sums the events of partitions up, so that a listener hears of one run.
+struct Totals {
+    /// Rows changed before this command, and not by a partition heard of since.
+    changed_before: i64,
+    batches: i64,
+    /// Changed, skipped, conflicts, dead, by partition.
+    parts: BTreeMap<i32, [i64; 4]>,
+}
+
+impl Totals {
+    fn new(changed_before: i64) -> Self {
+        Self { changed_before, batches: 0, parts: BTreeMap::new() }
+    }
+
+    /// The event of the whole run; `None` for one that says nothing about it.
+    fn over_all(&mut self, told: Told) -> Option<Event> {
+        let Event::Batch {
+            mut changed_rows,
+            mut skipped_rows,
+            mut conflict_rows,
+            mut dead_rows,
+            batch_no,
+            rows,
+            took_ms,
+            next_batch_rows,
+            planned_rows,
+            cursor,
+        } = told.event
+        else {
+            return (!matches!(told.event, Event::Started { .. })).then_some(told.event);
+        };
+        if !self.parts.contains_key(&told.partition_no) {
+            // What earlier sessions changed of this partition is counted in it from now on.
+            self.changed_before -= changed_rows - rows;
+        }
+        self.parts.insert(told.partition_no, [changed_rows, skipped_rows, conflict_rows, dead_rows]);
+        self.batches += 1;
+        let sum = |i: usize| self.parts.values().map(|part| part[i]).sum::<i64>();
+        changed_rows = sum(0) + self.changed_before;
+        skipped_rows = sum(1);
+        conflict_rows = sum(2);
+        dead_rows = sum(3);
+        let batch_no = batch_no.max(self.batches);
+        Some(Event::Batch {
+            batch_no,
+            rows,
+            changed_rows,
+            skipped_rows,
+            conflict_rows,
+            dead_rows,
+            took_ms,
+            next_batch_rows,
+            planned_rows,
+            cursor,
+        })
+    }
+}
+
+/// The workers that a run may have, wherever they are.
+fn workers(plan: &Plan, options: &RunOptions) -> u32 {
+    options.workers.or(plan.limits.workers).unwrap_or(1).clamp(1, WORKERS_MAX)
+}
+
+/// The run as a worker of one of its partitions sees it: its range ends where the partition does.
+fn within(run: &StoredRun, partition: &Partition) -> StoredRun {
+    StoredRun { upper_bound: run.upper_bound.as_ref().map(|_| partition.upper.clone()), ..run.clone() }
+}
+
+/// The last ordinals of parts of about the same size.
+fn evenly(rows: i64, parts: u32) -> Vec<Vec<String>> {
+    let parts = i64::from(parts).min(rows);
+    (1..=parts).map(|part| vec![(i128::from(rows) * i128::from(part) / i128::from(parts)).to_string()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_are_divided_evenly_and_none_is_left_out() {
+        assert_eq!(evenly(10, 4), [["2"], ["5"], ["7"], ["10"]]);
+        assert_eq!(evenly(2, 4), [["1"], ["2"]]);
+        assert!(evenly(0, 4).is_empty());
+    }
+
+    #[test]
+    fn progress_sums_over_partitions_and_earlier_sessions() {
+        let told = |partition_no, rows, changed_rows| Told {
+            partition_no,
+            event: Event::Batch {
+                batch_no: 1,
+                rows,
+                changed_rows,
+                skipped_rows: 1,
+                conflict_rows: 0,
+                dead_rows: 0,
+                took_ms: 1.0,
+                next_batch_rows: 10,
+                planned_rows: 100,
+                cursor: String::new(),
+            },
+        };
+        let changed = |event| match event {
+            Some(Event::Batch { changed_rows, .. }) => changed_rows,
+            _ => -1,
+        };
+        // 30 rows were changed before: 20 of them in partition 1, 10 in partition 2.
+        let mut totals = Totals::new(30);
+        assert_eq!(changed(totals.over_all(told(1, 5, 25))), 35);
+        assert_eq!(changed(totals.over_all(told(2, 5, 15))), 40);
+        assert_eq!(changed(totals.over_all(told(1, 5, 30))), 45);
+    }
+}

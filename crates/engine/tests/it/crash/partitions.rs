@@ -1,0 +1,199 @@
+//! Several workers on one run: side by side in one process and in two, killed, put to sleep, resumed by another number.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use pgmend::{Engine, Job, Observer, RunOptions, RunState};
+use pgmend_testkit::{Database, Server};
+
+use super::network::{succeeded, wait_for};
+use super::stage::{BARE, DELETE, FREEZE, STREAM, SWEEP, Shape, Stage};
+use super::worker::{Errand, Said, Worker};
+use super::{block_on, run};
+
+/// The run is divided, and no worker has a partition yet.
+pub const DIVIDED: &str = "run_divided";
+
+fn stage(shape: Shape, rows: u32, workers: u32) -> Stage {
+    let mut stage = Stage::new(shape, rows, 8);
+    stage.file.limits.workers = Some(workers);
+    stage
+}
+
+/// Each row takes a while, so that something can happen meanwhile.
+fn slowly(stage: &Stage, seconds: f64) {
+    stage
+        .sql()
+        .run(&format!(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return coalesce(new, old); end $$;
+             create trigger slow after update or delete on account for each row execute function slow()"
+        ))
+        .expect("the trigger is created");
+}
+
+fn number(stage: &Stage, sql: &str) -> i64 {
+    stage.sql().value(sql).expect("it answers").and_then(|n| n.parse().ok()).expect("a number")
+}
+
+const LIVE: &str = "select count(*) from pgmend.lease where partition_no > 0 and expires_at > clock_timestamp()";
+
+#[test]
+fn several_workers_leave_the_table_as_the_plain_statement_does() {
+    for (shape, workers) in [(STREAM, 2), (STREAM, 4), (BARE, 3), (DELETE, 3), (FREEZE, 2), (FREEZE, 4), (SWEEP, 3)] {
+        let stage = stage(shape, 300, workers);
+        let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
+        succeeded(ended)
+            .and_then(|()| stage.check())
+            .unwrap_or_else(|failure| panic!("{}, {workers}: {failure}", shape.name));
+        let parts = number(&stage, "select count(distinct partition_no) from pgmend.batch where partition_no > 0");
+        assert!(parts > i64::from(workers), "{}: only {parts} partitions had batches", shape.name);
+        assert_eq!(number(&stage, "select count(*) from pgmend.partition where state = 'open'"), 0);
+    }
+}
+
+#[test]
+fn a_run_of_one_worker_is_not_divided_nor_is_one_that_must_go_in_order() {
+    let one = stage(STREAM, 60, 1);
+    let mut canary = stage(STREAM, 60, 4);
+    canary.file.canary = toml_canary();
+    for stage in [one, canary] {
+        let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
+        succeeded(ended).and_then(|()| stage.check()).expect("it ends as it should");
+        assert_eq!(number(&stage, "select count(*) from pgmend.partition"), 0);
+    }
+}
+
+fn toml_canary() -> Option<pgmend_core::expect::Canary> {
+    pgmend::JobFile::parse("[canary]\nrows = 5\n").expect("a job file").canary
+}
+
+/// Two workers are allowed, and the first process has both: the second waits, changes nothing, and takes over.
+#[test]
+fn a_second_process_takes_over_the_partitions_of_one_that_is_killed() {
+    for shape in [STREAM, FREEZE] {
+        let stage = stage(shape, 120, 2);
+        slowly(&stage, 0.02);
+        let mut first = stage.worker();
+        assert!(first.wait_for_batches(2), "{:?}", first.heard);
+        let second = stage.worker();
+        for _ in 0..10 {
+            sleep(Duration::from_millis(50));
+            assert!(number(&stage, LIVE) <= 2, "more workers than the run may have");
+        }
+        first.kill();
+        let before = number(&stage, "select coalesce(max(fence), 0) from pgmend.lease where partition_no > 0");
+        let (_, said) = second.end();
+        assert!(said.as_ref().is_some_and(Said::succeeded), "{}: {said:?}", shape.name);
+        assert!(number(&stage, "select max(fence) from pgmend.lease where partition_no > 0") > before, "no takeover");
+        stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+#[test]
+fn two_processes_share_the_partitions_of_one_run() {
+    let stage = stage(STREAM, 200, 2);
+    slowly(&stage, 0.01);
+    let one = Errand { here: Some(1), ..stage.errand() };
+    let mut first = Worker::start(&one, None);
+    assert!(first.wait_for_batches(1), "{:?}", first.heard);
+    let mut second = Worker::start(&one, None);
+    assert!(second.wait_for_batches(1), "the second process must get a partition: {:?}", second.heard);
+    for worker in [first, second] {
+        let (_, said) = worker.end();
+        assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
+    }
+    let holders = "select count(distinct holder) from pgmend.lease where partition_no > 0";
+    assert_eq!(number(&stage, holders), 2, "both must have driven partitions");
+    stage.check().expect("nothing is lost or doubled");
+}
+
+#[test]
+fn a_sleeping_worker_that_wakes_after_its_takeover_changes_nothing() {
+    let stage = stage(STREAM, 120, 2);
+    slowly(&stage, 0.02);
+    let mut first = stage.worker();
+    assert!(first.wait_for_batches(2), "{:?}", first.heard);
+    first.freeze();
+    let (_, said) = stage.worker().end();
+    assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
+    let sum = "select sum(balance) from account";
+    let before = number(&stage, sum);
+    first.thaw();
+    let (_, said) = first.end();
+    assert!(said.as_ref().is_none_or(|said| said.succeeded() || matches!(said, Said::Error(_))), "{said:?}");
+    assert_eq!(number(&stage, sum), before, "it changed rows after its partitions were taken over");
+    stage.check().expect("nothing is lost or doubled");
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_another_number_of_workers() {
+    for shape in [STREAM, FREEZE] {
+        let mut stage = stage(shape, 200, 2);
+        let errand = Errand { stop_after: Some(2), ..stage.errand() };
+        let (_, said) = Worker::start(&errand, None).end();
+        assert!(said.as_ref().is_some_and(|said| said.ended_as("paused")), "{}: {said:?}", shape.name);
+        let changed = number(&stage, "select sum(changed_rows) from pgmend.batch");
+        assert!(changed > 0 && changed < 150, "{changed} rows changed");
+        stage.file.limits.workers = Some(4);
+        stage.go_on().and_then(|()| stage.check()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
+}
+
+#[test]
+fn a_process_killed_at_the_boundaries_of_a_divided_run_loses_and_doubles_nothing() {
+    for fault in [DIVIDED, "batch_applied:5", "batch_committed:7", "before_finish", "after_finish"] {
+        let stage = stage(STREAM, 120, 3);
+        Worker::start(&stage.errand(), Some(fault)).aborted().unwrap_or_else(|failure| panic!("{fault}: {failure}"));
+        stage.expire_leases().expect("the leases have run out");
+        let (_, said) = stage.worker().end();
+        let over = fault == "after_finish";
+        let ended = said.as_ref().is_some_and(|said| said.succeeded() || (over && matches!(said, Said::Error(_))));
+        assert!(ended, "{fault}: {said:?}");
+        stage.check().unwrap_or_else(|failure| panic!("{fault}: {failure}"));
+    }
+}
+
+#[test]
+fn a_pause_stops_all_workers_and_a_resumption_goes_on() {
+    let stage = stage(STREAM, 200, 3);
+    slowly(&stage, 0.01);
+    let mut worker = stage.worker();
+    assert!(worker.wait_for_batches(1), "{:?}", worker.heard);
+    let job = stage.errand().job;
+    block_on(async {
+        let mut engine = Box::pin(Engine::connect(Some(&stage.database.url()))).await.expect("a connection");
+        engine.pause(&job, "a test").await.expect("it can be asked");
+    });
+    let (_, said) = worker.end();
+    assert!(said.as_ref().is_some_and(|said| said.ended_as("paused")), "{said:?}");
+    wait_for(&format!("select (({LIVE}) = 0)::int"), &stage);
+    let done = block_on(async {
+        let mut engine = Box::pin(Engine::connect(Some(&stage.database.url()))).await?;
+        Box::pin(engine.resume(&job, &mut Observer::silent())).await
+    });
+    succeeded(done).and_then(|()| stage.check()).expect("nothing is lost or doubled");
+}
+
+/// Keys of two columns, text first: sampled, ordered and compared by the server alone.
+#[test]
+fn a_key_of_any_type_can_be_divided() {
+    let database = Database::create(Server::shared(), "parts").expect("a database");
+    let mut sql = database.sql().expect("a session");
+    sql.run(
+        "create table item (region text collate \"C\", id numeric, n int not null default 0, primary key (region, id));
+         insert into item select (array['z', 'ä', '', 'B'])[i % 4 + 1], i * 1.50 from generate_series(1, 400) i",
+    )
+    .expect("the table");
+    let mut job = Job::from_statement("parts", "update item set n = n + 1");
+    job.file.limits.batch_rows = Some(10);
+    job.file.limits.workers = Some(2);
+    let done = block_on(async {
+        let mut engine = Box::pin(Engine::connect(Some(&database.url()))).await?;
+        Box::pin(engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await
+    })
+    .expect("it runs");
+    assert_eq!((&done.state, done.changed_rows, done.residual_rows), (&RunState::Succeeded, 400, Some(0)));
+    assert_eq!(sql.value("select count(*) from item where n = 1").expect("it answers").as_deref(), Some("400"));
+    let sizes = "select count(*)::text || ' ' || (max(rows) <= 2 * avg(rows))::text from (select sum(changed_rows) as rows from pgmend.batch where partition_no > 0 group by partition_no) s";
+    assert_eq!(sql.value(sizes).expect("it answers").as_deref(), Some("8 true"), "partitions of about the same size");
+}
