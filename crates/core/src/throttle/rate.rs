@@ -63,6 +63,24 @@ impl Smoothed {
     }
 }
 
+/// A measure that is believed when it was taken twice: the lesser of the last two.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Twice {
+    last: Option<f64>,
+    believed: Option<f64>,
+}
+
+impl Twice {
+    /// Takes what was measured last, and may be told the same again; gives what is believed.
+    pub fn record(&mut self, value: f64) -> Option<f64> {
+        if self.last != Some(value) {
+            self.believed = self.last.map(|last| last.min(value));
+            self.last = Some(value);
+        }
+        self.believed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +110,13 @@ mod tests {
         let mut rate = Rate::over_whole(at(300));
         rate.record(at(0), 0.0);
         assert_eq!(rate.record(at(3), 3.0), Some(0.01));
+    }
+
+    #[test]
+    fn a_measure_is_believed_when_it_was_taken_twice() {
+        let mut twice = Twice::default();
+        let believed = [5.0, 300.0, 300.0, 310.0, 4.0].map(|value| twice.record(value));
+        assert_eq!(believed, [None, Some(5.0), Some(5.0), Some(300.0), Some(4.0)]);
     }
 
     #[test]

@@ -162,9 +162,9 @@ impl Builtin {
     }
 
     /// Whether the smooth controller steers by it. Load is steered by; a budget such as lag is not, since a run
-    /// would be parked at a part of it for ever.
+    /// would be parked at a part of it for ever; nor is the latency of a COMMIT, of which a long way is a constant part.
     pub fn is_load(self) -> bool {
-        matches!(self, Builtin::ActiveSessions | Builtin::WaitingOnUs | Builtin::CommitLatency)
+        matches!(self, Builtin::ActiveSessions | Builtin::WaitingOnUs)
     }
 
     /// Whether the worker's own heartbeat measures it, so that there is nothing to read from the server.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgmend_core::plan::{Certainty, Plan};
+use pgmend_core::throttle::rate::Twice;
 use pgmend_core::throttle::{Board, Builtin, Controller, Ladder, Reading, Reason, Signal, Source, Verdict};
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
@@ -73,6 +74,7 @@ impl Shared {
 pub(crate) struct Throttle {
     shared: Arc<Shared>,
     controller: Controller,
+    commits: Twice,
     ladder: Ladder,
     tasks: Vec<JoinHandle<()>>,
     /// Since when the run holds.
@@ -122,6 +124,7 @@ impl Throttle {
         Self {
             shared,
             controller: Controller::default(),
+            commits: Twice::default(),
             ladder: throttle.ladder(),
             tasks,
             held_since: None,
@@ -163,9 +166,10 @@ impl Throttle {
     }
 
     /// Takes note of what a round trip with a COMMIT takes, as the heartbeat has measured it.
-    pub fn commit(&self, took: Option<Duration>) {
-        if let Some(commit) = took {
-            let value = commit.as_secs_f64() * 1_000.0;
+    pub fn commit(&mut self, took: Option<Duration>) {
+        // One that was slow may have been this machine's fault, and the next comes only seconds later.
+        let believed = took.and_then(|took| self.commits.record(took.as_secs_f64() * 1_000.0));
+        if let Some(value) = believed {
             self.shared.record(Builtin::CommitLatency.name(), Reading::Value { value, detail: String::new() });
         }
     }

@@ -1,6 +1,8 @@
 //! Signals that a job brings: flag file and custom SQL; a signal that is lost; the ladder.
 
-use pgmend::{Event, RunState};
+use pgmend::guard::Named;
+use pgmend::{Code, Engine, Error, Event, PlanOptions, RunState};
+use pgmend_core::environment::Environments;
 
 use super::stage::{RELABEL, Stage, job, until};
 
@@ -55,7 +57,7 @@ fn a_number_of_the_job_holds_at_one_limit_and_goes_on_at_another_and_is_told_eve
     let outcome = running.end();
     stage.check(&outcome);
     let report = super::stage::block_on(async {
-        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
+        let mut engine = Engine::connect(Some(&stage.db.url())).await.expect("a connection");
         engine.report("relabel").await.expect("a report")
     });
     let hold = report.holds.iter().find(|hold| hold.signal == "queue").expect("the hold");
@@ -105,13 +107,32 @@ fn a_run_that_holds_can_be_paused_from_elsewhere() {
     let mut running = stage.start(job(LEVEL));
     running.held();
     let paused = super::stage::block_on(async {
-        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
+        let mut engine = Engine::connect(Some(&stage.db.url())).await.expect("a connection");
         engine.pause("relabel", "lunch").await.expect("a pause")
     });
     assert!(paused[0].doing.contains("lunch"), "{}", paused[0].doing);
     let stopped = running.end();
     assert!(matches!(&stopped.state, RunState::Paused { reason } if reason.contains("lunch")), "{stopped:?}");
     assert_eq!(stage.changed(), 0);
+}
+
+#[test]
+fn an_environment_bounds_the_throttle_of_every_job() {
+    let stage = Stage::new();
+    let text = "[environments.production.throttle.signal.replay_lag]\nenter = 5\nleave = 2\n";
+    let environment = Environments::parse(text).expect("a file").named("production").expect("it is there").clone();
+    let named = Named { name: "production".into(), environment };
+    super::stage::block_on(async {
+        let mut engine = Engine::connect_to(Some(&stage.db.url()), named).await.expect("a connection");
+        let options = PlanOptions::default();
+        let off = job("[throttle.signal.replay_lag]\noff = \"in a hurry\"\n");
+        let Err(Error::Refused(refusal)) = Box::pin(engine.plan(&off, &options)).await else { panic!("not refused") };
+        assert_eq!(refusal.code, Code::Throttle);
+        let lax = job("[throttle.signal.replay_lag]\nenter = 60\nleave = 30\n");
+        let planned = Box::pin(engine.plan(&lax, &options)).await.expect("a plan");
+        let lag = planned.signals.iter().find(|s| s.signal.name == "replay_lag").expect("it is listed");
+        assert_eq!((lag.signal.enter, lag.signal.leave), (Some(5.0), 2.0));
+    });
 }
 
 #[test]
