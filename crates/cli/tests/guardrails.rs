@@ -257,10 +257,11 @@ fn the_wait_for_an_approval_ends_with_a_veto_with_ctrl_c_and_with_the_plan() {
 #[test]
 fn a_run_is_sliced_and_tuned_from_the_command_line() {
     let shop = Shop::new("batch_rows_max = 50000");
-    let gently: Vec<&str> = RUN.into_iter().chain(["--rows-max", "7", "--batch-rows", "5"]).collect();
-    expect(&shop.typed(&gently), 6, "stopped after 7 rows, as asked");
+    // The limits are part of the job; the pace is of this command only.
+    let run = |pace: [&'static str; 2]| RUN.into_iter().chain(["--batch-rows", "5"]).chain(pace).collect::<Vec<_>>();
+    expect(&shop.typed(&run(["--rows-max", "7"])), 6, "stopped after 7 rows, as asked");
     assert_eq!(shop.wrong_rows(), "93");
-    let slowly = shop.begun(&RUN.into_iter().chain(["--rate", "1/s"]).collect::<Vec<_>>());
+    let slowly = shop.begun(&run(["--rate", "1/s"]));
     shop.wait_until("select max(changed_total) >= 9 from pgmend.batch");
     let url = shop.db.url_for(&shop.approver);
     let tune = |flags: &[&str]| {
