@@ -77,6 +77,8 @@ pub(crate) struct Throttle {
     commits: Twice,
     ladder: Ladder,
     tasks: Vec<JoinHandle<()>>,
+    /// Whether the control schema may know of a hold.
+    pub told: bool,
     /// Since when the run holds.
     pub held_since: Option<Instant>,
     /// How long the last batch took; taken by the rest after it.
@@ -127,6 +129,7 @@ impl Throttle {
             commits: Twice::default(),
             ladder: throttle.ladder(),
             tasks,
+            told: false,
             held_since: None,
             took: None,
         }
@@ -144,7 +147,8 @@ impl Throttle {
     }
 
     /// Tells what the worker holds for; nothing while it works.
-    pub fn holds(&self, reasons: &[Reason]) {
+    pub fn holds(&mut self, reasons: &[Reason]) {
+        self.told |= !reasons.is_empty();
         self.shared.holding.send_if_modified(|held| {
             let differs = held != reasons;
             if differs {
@@ -184,8 +188,8 @@ impl Throttle {
         (self.controller.rest(took), (pace != before).then_some(pace))
     }
 
-    /// The database is told that nothing is held any more, before the lease goes. If it cannot be told in time, the
-    /// next worker does.
+    /// The database is told that nothing is held any more, before the lease goes. If the sampler cannot tell
+    /// it in time, whoever ends the run does.
     pub async fn settle(&mut self) {
         self.holds(&[]);
         self.held_since = None;
