@@ -32,7 +32,12 @@ impl Engine {
         let mut newest = None;
         for stored in self.session.plans_of_signature(signature).await? {
             let same_job = stored.plan.limits == job.file.limits
-                && differences(job, &stored.plan).is_empty()
+                && stored.plan.images.keep == job.file.images.keep
+                && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
+                && job.file.key.as_ref().is_none_or(|key| stored.plan.key.as_ref().is_some_and(|k| k.columns == *key))
+                && stored.plan.expect_rows == job.file.expect_rows
+                && stored.plan.expect == job.file.expect
+                && stored.plan.canary == job.file.canary
                 && stored.plan.job == job.name;
             if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
                 // One that may start goes before a newer one that may not: planning again voids no approval.
