@@ -6,8 +6,8 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::plan::Plan;
 
-/// Only planning uses these.
-const OF_PLANNING: [&str; 1] = ["count_budget_ms"];
+/// Only planning uses the first; a run that was stopped may go on with another number of workers.
+const FREE: [&str; 2] = ["count_budget_ms", "workers"];
 
 /// One sentence for each field in which the job says something else than was planned, `limits.batch_rows was 50 and is 500`.
 pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {
@@ -20,7 +20,7 @@ pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {
     let limits = |limits| serde_json::to_value(limits).ok().and_then(|value| value.as_object().cloned());
     let (then, now) = (limits(&plan.limits).unwrap_or_default(), limits(&job.file.limits).unwrap_or_default());
     let usual = limits(&Limits::default()).unwrap_or_default();
-    let said = |name: &String| !OF_PLANNING.contains(&name.as_str()) && now.get(name) != usual.get(name);
+    let said = |name: &String| !FREE.contains(&name.as_str()) && now.get(name) != usual.get(name);
     for (name, planned) in then.iter().filter(|(name, _)| said(name)) {
         let text = |value: &serde_json::Value| if value.is_null() { "unset".to_owned() } else { value.to_string() };
         differs(&format!("limits.{name}"), text(planned), now.get(name).map_or("unset".to_owned(), text));
