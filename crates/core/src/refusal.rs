@@ -158,6 +158,8 @@ codes! {
     FirstRowsFail = "PM722", "none of the first rows can be changed";
     /// Dead letters that cannot be retried now.
     CannotRetry = "PM723", "the dead letters cannot be retried";
+    /// The new values of some row raise an error (class 22).
+    NotComputable = "PM724", "the new values of some rows cannot be computed";
     // PM73x: the paper trail and its roles.
     /// A role that was named does not exist.
     RoleMissing = "PM731", "a role that was named does not exist";

@@ -228,6 +228,11 @@ impl Rewriter<'_> {
         ))
     }
 
+    /// One row: the target rows that match; no new value is computed.
+    pub fn count_matched(&self) -> Result<String, Refusal> {
+        Ok(format!("select count(*) from ({}) as m", self.matched(&Matched::default())?))
+    }
+
     /// One row: the target rows that match and, where after values are computable, those of them
     /// that would change, else NULL.
     pub fn count(&self, range: Range) -> Result<String, Refusal> {

@@ -1,5 +1,7 @@
 //! Counts of a plan: exact within the time budget, then estimated and labelled so.
 
+use pgmend_core::finding::Finding;
+use pgmend_core::job::Mode;
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{Counts, Figure, Group};
 use pgmend_core::refusal::{Code, Refusal};
@@ -17,8 +19,51 @@ const QUERY_CANCELED: &str = "57014";
 /// A value that is taken from a sequence cannot be had in a transaction that only reads.
 const READ_ONLY: &str = "25006";
 
+/// Class 22 (data exception): what a row holds cannot be computed with.
+const DATA_EXCEPTION: &str = "22";
+
+/// Counts an update or delete, some of whose rows may fail where they may be set aside: then those that match are
+/// counted, and a finding tells the error.
+pub async fn count_with_failing(
+    tx: &ReadTx<'_>,
+    bound: &Bound,
+    rewriter: &Rewriter<'_>,
+    budget_ms: u64,
+    set_aside: bool,
+) -> Result<(Counts, Option<Finding>), Error> {
+    let error = match count(tx, bound, rewriter, budget_ms).await {
+        Err(Error::Database { message, sqlstate, .. }) if sqlstate.starts_with(DATA_EXCEPTION) => {
+            format!("{message} ({sqlstate})")
+        }
+        counted => return Ok((counted?, None)),
+    };
+    if !set_aside || bound.class.mode == Mode::Freeze || bound.class.one_transaction.is_some() {
+        let help = if set_aside {
+            "mend these rows, or leave them out: this statement is computed as a whole"
+        } else {
+            "mend these rows, leave them out, or let them be set aside: --dead-letters N"
+        };
+        return Err(Refusal::new(Code::NotComputable, error, help).into());
+    }
+    let matched = within_budget(tx, "count the matching rows", &rewriter.count_matched()?, budget_ms).await?;
+    let matched = match matched {
+        Some(answer) => Figure::exact(answer.number()?),
+        None => Figure::estimated(estimated_rows(tx, bound, rewriter).await?),
+    };
+    let counts = Counts {
+        scanned_rows: Figure::estimated(bound.table.estimated_rows.unwrap_or(0.0) as i64),
+        matched_rows: matched,
+        changed_rows: Figure::estimated(matched.value),
+        already_right_rows: Figure::estimated(0),
+        conflict_rows: Figure::exact(0),
+    };
+    let message = format!("the new values of some rows cannot be computed: {error}");
+    let help = "they will be set aside as dead letters, as far as the job allows";
+    Ok((counts, Some(Finding::warning("not_computable", message, help))))
+}
+
 /// Counts an update or delete.
-pub async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
+async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
     let counted = within_budget(tx, "count the matching rows", &rewriter.count(Range::default())?, budget_ms).await?;
     let scanned = within_budget(tx, "count the rows", &pgmend_sql::row_count(&bound.table), budget_ms).await?;
     let scanned_rows = match &scanned {

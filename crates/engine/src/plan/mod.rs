@@ -134,16 +134,20 @@ impl Engine {
         let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter, &mask).await?;
         let insert = bound.statement.kind() == Kind::Insert;
         let budget = job.file.limits.count_budget_ms;
-        let counts = if insert {
-            count::count_proposed(tx, &bound, &rewriter, budget).await?
+        let (counts, failing) = if insert {
+            (count::count_proposed(tx, &bound, &rewriter, budget).await?, None)
         } else {
-            count::count(tx, &bound, &rewriter, budget).await?
+            let set_aside = !job.file.dead_letters.is_default() && !several_matches;
+            count::count_with_failing(tx, &bound, &rewriter, budget, set_aside).await?
         };
         drop(rewriter);
-        choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
+        // A change set is computed as a whole: one row that fails would fail them all.
+        if failing.is_none() {
+            choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
+        }
         let rewriter = bound.rewriter(&empty)?;
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
-        draft.plan.findings.extend(unwritable);
+        draft.plan.findings.extend(unwritable.into_iter().chain(failing));
         self.describe(tx, options, &bound, &rewriter, &mask, &mut draft).await?;
         drop(rewriter);
         Ok((draft, bound))

@@ -138,3 +138,28 @@ async fn what_must_be_one_transaction_is_never_larger_than_the_job_allows() {
     let outcome = engine.run(&narrow, &RunOptions::default(), &mut Observer::silent()).await.expect("a small one");
     assert_eq!((outcome.changed_rows, outcome.batches), (10, 1));
 }
+
+/// A cast that fails on one row of twenty fails the plain statement; with leave, that row alone is set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_new_value_cannot_be_computed_is_refused_or_set_aside() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(
+        "create table reading (id int primary key, raw text, celsius numeric);
+         insert into reading select i, case i when 7 then 'secret' else i::text end from generate_series(1, 20) i",
+    )
+    .expect("the scene");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    let mut job = Job::from_statement("parse", "update reading set celsius = raw::numeric");
+    let refused = engine.plan(&job, &PlanOptions::default()).await;
+    let Err(Error::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.code, Code::NotComputable);
+    assert!(refusal.message.contains("22P02") && !refusal.message.contains("secret"), "{}", refusal.message);
+    job.file.dead_letters.rows_max = Some(1);
+    let plan = engine.plan(&job, &PlanOptions::default()).await.expect("a plan").plan;
+    assert!(plan.findings.iter().any(|f| f.check == "not_computable" && !f.message.contains("secret")), "{plan:?}");
+    let outcome = engine.run(&job, &RunOptions::default(), &mut Observer::silent()).await.expect("it ends");
+    assert_eq!((plan.counts.matched_rows.value, outcome.changed_rows, outcome.dead_rows), (20, 19, 1));
+    let right = "select count(*) from reading where celsius = id and id <> 7 or celsius is null and id = 7";
+    assert_eq!(sql.value(right).expect("it answers").as_deref(), Some("20"));
+}

@@ -269,3 +269,34 @@ fn a_role_without_rights_is_told_what_cannot_be_read_and_runs() {
     assert_eq!(unreadable, ["archive_queue"]);
     assert_eq!(stage.number("select count(*) from pgmend.hold"), 0);
 }
+
+/// What a copy of a database, a crash and a failover have in common: the statistics know of the new dead rows alone.
+#[test]
+fn dead_rows_are_a_share_of_the_table_also_where_the_statistics_forgot_its_live_rows() {
+    let mut stage = Stage::new();
+    stage
+        .sql
+        .run(
+            "create table large (id int primary key, flag bool) with (autovacuum_enabled = false);
+             insert into large select generate_series(1, 40000); analyze large",
+        )
+        .expect("a large table");
+    // What the session counted itself is told when it goes, and would come after the reset.
+    stage.sql = stage.db.sql().expect("a session");
+    let live = "select n_live_tup from pg_stat_all_tables where relid = 'large'::regclass";
+    until("the statistics know", || stage.number(live) == 40_000);
+    stage.sql.run("select pg_stat_reset_single_table_counters('large'::regclass)").expect("it is ours");
+    until("the statistics forget", || stage.number(live) == 0);
+    stage.sql.run("update large set flag = true where id <= 10000").expect("dead rows");
+    stage.sql = stage.db.sql().expect("a session");
+    let dead = "select n_dead_tup from pg_stat_all_tables where relid = 'large'::regclass";
+    until("the statistics know", || stage.number(dead) == 10_000);
+    let share = block_on(async {
+        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await?;
+        let job = pgmend::Job::from_statement("large", "update large set flag = false");
+        let planned = engine.plan(&job, &pgmend::PlanOptions::default()).await?;
+        let signal = planned.signals.into_iter().find(|s| s.signal.name == "dead_tuples");
+        Ok::<_, pgmend::Error>(signal.and_then(|s| s.value))
+    });
+    assert_eq!(share.expect("a plan"), Some(0.2));
+}
