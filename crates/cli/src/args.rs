@@ -1,4 +1,5 @@
-//! What can be typed. Parsing only: nothing here acts, and every bound is checked by `core`.
+//! What can be typed. Parsing only: nothing here acts, and every bound is checked by `core`. Long, since it is the one list
+//! of all commands that help, completions and manual pages are made from.
 
 pub mod job;
 pub mod pace;

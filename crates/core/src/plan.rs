@@ -1,4 +1,5 @@
-//! Plans: the immutable, digested result of a dry run of a job against one database.
+//! Plans: the immutable, digested result of a dry run of a job against one database. Long, since all that is stored and
+//! digested stands here: a change to it is a change of the plan's format.
 
 use std::collections::BTreeMap;
 

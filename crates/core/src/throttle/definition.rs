@@ -82,7 +82,8 @@ pub struct Setting {
     pub required: bool,
 }
 
-/// A signal that is a query of one number.
+/// A signal that is a query of one number. It repeats fields of [`HttpSignal`]: serde cannot both flatten shared ones and
+/// refuse unknown keys, and a misspelt limit must be refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqlSignal {
