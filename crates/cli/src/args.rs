@@ -264,7 +264,7 @@ pub struct Planning {
     /// Run this many small batches for real and roll them back
     #[arg(long, value_name = "BATCHES", num_args = 0..=1, default_value_t = 0, default_missing_value = "4", hide_default_value = true)]
     pub rehearse: u32,
-    /// Show all values in samples instead of masking them
+    /// Show all values in samples and errors instead of masking them
     #[arg(long)]
     pub show_values: bool,
 }
@@ -381,6 +381,9 @@ pub struct Resume {
     /// Lift the pause without driving the run from here
     #[arg(long)]
     pub lift_only: bool,
+    /// Show errors with the values in them
+    #[arg(long)]
+    pub show_values: bool,
 }
 
 /// `ledger`.
@@ -432,7 +435,7 @@ pub struct DeadLetters {
     /// Also write them to this new file, as JSON Lines
     #[arg(long, value_name = "FILE", conflicts_with = "retry")]
     pub export: Option<std::path::PathBuf>,
-    /// Show all values of keys instead of masking them
+    /// Show all values of keys and errors instead of masking them
     #[arg(long)]
     pub show_values: bool,
     /// Try those that are open again; without --execute they are only listed

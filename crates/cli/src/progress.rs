@@ -49,6 +49,12 @@ enum Manner {
     Silent,
 }
 
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
 impl Progress {
     /// In the manner that fits stderr, `--output` and `--log-format`; events also go to the log.
     pub fn new(json: bool, log: Log) -> Self {

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use pgmend::Engine;
 use pgmend::guard::Named;
@@ -12,6 +13,7 @@ use crate::args::{Global, Output};
 use crate::environment;
 use crate::failure::Failure;
 use crate::log::Log;
+use crate::progress::Progress;
 use crate::render;
 use crate::render::paint::Paint;
 
@@ -31,6 +33,8 @@ pub struct Shell {
     paint: Paint,
     /// The structured log, if one was asked for.
     pub log: Log,
+    /// The progress on stderr, once there is one: what is said beside it must not spoil its bar.
+    progress: Arc<OnceLock<Progress>>,
 }
 
 impl Shell {
@@ -51,7 +55,30 @@ impl Shell {
             start: PathBuf::from("."),
             paint: Paint { on: std::io::stdout().is_terminal() && !plain },
             log: Log::default(),
+            progress: Arc::default(),
         }
+    }
+
+    /// What is said from now on is said beside this progress.
+    pub fn beside(&self, progress: &Progress) {
+        // A command drives one run; of a second progress, what is said to the first one is on the same stderr.
+        drop(self.progress.set(progress.clone()));
+    }
+
+    /// Shows errors of the database with the values in them, if asked for: on stderr, and in no log.
+    pub fn show_errors(&self, engine: &mut Engine, show_values: bool) {
+        if !show_values || self.log.on_stderr() {
+            return;
+        }
+        let progress = Arc::clone(&self.progress);
+        engine.show_errors_in_full(move |text| {
+            let said = format!("the database says, shown here only: {text}");
+            match progress.get() {
+                Some(progress) => progress.say(&said),
+                // Nobody is left to tell when the place for errors is gone.
+                None => drop(writeln!(std::io::stderr().lock(), "{said}")),
+            }
+        });
     }
 
     /// Looks for `pgmend.toml` from here upward.

@@ -274,3 +274,93 @@ fn rows_that_are_set_aside_show_no_value() {
     stage.said.push(("the messages".into(), messages));
     stage.assert_nothing_leaked();
 }
+
+/// Raises whatever it is told, with the row's values in every place that an error has.
+const RAISING: &str = r#"
+    create function raising() returns trigger language plpgsql as $$
+    begin
+        case new.tier
+            when 'plain' then
+                raise exception 'no % for %', new.email, new.name using detail = new.email, hint = new.name;
+            when 'check' then
+                raise exception '% owes %', new.name, new.amount using errcode = '23514', constraint = new.email, column = new.code,
+                    hint = new.name;
+            when 'input' then raise exception 'bad % here', new.name using errcode = '22023';
+            when 'assert' then assert false, 'asserted ' || new.name;
+            when 'built' then execute 'select ' || new.name || ' from nowhere';
+            when 'named' then execute format('select %I from news', new.email);
+            when 'deep' then perform (select ('{"x": ' || new.name || '}')::json);
+            else null;
+        end case;
+        return new;
+    end $$;
+    create trigger raising before update on person for each row execute function raising();
+"#;
+
+#[test]
+fn what_a_trigger_raises_is_masked_in_everything() {
+    let mut stage = Stage::new();
+    stage.sql().run(RAISING).expect("the trigger");
+    for tier in ["plain", "check", "input", "assert", "built", "named", "deep"] {
+        stage.fails(tier, &format!("update person set tier = '{tier}'"), &[]);
+        stage.fails(
+            &format!("{tier}-frozen"),
+            &format!("update person set tier = '{tier}' where true"),
+            &["--mode", "freeze"],
+        );
+        stage.typed(&[
+            "plan",
+            "-c",
+            &format!("update person set tier = '{tier}'"),
+            "--name",
+            "rehearsed",
+            "--rehearse",
+        ]);
+    }
+    let plain =
+        stage.said.iter().find(|(line, _)| line.starts_with("run") && line.contains("--name plain ")).expect("it ran");
+    assert!(plain.1.contains("function raising() raised an error, whose text is masked (P0001)"), "{}", plain.1);
+    assert!(plain.1.contains("--show-values --execute"), "{}", plain.1);
+    // Every third row is set aside, with what its trigger raised.
+    let statement = "update person set tier = case when amount::bigint % 3 = 0 then 'check' else 'fine' end";
+    let run = ["run", "-c", statement, "--name", "aside", "--batch-rows", "10", "--dead-letters", "40", "--execute"];
+    assert_eq!(stage.typed(&run).status.code(), Some(7), "{:?}", stage.said.last());
+    stage.both(&["dead-letters", "aside"], 0);
+    stage.typed(&["dead-letters", "aside", "--retry", "--execute"]);
+    stage.both(&["report", "aside"], 0);
+    stage.both(&["status", "aside"], 0);
+    let kept = "select string_agg(concat_ws(' ', message, constraint_name, column_name), ' ') from pgmend.dead_letter";
+    let kept = stage.sql().value(kept).expect("the letters").unwrap_or_default();
+    assert!(kept.contains("function raising() raised an error"), "{kept}");
+    stage.said.push(("the letters".into(), kept));
+    stage.assert_nothing_leaked();
+}
+
+#[test]
+fn whoever_asks_for_values_sees_the_error_in_full_and_it_is_kept_nowhere() {
+    let mut stage = Stage::new();
+    stage.sql().run(RAISING).expect("the trigger");
+    let run = ["run", "-c", "update person set tier = 'plain'", "--name", "plain", "--execute", "--show-values"];
+    assert_eq!(stage.typed(&run).status.code(), Some(5), "{:?}", stage.said.last());
+    let run_id = stage.sql().value("select run_id from pgmend.run").expect("a run").expect("an id");
+    for line in [
+        &["run", &run_id, "--show-values", "--execute"][..],
+        &["resume", &run_id, "--show-values"],
+        &["run", &run_id, "--execute"],
+    ] {
+        stage.typed(line);
+    }
+    let in_full =
+        |said: &str| said.contains("the database says, shown here only: no wyvern") && said.contains("DETAIL: wyvern");
+    let shown: Vec<bool> = stage.said.iter().skip(1).map(|(_, said)| in_full(said)).collect();
+    assert_eq!(shown, [true, true, true, false], "{:?}", stage.said);
+    stage.said.clear();
+    stage.both(&["status", "plain"], 0);
+    stage.both(&["report", "plain"], 0);
+    // The first line asked for values in its plan as well: what a plan shows is kept with it.
+    stage
+        .sql()
+        .run("update pgmend.plan set body = (body::jsonb - array['samples', 'transitions', 'explain'])::text")
+        .expect("not these");
+    stage.assert_nothing_leaked();
+}

@@ -12,6 +12,8 @@ use crate::digest::Digest;
 
 /// What stands for a masked value where there is no key for a token; its length says nothing.
 pub const MASKED: &str = "‹masked›";
+/// What an error says whose text a function of the database wrote: it may hold values.
+pub const TEXT_MASKED: &str = "raised an error, whose text is masked";
 /// Crockford's base 32: no two letters that look alike.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Letters of a token: 30 bits, so that among a thousand values one pair in two thousand cases looks equal.

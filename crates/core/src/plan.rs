@@ -431,6 +431,9 @@ pub struct Plan {
     /// Their values as they may be shown, in the same order.
     #[serde(default)]
     pub shown_params: Vec<String>,
+    /// Whether values are shown that would be masked: somebody asked for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shows_values: bool,
     /// The run that this plan undoes.
     pub undo_of: Option<RunId>,
     /// The predicate that limits an undo to some of the rows.

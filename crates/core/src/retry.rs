@@ -12,6 +12,9 @@ pub enum Disposition {
     ShrinkBatch,
     /// A row that the change cannot take: halve down to it.
     IsolateRow,
+    /// A function of the database objects, for a reason of its own: halve down to the row that it is about, then stop.
+    /// Its text is masked, and a batch has thousands of rows.
+    FindRow,
     /// The server or the role cannot go on for now: pause.
     PauseRun,
     /// Anything else: stop and show.
@@ -30,6 +33,8 @@ pub fn disposition(sqlstate: &str) -> Disposition {
         // read-only transaction: the primary became a standby
         "25006" => Disposition::RetryBatch,
         "42501" => Disposition::PauseRun,
+        // RAISE without a SQLSTATE, ASSERT
+        "P0001" | "P0004" => Disposition::FindRow,
         code if code.starts_with("08") || code.starts_with("57P") => Disposition::RetryBatch,
         code if code.starts_with("22") || code.starts_with("23") => Disposition::IsolateRow,
         code if code.starts_with("53") || code.starts_with("28") => Disposition::PauseRun,
@@ -71,6 +76,7 @@ mod tests {
         assert_eq!(disposition("53100"), Disposition::PauseRun);
         assert_eq!(disposition("57014"), Disposition::ShrinkBatch);
         assert_eq!(disposition("XX001"), Disposition::FailRun);
+        assert_eq!(disposition("P0001"), Disposition::FindRow);
     }
 
     #[test]

@@ -36,6 +36,15 @@ impl RunState {
         }
     }
 
+    /// Why it stands still, where something other than its end made it.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            RunState::Paused { reason } => Some(reason),
+            RunState::Failed { failure } => Some(failure),
+            RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
+        }
+    }
+
     /// Whether nothing more will be written by this run.
     pub fn ended(&self) -> bool {
         match self {

@@ -222,6 +222,10 @@ pub struct Table {
     pub unusable_keys: Vec<String>,
     /// Foreign keys of other tables (or itself) that refer to the target.
     pub referenced_by: Vec<ForeignKey>,
+    /// Unique indexes in the order of a library (glibc, ICU) of which nothing tells whether it still has the version that
+    /// they were built with.
+    #[serde(default)]
+    pub unversioned_keys: Vec<String>,
     /// Foreign keys of the target.
     pub references: Vec<ForeignKey>,
     /// Constraints that are NOT VALID: rows may break them that are there already.

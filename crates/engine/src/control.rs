@@ -99,7 +99,7 @@ impl Engine {
     async fn drop_old(&self, old: &OldTable, days: u32) -> Result<bool, Error> {
         let dropped =
             self.session.drop_old_table(&old.name, days).await.map_err(|error| match error.sqlstate.as_str() {
-                "42501" => Error::from(Refusal::new(
+                "42501" | "PM310" => Error::from(Refusal::new(
                     Code::Privilege,
                     format!("this role may not drop images: {}", error.message),
                     "let the owner of schema pgmend prune, or a member of pgmend_runner once they are 7 days old",

@@ -38,8 +38,9 @@ impl Engine {
 
     /// Another connection to the same database, for one more worker.
     pub(crate) async fn again(&self) -> Result<Self, Error> {
-        let session = Session::connect(&self.conninfo).await?;
+        let mut session = Session::connect(&self.conninfo).await?;
         session.become_self().await?;
+        session.show_in_full(self.session.in_full());
         if let Some(named) = &self.environment
             && !mismatches(&session, named).await?.is_empty()
         {
@@ -62,8 +63,16 @@ impl Engine {
                 return Err(PgError::new("connect again", Code::WrongEnvironment.as_str(), message));
             }
         }
+        let in_full = self.session.in_full();
         self.session = session;
+        self.session.show_in_full(in_full);
         Ok(())
+    }
+
+    /// From now on errors of the database are also shown in full, with the values that they hold: to a person who asked
+    /// for them. What is logged and kept stays masked.
+    pub fn show_errors_in_full(&mut self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.session.show_in_full(Some(std::sync::Arc::new(tell)));
     }
 
     /// Installs or upgrades the control schema and its group roles.

@@ -1,6 +1,7 @@
 //! The engine's error: refused, failed, or someone else's turn.
 
 use pgmend_core::exit;
+use pgmend_core::mask::TEXT_MASKED;
 use pgmend_core::refusal::{Code, Refusal};
 
 /// Why the engine did not do what was asked.
@@ -46,6 +47,9 @@ impl Error {
     pub fn help(&self) -> Option<&str> {
         match self {
             Error::Refused(refusal) => Some(&refusal.help),
+            Error::Database { message, .. } if message.contains(TEXT_MASKED) => {
+                Some("type the same with --show-values to see its text; the server's log has it, too")
+            }
             Error::Database { .. } => None,
             Error::Corrupt(_) => Some("stop, keep the database as it is, and read docs/errors/corrupt.md"),
         }

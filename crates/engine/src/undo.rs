@@ -2,6 +2,7 @@
 //! frozen plan. Restores a row only where its values are still the after-image; the rest are conflicts.
 
 mod columns;
+mod fit;
 mod source;
 
 use pgmend_core::digest::Digest;
@@ -240,6 +241,7 @@ impl Engine {
             canonical: statement,
             params: Vec::new(),
             shown_params: Vec::new(),
+            shows_values: show,
             undo_of: Some(run.run_id),
             undo_where: predicate.map(str::to_owned),
             mode: Mode::Freeze,

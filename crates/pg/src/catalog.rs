@@ -12,6 +12,9 @@ const TABLE: &str = include_str!("../sql/catalog/table.sql");
 const RELATION: &str = include_str!("../sql/catalog/relation.sql");
 const FUNCTION: &str = include_str!("../sql/catalog/function.sql");
 
+/// From this version on a server tells the version of a database's own collation.
+const TELLS_DEFAULT_COLLATION: i32 = 150_000;
+
 /// Settings that a statement's result may depend on, since values become text by them or text values.
 const FORMATS: [&str; 10] = [
     "bytea_output",
@@ -134,12 +137,26 @@ impl ReadTx<'_> {
 
     /// Everything about a table. Types and expressions come qualified, as under an empty search_path.
     pub async fn table(&self, oid: u32, search_path: &str) -> Result<Table, PgError> {
-        let set = "select set_config('search_path', $1, true)";
-        self.query("read the catalog", set, vec![String::new()]).await?;
-        let answer = self.query("read the target's definition", TABLE, vec![oid.to_string()]).await?;
+        let set = "select set_config('search_path', $1, true), current_setting('server_version_num')";
+        let answer = self.query("read the catalog", set, vec![String::new()]).await?;
+        let version: i32 = text(answer.rows.first().map_or(&[][..], Vec::as_slice), 1)?.parse().unwrap_or(0);
+        let params = vec![Some(oid.to_string()), self.default_collation_version(version).await?];
+        let answer = self.query_with_nulls("read the target's definition", TABLE, params).await?;
         self.query("read the catalog", set, vec![search_path.to_owned()]).await?;
         let row = answer.rows.first().ok_or_else(|| PgError::corrupt("the target is gone from the catalog"))?;
         from_json(row, 0)
+    }
+
+    /// The version that the database's own collation has now; `None` where there is none, or the server cannot tell.
+    /// Lock:  none. Index: `pg_database_datname_index`.
+    async fn default_collation_version(&self, server_version: i32) -> Result<Option<String>, PgError> {
+        if server_version < TELLS_DEFAULT_COLLATION {
+            return Ok(None);
+        }
+        let sql = "select pg_catalog.pg_database_collation_actual_version(oid) from pg_catalog.pg_database \
+                   where datname = current_database()";
+        let answer = self.query("read the version of the database's collation", sql, vec![]).await?;
+        Ok(answer.scalar().map(str::to_owned))
     }
 
     /// How a relation relates to the target.

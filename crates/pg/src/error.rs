@@ -1,16 +1,17 @@
 //! What can go wrong between pgmend and the server.
 
-use pgmend_core::mask::MASKED;
 use pgmend_core::retry::{Disposition, disposition};
 
-/// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is
-/// the quoted input of data exceptions.
+use crate::said::Said;
+
+/// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is all else that
+/// may hold them ([`crate::said`]).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{doing}: {message}")]
 pub struct PgError {
     /// What was being done, to what.
     pub doing: String,
-    /// The server's message.
+    /// The server's message, without values.
     pub message: String,
     /// SQLSTATE; `08006` for a connection that broke without one.
     pub sqlstate: String,
@@ -55,13 +56,16 @@ impl PgError {
             Some(tokio_postgres::error::ErrorPosition::Original(at)) => Some(*at),
             Some(tokio_postgres::error::ErrorPosition::Internal { .. }) | None => None,
         };
+        let said = Said::from(server);
+        // A function may have set them to what it likes.
+        let name = |name: Option<&str>| name.filter(|_| said.names_are_the_schemas()).map(str::to_owned);
         Self {
-            message: without_values(&sqlstate, server.message()),
+            message: said.shown(),
             named: Box::new(Named {
-                schema: server.schema().map(str::to_owned),
-                constraint: server.constraint().map(str::to_owned),
-                column: server.column().map(str::to_owned),
-                hint: server.hint().map(str::to_owned),
+                schema: name(server.schema()),
+                constraint: name(server.constraint()),
+                column: name(server.column()),
+                hint: said.shown_hint(),
                 position,
             }),
             ..Self::new(doing, &sqlstate, String::new())
@@ -97,37 +101,5 @@ impl PgError {
     /// Whether it was raised by pgmend's own tables rather than by the user's change.
     pub fn is_ours(&self) -> bool {
         self.named.schema.as_deref() == Some("pgmend") || self.sqlstate.starts_with("PM")
-    }
-}
-
-/// Data exceptions quote the offending input: after a colon to the end, or somewhere in the sentence.
-fn without_values(sqlstate: &str, message: &str) -> String {
-    if !sqlstate.starts_with("22") {
-        return message.to_owned();
-    }
-    let sentence = message.find(": \"").map_or(message, |at| &message[..at]);
-    let parts: Vec<&str> = sentence.split('"').collect();
-    // Quotes that do not pair may be part of a value.
-    if parts.len().is_multiple_of(2) {
-        return parts.first().map_or_else(String::new, |said| said.trim_end().to_owned());
-    }
-    let shown = parts.iter().enumerate().map(|(place, part)| if place % 2 == 1 { MASKED } else { part });
-    shown.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{MASKED, without_values};
-
-    #[test]
-    fn a_data_exception_loses_its_quoted_value() {
-        let message = "invalid input syntax for type integer: \"4000 0000 0000 0002\"";
-        assert_eq!(without_values("22P02", message), "invalid input syntax for type integer");
-        let message = "value \"99999999999\" is out of range for type integer";
-        assert_eq!(without_values("22003", message), format!("value {MASKED} is out of range for type integer"));
-        let message = "invalid value \"a\"b\" for \"YYYY\"";
-        assert_eq!(without_values("22007", message), "invalid value");
-        let message = "duplicate key value violates unique constraint \"users_pkey\"";
-        assert_eq!(without_values("23505", message), message);
     }
 }

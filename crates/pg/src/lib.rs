@@ -22,6 +22,7 @@ pub mod session;
 pub mod store;
 
 mod passfile;
+mod said;
 mod service;
 mod tls;
 

@@ -44,6 +44,16 @@ impl ReadTx<'_> {
         self.send(Statement::new(doing, sql, params)).await
     }
 
+    /// The same with parameters that may be NULL.
+    pub(crate) async fn query_with_nulls(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        params: Vec<Option<String>>,
+    ) -> Result<Answer, PgError> {
+        self.send(Statement { doing, sql: sql.to_owned(), params }).await
+    }
+
     /// Runs a statement built from the job: its parameters come first, `own` after them.
     pub async fn query_job(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Result<Answer, PgError> {
         let params = self.params.iter().cloned().chain(own.into_iter().map(Some)).collect();

@@ -6,7 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 
 use tokio_postgres::types::{FromSql, Type};
@@ -14,6 +15,7 @@ use tokio_postgres::types::{FromSql, Type};
 use crate::connect::ConnectError;
 use crate::conninfo::Conninfo;
 use crate::error::PgError;
+use crate::said::Said;
 
 /// A statement with its parameters as text.
 #[derive(Debug, Clone)]
@@ -49,6 +51,12 @@ impl Answer {
     }
 }
 
+/// Errors that one session shows in full: a person reads the first few, and thousands of rows may fail alike.
+const IN_FULL_MAX: u32 = 20;
+
+/// Takes the texts of errors with the values in them, for the eyes of a person who asked for them.
+pub type InFull = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// One connection to the server.
 pub struct Session {
     client: tokio_postgres::Client,
@@ -56,6 +64,9 @@ pub struct Session {
     conninfo: Conninfo,
     /// A transaction may be open on the server although nobody holds it here.
     pub(crate) dirty: AtomicBool,
+    /// Where errors are shown in full, if somebody asked for it.
+    in_full: Option<InFull>,
+    told_in_full: AtomicU32,
 }
 
 impl Drop for Session {
@@ -74,7 +85,27 @@ impl Session {
     /// who logged in; the job's role is set by each transaction that touches a user's table.
     pub async fn connect(conninfo: &Conninfo) -> Result<Self, PgError> {
         let (client, driver) = crate::connect::connect(conninfo).await.map_err(ConnectError::into_pg_error)?;
-        Ok(Self { client, driver, conninfo: conninfo.clone(), dirty: AtomicBool::new(false) })
+        let (conninfo, dirty, told_in_full) = (conninfo.clone(), AtomicBool::new(false), AtomicU32::new(0));
+        Ok(Self { client, driver, conninfo, dirty, in_full: None, told_in_full })
+    }
+
+    /// From now on errors are also shown in full, the first few of them. They are kept nowhere.
+    pub fn show_in_full(&mut self, in_full: Option<InFull>) {
+        self.in_full = in_full;
+    }
+
+    /// Where errors are shown in full, for the session that follows this one.
+    pub fn in_full(&self) -> Option<InFull> {
+        self.in_full.clone()
+    }
+
+    fn tell_in_full(&self, error: &tokio_postgres::Error) {
+        let full = self.in_full.as_ref().zip(error.as_db_error().and_then(|server| Said::from(server).in_full()));
+        if let Some((tell, text)) = full
+            && self.told_in_full.fetch_add(1, Ordering::Relaxed) < IN_FULL_MAX
+        {
+            tell(&text);
+        }
     }
 
     /// Where this session is connected to.
@@ -129,7 +160,10 @@ impl Session {
     /// Only `query_typed_raw` is safe to pipeline: a plain text query waits for its own prepare, and would
     /// be executed after the COMMIT behind it (rust-postgres issue 930).
     async fn send(&self, statement: &Statement) -> Result<Answer, PgError> {
-        let error = |e: tokio_postgres::Error| PgError::from_driver(statement.doing, &e);
+        let error = |e: tokio_postgres::Error| {
+            self.tell_in_full(&e);
+            PgError::from_driver(statement.doing, &e)
+        };
         let params = statement.params.iter().map(|p| (p, Type::TEXT));
         let stream = self.client.query_typed_raw(&statement.sql, params).await.map_err(error)?;
         let mut stream = Box::pin(stream);

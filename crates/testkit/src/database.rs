@@ -30,21 +30,32 @@ pub struct Database {
 impl Database {
     /// Creates a database whose name starts with `hint`, so that a log tells whose it is.
     pub fn create(server: &Server, hint: &str) -> Result<Self, KitError> {
+        Self::create_with(server, hint, "")
+    }
+
+    /// The same with options of CREATE DATABASE, such as `lc_collate 'C'`.
+    pub fn create_with(server: &Server, hint: &str, options: &str) -> Result<Self, KitError> {
         let address = format!("{}:{}", server.host(), server.port());
         // template0 has no sessions that could be in the way.
-        Self::from_template("template0", hint, address, server.url("postgres", "postgres"))
+        Self::from_template("template0", hint, options, address, server.url("postgres", "postgres"))
     }
 
     /// Creates another database with all that this one holds, which nobody may be connected to meanwhile.
     pub fn copy(&self, hint: &str) -> Result<Self, KitError> {
-        Self::from_template(&self.name, hint, self.address.clone(), self.admin_url.clone())
+        Self::from_template(&self.name, hint, "", self.address.clone(), self.admin_url.clone())
     }
 
-    fn from_template(template: &str, hint: &str, address: String, admin_url: String) -> Result<Self, KitError> {
+    fn from_template(
+        template: &str,
+        hint: &str,
+        options: &str,
+        address: String,
+        admin_url: String,
+    ) -> Result<Self, KitError> {
         let name = unique(hint);
         let doing = "create a database for the test";
         let mut admin = Sql::connect(&admin_url).map_err(KitError::while_doing(doing))?;
-        let sql = format!("create database {name} template {template}");
+        let sql = format!("create database {name} template {template} {options}");
         // A session that has just ended may be in the way for a moment.
         let mut created = admin.run(&sql);
         for _ in 0..COPY_TRIES {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pgmend::DeadLetter;
 use pgmend_core::exit;
+use pgmend_core::mask::TEXT_MASKED;
 
 use super::run::Driving;
 use crate::Done;
@@ -16,6 +17,7 @@ use crate::shell::{Shell, quoted};
 /// Lists, exports or tries again the rows that a run has set aside.
 pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
     let mut engine = shell.engine().await?;
+    shell.show_errors(&mut engine, args.show_values);
     if args.retry && args.execute {
         let driving = Driving::begin(shell)?;
         let (progress, mut observer) = (driving.progress, driving.observer);
@@ -31,9 +33,13 @@ pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
     if let Some(file) = &args.export {
         export(file, &letters)?;
     }
-    let open = letters.iter().any(|letter| letter.state == "open");
-    let next = open.then(|| shell.line(&format!("pgmend dead-letters {} --retry --execute", quoted(&args.run))));
-    let next: Vec<String> = next.into_iter().collect();
+    let open: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.state == "open").collect();
+    let line = |flags: &str| shell.line(&format!("pgmend dead-letters {} {flags}", quoted(&args.run)));
+    let retry = (!open.is_empty()).then(|| line("--retry --execute"));
+    let masked = open.iter().any(|letter| letter.message.contains(TEXT_MASKED));
+    let shown =
+        masked.then(|| format!("{}  # the same, showing the masked text", line("--retry --show-values --execute")));
+    let next: Vec<String> = retry.into_iter().chain(shown).collect();
     shell.show(&letters, |paint| dead_letters::list(&letters, &next, paint))?;
     Ok(exit::DONE)
 }

@@ -40,6 +40,7 @@ pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool, show_v
     };
     // A person answers by the rows; a script's output may be kept for everybody to read.
     let show_values = show_values || shell.interactive();
+    shell.show_errors(&mut engine, show_values);
     let ended = engine.fix(job, show_values, &mut confirm, &mut observer).await;
     progress.finish();
     match no {

@@ -19,6 +19,7 @@ pub async fn main(shell: &Shell, args: &Plan) -> Done {
     let job = job_file::load(&args.source, &args.flags)?;
     let options = PlanOptions { print_only: args.print_only, ..options(&args.planning) };
     let mut engine = shell.engine().await?;
+    shell.show_errors(&mut engine, args.planning.show_values);
     let job = with_facts(shell, &args.source, job).await?;
     let planned = engine.plan(&job, &options).await.map_err(Failure::about(&job))?;
     let plain = args.flags == JobFlags::default();

@@ -29,6 +29,7 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
         return fix::main(shell, &job, expected, args.execute, args.planning.show_values).await;
     }
     let mut engine = shell.engine().await?;
+    shell.show_errors(&mut engine, args.planning.show_values);
     let job = plan::with_facts(shell, &args.source, job).await?;
     if args.execute {
         return execute(shell, &mut engine, args, &job).await;
@@ -67,11 +68,13 @@ async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> D
 
 /// Shows or runs a stored plan; an id that is no plan's may be an unfinished run's.
 async fn stored(shell: &Shell, args: &Run, id: &str) -> Done {
-    if args.flags != JobFlags::default() || args.planning != Planning::default() {
+    let unplanned = Planning { show_values: args.planning.show_values, ..Planning::default() };
+    if args.flags != JobFlags::default() || args.planning != unplanned {
         let help = "run it as it was reviewed, or change the job and plan it again";
         return Err(Failure::usage(format!("`{id}` is a stored plan or run, which no flag can change"), help));
     }
     let mut engine = shell.engine().await?;
+    shell.show_errors(&mut engine, args.planning.show_values);
     let planned = match engine.load_plan(id).await {
         Ok(planned) => planned,
         Err(Error::Refused(refusal)) if refusal.code == Code::NotFound && args.execute => {
@@ -169,6 +172,7 @@ impl Driving {
     pub fn deaf(shell: &Shell) -> (Self, watch::Sender<Stop>) {
         let (sender, receiver) = watch::channel(Stop::None);
         let progress = Progress::new(shell.json(), shell.log.clone());
+        shell.beside(&progress);
         let hearing = progress.clone();
         let observer = Observer::with_stop(move |event| hearing.hear(event), receiver);
         (Self { progress, observer }, sender)

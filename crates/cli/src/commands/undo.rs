@@ -13,6 +13,7 @@ use crate::shell::{Shell, quoted};
 pub async fn main(shell: &Shell, args: &Undo) -> Done {
     let options = UndoOptions { predicate: args.predicate.clone(), plan: plan::options(&args.planning) };
     let mut engine = shell.engine().await?;
+    shell.show_errors(&mut engine, args.planning.show_values);
     let planned = engine.plan_undo(&args.run, &options).await?;
     let verdict = plan::exit_code(&planned);
     if !args.execute || verdict != exit::DONE {

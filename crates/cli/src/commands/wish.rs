@@ -39,6 +39,7 @@ pub async fn resume(shell: &Shell, args: &Resume) -> Done {
         let runs = engine.unpause(&args.run).await?;
         return show(shell, runs);
     }
+    shell.show_errors(&mut engine, args.show_values);
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
     let ended = engine.resume(&args.run, &mut observer).await;

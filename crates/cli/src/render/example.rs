@@ -70,6 +70,7 @@ fn plan() -> Plan {
         canonical: "UPDATE users SET role = 'member' WHERE role = 'memeber' AND since < CAST($1 AS date)".into(),
         params: vec![BoundParam { name: "day".into(), type_sql: "date".into(), value: "2026-01-01".into() }],
         shown_params: vec!["2026-01-01".into()],
+        shows_values: false,
         undo_of: None,
         undo_where: None,
         mode: Mode::Stream,

@@ -2,6 +2,7 @@
 
 use pgmend::{Initialised, Outcome, RunState};
 use pgmend_core::exit;
+use pgmend_core::mask::TEXT_MASKED;
 
 use super::figure::{counted, duration, rows};
 use super::next::aligned;
@@ -48,7 +49,7 @@ pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
     let undo = if reading.undo { "undo of " } else { "" };
     page.push(&format!("{} {undo}{}: {done}", headline(outcome, paint), outcome.job));
     page.pair("run", &outcome.run_id.to_string());
-    if let Some(why) = reason(&outcome.state) {
+    if let Some(why) = outcome.state.reason() {
         page.pair("because", why);
     }
     if outcome.resumed {
@@ -83,14 +84,6 @@ fn headline(outcome: &Outcome, paint: Paint) -> String {
     }
 }
 
-fn reason(state: &RunState) -> Option<&str> {
-    match state {
-        RunState::Paused { reason } => Some(reason),
-        RunState::Failed { failure } => Some(failure),
-        RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
-    }
-}
-
 fn still_matching(residual: i64, later: Option<i64>) -> String {
     match later {
         Some(later) if later > 0 => format!("{}, of which {} came after the start", rows(residual), rows(later)),
@@ -109,6 +102,9 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
     match &outcome.state {
         RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {
             lines.push((format!("pgmend run {run} --execute"), "go on from the last committed batch"));
+            if outcome.state.reason().is_some_and(|why| why.contains(TEXT_MASKED)) {
+                lines.push((format!("pgmend run {run} --show-values --execute"), "the same, showing the masked text"));
+            }
             lines.push((format!("pgmend status {run}"), "where it is"));
         }
         RunState::Succeeded | RunState::Cancelled => {

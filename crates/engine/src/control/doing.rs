@@ -1,5 +1,6 @@
 //! One sentence on what a run does or why it waits, and the lines to type next.
 
+use pgmend_core::mask::TEXT_MASKED;
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::{Blocker, Tenure};
@@ -159,7 +160,10 @@ impl Glance<'_> {
             }
             RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
                 let resume = format!("pgmend run {id} --execute");
-                [Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
+                let masked = self.run.state.reason().is_some_and(|why| why.contains(TEXT_MASKED));
+                let shown = format!("pgmend run {id} --show-values --execute  # the same, showing the masked text");
+                let lines = [Some(resume), masked.then_some(shown), undoable.then_some(undo), Some(report)];
+                lines.into_iter().flatten().collect()
             }
             RunState::Succeeded | RunState::Cancelled => {
                 let dead =

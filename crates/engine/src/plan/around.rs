@@ -2,7 +2,7 @@
 
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::Surroundings;
-use pgmend_core::table::{Column, ForeignKey, Identity, ReferentialAction, Table, Trigger};
+use pgmend_core::table::{Column, ForeignKey, Identity, ReferentialAction, Table, Trigger, quote_ident};
 use pgmend_sql::Kind;
 
 use super::bind::Bound;
@@ -205,6 +205,7 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
             }
         }
     }
+    findings.extend(bound.key.as_ref().and_then(|key| unversioned_key(table, &key.index)));
     if bound.statement.had_returning() {
         findings.push(Finding::note(
             "returning",
@@ -243,6 +244,21 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
         findings.push(Finding::warning("one_transaction", message, "its locks are held until the end"));
     }
     findings
+}
+
+/// The order of a key that nothing vouches for: not even that it has changed can be told.
+fn unversioned_key(table: &Table, index: &str) -> Option<Finding> {
+    table.unversioned_keys.iter().any(|name| name == index).then(|| {
+        let message = format!(
+            "nothing records which version of its collation the key {index} was built with: if the server's libraries \
+             were upgraded since, ranges may miss rows"
+        );
+        let help = format!(
+            "in doubt, before the run: reindex index concurrently {}; see pgmend explain PM305",
+            quote_ident(index)
+        );
+        Finding::note("collation_version", message, help)
+    })
 }
 
 /// The finding on transaction ids, from `age(datfrozenxid)`.

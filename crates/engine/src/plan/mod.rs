@@ -239,6 +239,7 @@ impl Engine {
             canonical,
             params: job.params.clone(),
             shown_params: Vec::new(),
+            shows_values: false,
             undo_of: None,
             undo_where: None,
             mode: bound.class.mode,
@@ -295,6 +296,7 @@ impl Engine {
         let plan = &mut draft.plan;
         let shown = |p: &BoundParam| mask.show_param(&p.name, &p.type_sql, &p.value);
         plan.shown_params = plan.params.iter().map(shown).collect();
+        plan.shows_values = options.show_values;
         if bound.statement.kind() != Kind::Insert {
             plan.samples = sample::samples(tx, bound, rewriter, &plan.counts, mask).await?;
             plan.transitions = sample::transitions(tx, bound, rewriter, mask).await?;

@@ -77,7 +77,8 @@ impl Worker<'_, '_> {
                 self.reload().await?;
                 return Ok(Some(failed(&error, None)));
             }
-            Disposition::IsolateRow => return self.corner(&error).await,
+            Disposition::IsolateRow => return self.corner(&error, true).await,
+            Disposition::FindRow => return self.corner(&error, false).await,
             Disposition::ShrinkBatch => self.sizing.shrink(),
             Disposition::RetryBatch => {}
         }
@@ -166,11 +167,11 @@ impl Worker<'_, '_> {
 
     /// A row that the change cannot take: halves the batch down to it. An undo then passes over the row as a
     /// conflict; a run that may set rows aside tries the last few one by one; another run stops, and names the row's
-    /// place.
-    async fn corner(&mut self, error: &PgError) -> Result<Option<RunState>, Error> {
+    /// place. Without `pass_over` it is only found.
+    async fn corner(&mut self, error: &PgError, pass_over: bool) -> Result<Option<RunState>, Error> {
         self.reload().await?;
         let size = self.batch_rows();
-        let aside = self.may_set_aside();
+        let aside = pass_over && self.may_set_aside();
         // Rows apart have failed one by one already: what is left is no row's error.
         if aside && !self.apart && size <= APART_ROWS {
             self.attempt = 0;
@@ -182,7 +183,11 @@ impl Worker<'_, '_> {
             self.cornering = Some(size / 2);
             return Ok(None);
         }
-        if self.plan.kind == ChangeKind::Undo && self.plan.mode == Mode::Freeze && !self.plan.one_transaction {
+        if pass_over
+            && self.plan.kind == ChangeKind::Undo
+            && self.plan.mode == Mode::Freeze
+            && !self.plan.one_transaction
+        {
             let reason = rejection(error);
             match self.record_rejected(&reason).await {
                 Ok(Step::Applied(batch)) => {
@@ -211,7 +216,7 @@ impl Worker<'_, '_> {
                 .as_ref()
                 .map(|c| format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)),
         };
-        let option = match !aside && self.plan.may_set_rows_aside() {
+        let option = match pass_over && !aside && self.plan.may_set_rows_aside() {
             true => "; mend it, or let such rows be set aside: pgmend run JOB --dead-letters N --execute",
             false => "",
         };

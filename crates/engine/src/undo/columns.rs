@@ -3,11 +3,12 @@
 
 use pgmend_core::plan::{Apply, ImageColumn, ImageLayout, Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Column, Identity, Key, Table};
+use pgmend_core::table::{Column, Identity, Key, Table, quote_ident};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{Applied, Guard, ImageColumns, Window, apply_delete, apply_insert, apply_update, span};
 
 use super::Built;
+use super::fit::Fit;
 use super::source::{SAMPLES, Source};
 use crate::error::Error;
 use crate::plan::bind::image_columns;
@@ -36,15 +37,15 @@ impl UndoColumns {
         let restored: Vec<&ImageColumn> =
             old.before.iter().filter(|b| !update_only || old.after.iter().any(|a| a.attnum == b.attnum)).collect();
         let restored = if update_only && forward.images.exact { source.changed(tx, restored).await? } else { restored };
-        let before = current(tx, table, forward, &old.after.iter().collect::<Vec<_>>()).await?;
-        let after = current(tx, table, forward, &restored).await?;
-        let key_columns = current(tx, table, forward, &old.key.iter().collect::<Vec<_>>()).await?;
-        let key = key_of(table, forward, &key_columns)?;
+        let before = current(tx, table, forward, source, &old.after.iter().collect::<Vec<_>>()).await?;
+        let after = current(tx, table, forward, source, &restored).await?;
         let written =
             |k: &ImageColumn| old.after.iter().find(|a| a.attnum == k.attnum && source.change_set && update_only);
         // A run's own images have the key that the row has now, and before it the one that a trigger replaced.
         let stored = |k: &ImageColumn| update_only && old.after.iter().any(|a| a.attnum == k.attnum);
-        let key_sources: Vec<String> = old.key.iter().map(|k| written(k).unwrap_or(k).image_column.clone()).collect();
+        let keys: Vec<&ImageColumn> = old.key.iter().map(|k| written(k).unwrap_or(k)).collect();
+        let keys = current(tx, table, forward, source, &keys).await?;
+        let key = key_of(table, forward, &columns_of(&keys))?;
         let unique: Vec<i16> = table
             .unique_indexes
             .iter()
@@ -52,42 +53,33 @@ impl UndoColumns {
             .flat_map(|u| u.attnums.clone())
             .collect();
         Ok(Self {
-            reversed: after.iter().any(|c| unique.contains(&c.attnum)) || old.key.iter().any(|k| written(k).is_some()),
+            reversed: after.iter().any(|c| unique.contains(&c.column.attnum))
+                || old.key.iter().any(|k| written(k).is_some()),
             key_written: old.key.iter().any(|k| written(k).is_some() || (!source.change_set && stored(k))),
-            layout: pgmend_pg::images::layout(table, &key_columns, &before, &after),
+            layout: pgmend_pg::images::layout(table, &columns_of(&keys), &columns_of(&before), &columns_of(&after)),
             key,
-            key_sources,
-            before_sources: old.after.iter().map(|c| c.image_column.clone()).collect(),
-            after_sources: restored.iter().map(|c| c.image_column.clone()).collect(),
+            key_sources: values_of(keys),
+            before_sources: values_of(before),
+            after_sources: values_of(after),
         })
     }
 
-    /// Key columns of the change set and of the images.
+    /// Key columns of the change set, and the SQL that reads them from the images.
     pub fn key_sources(&self) -> Vec<(&str, &str)> {
-        self.layout.key.iter().zip(&self.key_sources).map(|(c, s)| (c.image_column.as_str(), s.as_str())).collect()
+        paired(&self.layout.key, &self.key_sources)
     }
 
-    /// What must still be there, and where the images have it.
-    pub fn before_sources(&self) -> Vec<(&str, Option<&str>)> {
-        self.layout
-            .before
-            .iter()
-            .zip(&self.before_sources)
-            .map(|(c, s)| (c.image_column.as_str(), Some(s.as_str())))
-            .collect()
+    /// What must still be there, and the SQL that reads it from the images.
+    pub fn before_sources(&self) -> Vec<(&str, &str)> {
+        paired(&self.layout.before, &self.before_sources)
     }
 
-    /// What comes back, and where the images have it.
-    pub fn after_sources(&self) -> Vec<(&str, Option<&str>)> {
-        self.layout
-            .after
-            .iter()
-            .zip(&self.after_sources)
-            .map(|(c, s)| (c.image_column.as_str(), Some(s.as_str())))
-            .collect()
+    /// What comes back, and the SQL that reads it from the images.
+    pub fn after_sources(&self) -> Vec<(&str, &str)> {
+        paired(&self.layout.after, &self.after_sources)
     }
 
-    /// Columns of the table and the image columns that they are restored from.
+    /// Columns of the table, and the SQL that reads from the images what they are restored to.
     pub fn restored_pairs(&self) -> Vec<(&str, &str)> {
         self.layout.after.iter().zip(&self.after_sources).map(|(c, s)| (c.column.as_str(), s.as_str())).collect()
     }
@@ -97,7 +89,7 @@ impl UndoColumns {
         self.layout.after.iter().map(|c| c.column.clone()).collect()
     }
 
-    /// Columns by their names now, and the image columns that hold them before the change.
+    /// Columns by their names now, and the SQL that reads from the images what they held before the change.
     pub fn before_image_columns(&self) -> Vec<(&str, &str)> {
         self.restored_pairs()
     }
@@ -177,6 +169,10 @@ impl UndoColumns {
     }
 }
 
+fn paired<'c>(columns: &'c [ImageColumn], sources: &'c [String]) -> Vec<(&'c str, &'c str)> {
+    columns.iter().zip(sources).map(|(c, source)| (c.image_column.as_str(), source.as_str())).collect()
+}
+
 /// The same column under the name of an after-image.
 fn after_named(column: &ImageColumn) -> ImageColumn {
     let image_column = match column.image_column.strip_prefix("before_") {
@@ -186,13 +182,20 @@ fn after_named(column: &ImageColumn) -> ImageColumn {
     ImageColumn { image_column, ..column.clone() }
 }
 
+/// A column as the table has it now, and the SQL that reads its value from an image of then.
+struct Current<'t> {
+    column: &'t Column,
+    value: String,
+}
+
 /// The columns as the table has them now.
 async fn current<'t>(
     tx: &ReadTx<'_>,
     table: &'t Table,
     forward: &Plan,
+    source: &Source,
     columns: &[&ImageColumn],
-) -> Result<Vec<&'t Column>, Error> {
+) -> Result<Vec<Current<'t>>, Error> {
     let mut found = Vec::new();
     for old in columns {
         let Some(now) = table.columns.iter().find(|c| c.attnum == old.attnum) else {
@@ -201,44 +204,26 @@ async fn current<'t>(
         if now.generated && !old.image_column.starts_with("key_") {
             return Err(changed(forward, format!("column `{}` is generated now", now.name)));
         }
-        if !holds(tx, old, now).await? {
-            return Err(changed(
-                forward,
-                format!(
-                    "column `{}` was {} and is {}, which may not hold the old values",
-                    now.name, old.type_sql, now.base_type.sql
-                ),
-            ));
-        }
-        found.push(now);
+        let value = format!("pgmend_i.{}", quote_ident(&old.image_column));
+        let value = match Fit::of(tx, table, source, old, now).await? {
+            Fit::Always => value,
+            Fit::Cast => format!("{value}::{}", now.base_type.sql),
+            Fit::Not(why) => {
+                let types = format!("column `{}` was {} and is {}", now.name, old.type_sql, now.base_type.sql);
+                return Err(changed(forward, format!("{types}, {why}")));
+            }
+        };
+        found.push(Current { column: now, value });
     }
     Ok(found)
 }
 
-/// Whether the column's type now holds every value of the type then: the same type at least as wide, or one
-/// that PostgreSQL casts to implicitly.
-async fn holds(tx: &ReadTx<'_>, old: &ImageColumn, now: &Column) -> Result<bool, Error> {
-    let then = (old.type_oid, old.typmod);
-    if then == (now.base_type.oid, now.base_type.typmod) {
-        return Ok(true);
-    }
-    if old.type_oid == now.base_type.oid {
-        let numeric = old.type_sql.starts_with("numeric");
-        // numeric is wider if both its parts are; the length of other types compares plainly.
-        let (p, s) = precision_and_scale(now.base_type.typmod);
-        let (p0, s0) = precision_and_scale(old.typmod);
-        let wider =
-            if numeric { s >= s0 && p - s >= p0 - s0 } else { now.base_type.typmod >= old.typmod && old.typmod != -1 };
-        return Ok(now.base_type.typmod == -1 || wider);
-    }
-    let sql = "select exists (select from pg_catalog.pg_cast where castsource = $1::oid and casttarget = $2::oid and castcontext = 'i')::text";
-    let answer = tx.query("compare types", sql, vec![old.type_oid.to_string(), now.base_type.oid.to_string()]).await?;
-    Ok(answer.scalar() == Some("true") && now.base_type.typmod == -1)
+fn columns_of<'t>(current: &[Current<'t>]) -> Vec<&'t Column> {
+    current.iter().map(|c| c.column).collect()
 }
 
-/// numeric's modifier packs both, above a header of four (`numeric_typmod_precision` in numeric.c).
-fn precision_and_scale(typmod: i32) -> (i32, i32) {
-    (((typmod - 4) >> 16) & 0xffff, (typmod - 4) & 0x7ff)
+fn values_of(current: Vec<Current<'_>>) -> Vec<String> {
+    current.into_iter().map(|c| c.value).collect()
 }
 
 fn key_of(table: &Table, forward: &Plan, columns: &[&Column]) -> Result<Key, Error> {

@@ -129,6 +129,29 @@ impl Source {
         format!("select count(*)::text from {} as pgmend_i where {}", self.relation.sql(), self.filter)
     }
 
+    /// Counts the rows that meet a condition, and gives the key of one of them; no row where none does.
+    pub fn lost(&self, condition: &str) -> String {
+        let keys = self.layout.key.iter().map(|k| format!(", pgmend_i.{}::text", quote_ident(&k.image_column)));
+        format!(
+            "select (count(*) over ())::text{} from {} as pgmend_i where {} and {condition} limit 1",
+            keys.collect::<String>(),
+            self.relation.sql(),
+            self.filter
+        )
+    }
+
+    /// A key of the images, as it may be shown.
+    pub fn shown_key(&self, table: &Table, values: &[Option<String>]) -> String {
+        let mask = keys_plain(self.shown.clone(), table);
+        let part = |(key, value): (&ImageColumn, &Option<String>)| {
+            let kind = table.columns.iter().find(|c| c.attnum == key.attnum);
+            let kind = kind.map_or(ValueKind::Sensitive, |c| value_kind(c, true));
+            let shown = mask.show(&key.column, kind, value.as_deref()).unwrap_or_default();
+            format!("{}={shown}", key.column)
+        };
+        self.layout.key.iter().zip(values).map(part).collect::<Vec<_>>().join(", ")
+    }
+
     /// The statement that turns images into the undo's change set: before is what must still be there,
     /// after is what comes back.
     pub fn filling(
@@ -144,23 +167,23 @@ impl Source {
         let mut values = vec![inverse];
         for (target, source) in columns.key_sources() {
             names.push(quote_ident(target));
-            values.push(format!("pgmend_i.{}", quote_ident(source)));
+            values.push(source.to_owned());
         }
         for (target, source) in columns.before_sources().into_iter().chain(columns.after_sources()) {
             names.push(quote_ident(target));
-            values.push(source.map_or("null".to_owned(), |s| format!("pgmend_i.{}", quote_ident(s))));
+            values.push(source.to_owned());
         }
-        let same: Vec<String> = table
-            .key_columns(&columns.key)
-            .zip(columns.key_sources())
-            .map(|(c, (_, source))| format!("t.{} = pgmend_i.{}", quote_ident(&c.name), quote_ident(source)))
-            .collect();
-        let same = same.join(" and ");
+        let same_as = |alias: &str| {
+            let pairs = table.key_columns(&columns.key).zip(columns.key_sources());
+            let same = pairs.map(|(c, (_, source))| format!("{alias}.{} = {source}", quote_ident(&c.name)));
+            same.collect::<Vec<_>>().join(" and ")
+        };
+        let same = same_as("t");
         let mut conditions = vec![self.filter.clone()];
         if filter {
             let pairs = columns.restored_pairs();
             let now: Vec<String> = pairs.iter().map(|(c, _)| format!("t.{}::text", quote_ident(c))).collect();
-            let old: Vec<String> = pairs.iter().map(|(_, i)| format!("pgmend_i.{}::text", quote_ident(i))).collect();
+            let old: Vec<String> = pairs.iter().map(|(_, source)| format!("({source})::text")).collect();
             conditions.push(format!(
                 "not (pgmend_i.op = 'U' and exists (select from {} as t where {same} and row({}) is not distinct from row({})))",
                 table.alone(),
@@ -170,11 +193,11 @@ impl Source {
         }
         if let Some(predicate) = predicate {
             let name = quote_ident(&table.name.name);
-            let same = same.replace("t.", &format!("{name}."));
+            let same = same_as(&name);
             let gone: Vec<String> = columns
                 .before_image_columns()
                 .iter()
-                .map(|(c, i)| format!("pgmend_i.{} as {}", quote_ident(i), quote_ident(c)))
+                .map(|(c, source)| format!("{source} as {}", quote_ident(c)))
                 .collect();
             let there = format!("exists (select from {} as {name} where {same} and ({predicate}))", table.alone());
             // A deleted row is asked about as it was, with all its columns; of an updated one only some are imaged.
@@ -202,8 +225,7 @@ impl Source {
     /// Reverse commit order where a restored column is unique, else the order of the key, which is the
     /// order on disk more often than not.
     fn order_clause(&self, columns: &UndoColumns) -> String {
-        let keys: Vec<String> =
-            columns.key_sources().iter().map(|(_, s)| format!("pgmend_i.{}", quote_ident(s))).collect();
+        let keys: Vec<&str> = columns.key_sources().into_iter().map(|(_, source)| source).collect();
         if columns.reversed {
             let keys: Vec<String> = keys.iter().map(|k| format!("{k} desc")).collect();
             return format!("pgmend_i.{} desc, {}", self.order, keys.join(", "));

@@ -42,13 +42,44 @@ async fn an_undo_follows_added_renamed_and_widened_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_undo_follows_another_type_that_holds_every_old_value() {
+    for (alteration, expected) in [
+        ("alter table t alter a type varchar(7)", "row 17/17/4.25"),
+        ("alter table t alter a type char(9)", "row 17/17/4.25"),
+        ("alter table t alter p type numeric(5, 2)", "row 17/17/4.25"),
+        ("alter table t alter n type text", "row 17/17/4.25"),
+        ("alter table t alter n type smallint", "row 17/17/4.25"),
+        ("alter table t alter id type varchar(3)", "row 17/17/4.25"),
+    ] {
+        let db = Database::create(Server::shared(), "altered").expect("a database");
+        let mut sql = db.sql().expect("a session");
+        let mut engine = changed(&db, &mut sql).await;
+        sql.run(alteration).expect(alteration);
+        sql.run("update t set a = 'by hand' where id::text = '3'").expect("somebody else");
+        let outcome = engine.undo("altered", &UndoOptions::default(), &mut Observer::silent()).await.expect(alteration);
+        assert_eq!((outcome.changed_rows, outcome.conflict_rows), (29, 1), "{alteration}");
+        let row = "select concat_ws('/', rtrim(a), n, p) from t where id::text = '17'";
+        assert_eq!(sql.value(row).expect("the row").as_deref(), Some(expected), "{alteration}");
+        // And back again: the undo is a run like any other.
+        let undo = outcome.run_id.to_string();
+        let redone = engine.undo(&undo, &UndoOptions::default(), &mut Observer::silent()).await.expect("its undo");
+        assert_eq!((redone.changed_rows, redone.conflict_rows), (29, 0), "{alteration}");
+        assert_eq!(sql.value(row).expect("the row").as_deref(), Some("changed/34/5.25"), "{alteration}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_undo_that_cannot_follow_names_the_column_and_restores_nothing() {
     for (alteration, named) in [
         ("alter table t drop a", "a"),
         ("alter table t drop a; alter table t add a text default 'changed'", "a"),
-        ("alter table t alter a type varchar(7)", "a"),
-        ("alter table t alter p type numeric(5, 2)", "p"),
-        ("alter table t alter n type text", "n"),
+        (
+            "update t set a = 'changed' where id > 30; alter table t alter a type varchar(5) using left(a, 5)",
+            "30 rows had, for example the one with key id=",
+        ),
+        ("alter table t alter p type numeric(2, 2) using 0", "an old value is none of that type"),
+        ("alter table t alter a type int using 7", "an old value is none of that type"),
+        ("alter table t alter n type date using '2026-01-01'", "to which there is no cast"),
         ("alter table t drop constraint t_pkey", "(id)"),
         ("drop table t; create table t (id int primary key, a text)", "t"),
     ] {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a failed expectation is a panic")]
 
 mod altered;
+mod collations;
 mod control;
 mod crash;
 mod embed;

@@ -40,6 +40,24 @@ with target as (
       join pg_catalog.pg_am am on am.oid = ic.relam
       left join pg_catalog.pg_constraint con on con.conindid = i.indexrelid and con.conrelid = i.indrelid and con.contype in ('p', 'u', 'x')
      where i.indrelid = $1::oid
+), sorted as (
+    -- Unique indexes in an order that a library decides: the version that it had when they were built, and has now.
+    select i.indexrelid, bool_or(v.recorded <> v.actual) as drifted,
+           bool_or(v.recorded is null or v.actual is null) as unknown
+      from pg_catalog.pg_index i
+     cross join lateral unnest(i.indcollation::oid[]) with ordinality as u (oid, o)
+      join pg_catalog.pg_collation co on co.oid = u.oid
+      join pg_catalog.pg_database d on d.datname = current_database()
+     cross join lateral (
+         -- The database's own collation (100) is recorded with the database, from version 15 on; before, it is glibc's.
+         select case when co.oid = 100 then coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') else co.collprovider::text end as provider,
+                case when co.oid = 100 then d.datcollate::text else co.collcollate::text end as locale,
+                case when co.oid = 100 then to_jsonb(d) ->> 'datcollversion' else co.collversion end as recorded,
+                case when co.oid = 100 then $2::text else pg_collation_actual_version(co.oid) end as actual) as v
+     where i.indrelid = $1::oid and i.indisunique and u.o <= i.indnkeyatts
+           -- Byte by byte, or an order that PostgreSQL itself holds: no library changes it.
+       and not (v.provider = 'b' or (v.provider = 'c' and (v.locale in ('C', 'POSIX') or v.locale like 'C.%')))
+     group by i.indexrelid
 ), uniq as (
     select x.*,
            case when not x.indisvalid then 'is invalid'
@@ -50,14 +68,7 @@ with target as (
                 when exists (select from unnest(x.keys) k join pg_catalog.pg_attribute a on a.attrelid = $1::oid and a.attnum = k where not a.attnotnull)
                 then 'has a column that may be NULL'
                 when x.indnkeyatts > 8 then 'has more than 8 columns'
-                when exists (
-                    select from unnest(x.indcollation::oid[]) with ordinality u (oid, o)
-                      join pg_catalog.pg_collation co on co.oid = u.oid
-                      join pg_catalog.pg_database d on d.datname = current_database()
-                     where o <= x.indnkeyatts
-                           -- The database's own collation (100) is recorded from version 15 on.
-                       and coalesce(co.collversion, case when co.oid = 100 then to_jsonb(d) ->> 'datcollversion' end)
-                           <> pg_collation_actual_version(co.oid))
+                when exists (select from sorted s where s.indexrelid = x.indexrelid and s.drifted)
                 then 'uses a collation that was built with another version' end as unusable
       from idx x where x.indisunique
 ), fk as (
@@ -111,6 +122,7 @@ select json_build_object(
         from idx u where u.indisunique or u.contype = 'x'), '[]'),
     'index_count', (select count(*) from idx),
     'unusable_keys', coalesce((select json_agg(u.relname || ' ' || u.unusable order by u.relname) from uniq u where u.unusable is not null), '[]'),
+    'unversioned_keys', coalesce((select json_agg(u.relname order by u.relname) from uniq u join sorted s using (indexrelid) where s.unknown), '[]'),
     'referenced_by', coalesce((select json_agg(fk.body order by fk.conname) from fk where fk.confrelid = t.oid), '[]'),
     'references', coalesce((select json_agg(fk.body order by fk.conname) from fk where fk.conrelid = t.oid), '[]'),
     'unvalidated', coalesce((select json_agg(k.conname order by k.conname) from pg_catalog.pg_constraint k

@@ -400,10 +400,10 @@ declare
     v_columns text;
 begin
     if p_name not like (case when p_ordinal then 'change\_set\_%' else 'image\_%' end) then
-        raise exception '% is no name of images', p_name using errcode = '42501';
+        raise exception '% is no name of images', p_name using errcode = 'PM310';
     end if;
     if not pg_has_role(session_user, p_role, 'member') then
-        raise exception '% is not a member of %', session_user, p_role using errcode = '42501';
+        raise exception '% is not a member of %', session_user, p_role using errcode = 'PM310';
     end if;
     select string_agg(format(', %I %s%s', c.name, format_type(c.type, c.typmod),
                              case when c.coll <> 0 then ' collate ' || c.coll::regcollation::text else '' end),
@@ -432,7 +432,7 @@ declare
     v_keys text;
 begin
     if p_name not like 'image\_%' then
-        raise exception '% holds no images', p_name;
+        raise exception '% holds no images', p_name using errcode = 'PM501';
     end if;
     select string_agg(quote_ident(attname), ', ' order by attnum)
       into v_keys
@@ -447,7 +447,7 @@ create function pgmend.seal_change_set(p_name name) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if p_name not like 'change\_set\_%' then
-        raise exception '% is not a change set', p_name;
+        raise exception '% is not a change set', p_name using errcode = 'PM501';
     end if;
     execute format('alter table pgmend.%I add primary key (n)', p_name);
     execute format('analyze pgmend.%I', p_name);
@@ -465,7 +465,7 @@ declare
     v_rows bigint := 0;
 begin
     if p_name not like 'change\_set\_%' and p_name not like 'image\_%' then
-        raise exception '% holds no images', p_name;
+        raise exception '% holds no images', p_name using errcode = 'PM501';
     end if;
     if exists (select from pgmend.run r left join pgmend.plan p using (plan_id)
                 where (r.image_table = p_name or p.change_set = p_name) and r.ended_at is null) then
@@ -483,7 +483,7 @@ begin
                        and r.ended_at > clock_timestamp() - interval '7 days')
             or exists (select from pgmend.plan p where p.change_set = p_name and p.expires_at > clock_timestamp()
                           and not exists (select from pgmend.run r where r.plan_id = p.plan_id))) then
-        raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = '42501';
+        raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = 'PM310';
     end if;
     select string_agg(format('%I::text', attname), ', ' order by attnum)
       into v_keys

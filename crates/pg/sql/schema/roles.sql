@@ -5,10 +5,16 @@
 grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 
 -- By name: tables of images are for the roles of their own run.
-grant select on pgmend.schema_version, pgmend.plan, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
+grant select on pgmend.schema_version, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
     pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.partition
     to pgmend_runner, pgmend_approver, pgmend_observer;
+-- A plan's body holds the values of its parameters: whoever only reads gets it through plan_body, without them.
+revoke select on pgmend.plan from pgmend_observer;
+grant select on pgmend.plan to pgmend_runner, pgmend_approver;
+grant select (plan_id, job, kind, signature, digest, target_oid, undo_of, undo_where, change_set, planned_by,
+              effective_role, planned_at, expires_at, pruned_at) on pgmend.plan to pgmend_observer;
+grant execute on function pgmend.plan_body(uuid) to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
     pgmend.windows(jsonb, timestamptz, int)

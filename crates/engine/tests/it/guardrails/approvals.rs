@@ -1,0 +1,144 @@
+//! Approvals: by whom, how many, until when, and what becomes of a run when one is taken back.
+
+use pgmend::{Code, Observer, RunOptions, RunState, UndoOptions};
+
+use super::{Bank, CHANGE, approvals, job, plan, refusal, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_waits_for_approvals_by_others_than_its_planner_and_they_cover_its_undo() {
+    let bank = Bank::new(approvals(2)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let (code, said) = refusal(run(&mut runner, &job, None).await);
+    assert_eq!(code, Code::ApprovalMissing);
+    assert!(
+        said.contains("approvals: 2 (2 for every run) demanded, 0 found; an approver types: pgmend approve "),
+        "{said}"
+    );
+    assert_eq!(bank.total(), "5050");
+
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "checked the sample").await.expect("an approval");
+    approver.approve(&planned, "twice is once").await.expect("an approval");
+    assert_eq!(refusal(run(&mut runner, &job, None).await).0, Code::ApprovalMissing);
+    let mut second = bank.as_role(&bank.second_approver).await;
+    second.approve(&planned, "agreed").await.expect("an approval");
+
+    // A newer plan of the same job has no approvals: the approved one is used all the same.
+    plan(&mut runner, &job).await;
+    let outcome = run(&mut runner, &job, None).await.expect("the run");
+    assert_eq!((outcome.state, outcome.plan_id, outcome.changed_rows), (RunState::Succeeded, planned.plan.plan_id, 49));
+
+    let undone =
+        Box::pin(runner.undo("raise", &UndoOptions::default(), &mut Observer::silent())).await.expect("the undo");
+    assert_eq!((undone.changed_rows, bank.total().as_str()), (49, "5050"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_plans_a_change_cannot_approve_it() {
+    let bank = Bank::new(approvals(1)).await;
+    let mut sql = bank.db.sql().expect("a session");
+    sql.run(&format!("grant pgmend_runner to {}", bank.approver)).expect("a grant");
+    let mut both = bank.as_role(&bank.approver).await;
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut both, &job).await;
+    let (code, said) = refusal(both.approve(&planned, "I am sure").await);
+    assert_eq!(code, Code::SameRole, "{said}");
+    // Nor a plan of the same change that somebody else made after them.
+    let mut runner = bank.as_role(&bank.runner).await;
+    let planned = plan(&mut runner, &job).await;
+    assert_eq!(refusal(both.approve(&planned, "I am sure").await).0, Code::SameRole);
+    let (code, said) = refusal(runner.approve(&planned, "me too").await);
+    assert_eq!(code, Code::Privilege, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_veto_stops_and_a_revoked_approval_pauses_a_run_under_way() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    let mut second = bank.as_role(&bank.second_approver).await;
+    second.veto(&planned, "not on a Friday").await.expect("a veto");
+    let (code, said) = refusal(run(&mut runner, &job, None).await);
+    assert_eq!(code, Code::ApprovalMissing);
+    assert!(said.contains("vetoed by"), "{said}");
+    second.revoke(&planned, "it is Monday").await.expect("a change of mind");
+
+    run(&mut runner, &job, Some(2)).await.expect("two batches");
+    assert!(approver.revoke(&planned, "wrong rows").await.expect("a revocation"), "a run is under way");
+    let (code, said) = refusal(run(&mut runner, &job, None).await);
+    assert_eq!(code, Code::WrongState);
+    assert!(said.contains("took the approval back: wrong rows"), "{said}");
+    // Nor by lifting the pause.
+    let (code, _) = refusal(Box::pin(runner.resume("raise", &mut Observer::silent())).await);
+    assert_eq!(code, Code::ApprovalMissing);
+    assert_eq!(bank.total(), "5150");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_pauses_before_its_next_batch_when_an_approval_is_taken_back() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let mut job = job("raise", "update account set balance = balance + 5 where pg_sleep(0.01) is not null");
+    job.file.trust_functions = vec!["pg_sleep".into()];
+    job.file.limits.batch_rows = Some(2);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    let driven = job.clone();
+    let driving = tokio::spawn(async move { (run(&mut runner, &driven, None).await, runner) });
+    for _ in 0..600 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if bank.db.sql().expect("a session").value("select 1 from pgmend.batch limit 1").expect("an answer").is_some() {
+            break;
+        }
+    }
+    assert!(approver.revoke(&planned, "wrong month").await.expect("a revocation"), "a run is under way");
+    let (outcome, mut runner) = driving.await.expect("no panic");
+    let outcome = outcome.expect("an outcome");
+    let RunState::Paused { reason } = &outcome.state else { panic!("{:?}", outcome.state) };
+    assert!(reason.ends_with("took the approval back: wrong month"), "{reason}");
+    assert!(outcome.changed_rows < 100, "{outcome:?}");
+
+    // Going on needs a yes again; the line is told, and the yes can be given although the plan is in use.
+    let (code, said) = refusal(Box::pin(runner.resume("raise", &mut Observer::silent())).await);
+    let line = format!("an approver types: pgmend approve {} --env bank --reason", planned.plan.plan_id);
+    assert!(code == Code::ApprovalMissing && said.contains(&line), "{said}");
+    approver.approve(&planned, "it is the right month after all").await.expect("an approval again");
+    let outcome = Box::pin(runner.resume("raise", &mut Observer::silent())).await.expect("the rest");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 100));
+    assert_eq!(refusal(approver.approve(&planned, "late").await).0, Code::ConsumedPlan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_many_nights_stays_approved_although_its_approval_and_its_plan_have_expired() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    run(&mut runner, &job, Some(1)).await.expect("the first night");
+    let expire = "update pgmend.approval set expires_at = now() - interval '1 day'; \
+                  update pgmend.plan set expires_at = now() - interval '1 day'";
+    bank.db.sql().expect("a session").run(expire).expect("time passes");
+    let outcome = run(&mut runner, &job, None).await.expect("the next night");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 49));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approvals_die_with_a_plan_that_went_stale() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let job = job("raise", CHANGE);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "fine").await.expect("an approval");
+    bank.db.sql().expect("a session").run("alter table account add column note text").expect("another definition");
+    let mut runner = bank.as_role(&bank.runner).await;
+    let id = planned.plan.plan_id.to_string();
+    let by_id = Box::pin(runner.run_plan(&id, &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(refusal(by_id).0, Code::StalePlan);
+    let (code, said) = refusal(run(&mut runner, &job, None).await);
+    assert!(code == Code::ApprovalMissing && !said.contains(&id), "a new plan, which nobody has approved: {said}");
+    assert_eq!(bank.total(), "5050");
+}
