@@ -103,13 +103,18 @@ impl Lease {
         Ok(FencedTx { session, lease: self.clone(), scene: scene.clone(), batch_no: start.batch_no, answers, wal_from })
     }
 
+    /// The commit of a batch does not wait for the disk or a standby: a crash that takes the last batches along takes
+    /// their checkpoints too, and the next batch then misses its predecessor. The record of the run's end does wait,
+    /// and with it everything before it in the WAL.
+    ///
     /// Lock:  the lease row for key share; the predecessor's row for update; the batch's own row.
     /// Index: `lease_fence`, `batch_pkey`.
     fn guards(&self, start: &BatchStart<'_>) -> Statement {
         Statement::new(
             "pass the guards of a batch",
             "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7), \
-             pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text",
+             pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text, \
+             set_config('synchronous_commit', 'off', true)",
             vec![
                 self.run.to_string(),
                 self.partition_no.to_string(),

@@ -74,6 +74,8 @@ struct Shared {
     sent_ms: AtomicU64,
     /// Microseconds from sending the last heartbeat to its answer: a round trip and a commit.
     took_us: AtomicU64,
+    /// Microseconds of the last look at what people want: a round trip and a short read.
+    looked_us: AtomicU64,
     lost: AtomicBool,
 }
 
@@ -84,6 +86,7 @@ impl Heartbeat {
             begun: Instant::now(),
             sent_ms: AtomicU64::new(0),
             took_us: AtomicU64::new(0),
+            looked_us: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         });
         let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared), wishes.clone()));
@@ -99,14 +102,23 @@ impl Heartbeat {
 
     /// What the last heartbeat took, a round trip and a commit; `None` before the first.
     pub fn took(&self) -> Option<Duration> {
-        let took_us = self.shared.took_us.load(Ordering::Relaxed);
-        (took_us > 0).then(|| Duration::from_micros(took_us))
+        measured(&self.shared.took_us)
+    }
+
+    /// What a round trip with a short read took last, no commit; `None` before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        measured(&self.shared.looked_us)
     }
 
     /// Whether another worker has taken over.
     pub fn lost(&self) -> bool {
         self.shared.lost.load(Ordering::Relaxed)
     }
+}
+
+fn measured(us: &AtomicU64) -> Option<Duration> {
+    let us = us.load(Ordering::Relaxed);
+    (us > 0).then(|| Duration::from_micros(us))
 }
 
 impl Drop for Heartbeat {
@@ -118,7 +130,7 @@ impl Drop for Heartbeat {
 async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>, wishes: Wishes) {
     let every = Duration::from_millis(seconds * 1_000 / HEARTBEATS_PER_LEASE);
     let mut session: Option<Session> = None;
-    // The first one soon: it tells what a round trip and a commit take.
+    // The first one soon: it tells what a commit takes.
     let mut due = Duration::ZERO;
     let mut hours_due = Duration::ZERO;
     loop {
@@ -136,7 +148,10 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
             let hours_too = sent >= hours_due;
             match tokio::time::timeout(every, wishes.look(open, lease.run, hours_too)).await {
                 Ok(Ok(())) if hours_too => hours_due = sent + HOURS_EVERY,
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => {
+                    let took = shared.begun.elapsed().saturating_sub(sent);
+                    shared.looked_us.store(took.as_micros() as u64, Ordering::Relaxed);
+                }
                 Ok(Err(_)) | Err(_) => session = None,
             }
             continue;

@@ -348,8 +348,8 @@ impl<'e, 'o> Worker<'e, 'o> {
             // The row that failed lies ahead, or fails no more: back to the full size step by step.
             self.cornering = Some(rows.saturating_mul(2)).filter(|rows| *rows < self.sizing.rows());
         } else {
-            if let Some(took) = self.heartbeat.took() {
-                // Two round trips, one of them with a commit.
+            if let Some(took) = self.heartbeat.round_trip() {
+                // Two of them; a batch's commit waits for nothing.
                 self.sizing.set_overhead(took.as_secs_f64() * 2_000.0);
             }
             if let Some(bytes) = batch.wal_bytes {
