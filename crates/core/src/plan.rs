@@ -294,6 +294,9 @@ pub struct ChangeSet {
     pub rows: i64,
     /// Hash of all its rows in order.
     pub content_hash: String,
+    /// Milliseconds that it took to compute, index and hash them.
+    #[serde(default)]
+    pub took_ms: f64,
 }
 
 /// A statement over a key range, once without and once with a lower bound.

@@ -14,6 +14,8 @@ const OVERRUN: f64 = 5.0;
 /// than it takes: locks are held longer, and its rows no longer fit the processor's caches
 /// (docs/design/batch-speed.md).
 const OVERHEAD_TIMES: f64 = 25.0;
+/// The same at least, where short locks matter more.
+const OVERHEAD_TIMES_MIN: f64 = 2.0;
 /// Batches shorter than this are not worth telling apart: the clock and the network vary as much.
 const WORTHWHILE_MS: f64 = 50.0;
 
@@ -30,6 +32,8 @@ pub struct Sizing {
     ceiling: u32,
     target_ms: f64,
     overhead_ms: Option<f64>,
+    /// The time that a batch aims at while an application works beside.
+    company_ms: Option<f64>,
     per_row_ms: VecDeque<f64>,
     /// WAL in bytes that one batch aims at, and what rows of the last batches took.
     wal_budget: f64,
@@ -50,6 +54,7 @@ impl Sizing {
             ceiling,
             target_ms: limits.target_batch_ms as f64,
             overhead_ms: None,
+            company_ms: None,
             per_row_ms: VecDeque::with_capacity(WINDOW),
             wal_budget: f64::INFINITY,
             per_row_wal: VecDeque::with_capacity(WINDOW),
@@ -96,9 +101,19 @@ impl Sizing {
         self.overhead_ms = Some(overhead_ms);
     }
 
+    /// What a batch may last while an application works beside, in milliseconds; none while the run is alone.
+    pub fn set_company(&mut self, batch_ms: Option<f64>) {
+        self.company_ms = batch_ms;
+    }
+
     /// The execution time that a batch aims at.
     fn aim_ms(&self) -> f64 {
-        let worthwhile = self.overhead_ms.map(|overhead| (overhead * OVERHEAD_TIMES).max(WORTHWHILE_MS));
+        let overhead_ms = self.overhead_ms.unwrap_or(0.0);
+        let worthwhile = match self.company_ms {
+            // Far away a batch may last twice its round trips, or next to nothing would get done.
+            Some(most) => Some(most.max(overhead_ms * OVERHEAD_TIMES_MIN)),
+            None => self.overhead_ms.map(|overhead| (overhead * OVERHEAD_TIMES).max(WORTHWHILE_MS)),
+        };
         worthwhile.map_or(self.target_ms, |aim| aim.min(self.target_ms))
     }
 

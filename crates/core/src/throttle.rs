@@ -2,9 +2,11 @@
 //! as values. `pg::health` reads, `engine::throttle` asks and waits.
 //!
 //! Two layers. Hard limits hold a run between two batches: each signal has a limit to enter a hold and a lower one to
-//! leave it. The smooth [`controller`] stretches the time between batches before a limit is met. A signal that
+//! leave it. The smooth [`controller`] stretches the time between batches before a limit is met, and [`company`] gives room to
+//! an application that works beside, whether a limit is near or not. A signal that
 //! cannot be read any more is over its limit, unless it declares otherwise.
 
+pub mod company;
 pub mod controller;
 pub mod definition;
 pub mod gauge;
@@ -13,6 +15,7 @@ pub mod lag;
 pub mod rate;
 pub mod signal;
 
+pub use company::{Company, Manners};
 pub use controller::Controller;
 pub use definition::Throttle;
 pub use gauge::{Board, Reading, Reason, Verdict};

@@ -23,6 +23,8 @@ const HOLDS: &str = include_str!("../sql/store/holds.sql");
 pub enum Probe {
     /// The positions of the primary and its standbys.
     Standbys,
+    /// Who else works on the server.
+    Company,
     /// Any other measure.
     Of(Builtin),
 }
@@ -47,7 +49,11 @@ impl Probe {
     }
 
     fn sql(self, server_version_num: u32) -> &'static str {
-        let Probe::Of(builtin) = self else { return include_str!("../sql/health/standbys.sql") };
+        let builtin = match self {
+            Probe::Standbys => return include_str!("../sql/health/standbys.sql"),
+            Probe::Company => return include_str!("../sql/health/company.sql"),
+            Probe::Of(builtin) => builtin,
+        };
         match builtin {
             Builtin::SlotWal => include_str!("../sql/health/slot_wal.sql"),
             Builtin::ArchiveQueue => include_str!("../sql/health/archive_queue.sql"),
@@ -89,6 +95,13 @@ pub enum Sampled {
         position: f64,
         /// The standbys.
         standbys: Vec<Standby>,
+    },
+    /// Sessions of others.
+    Company {
+        /// Those that did something within the last second, or whose doings are hidden.
+        sessions: f64,
+        /// Those that work right now.
+        working: f64,
     },
     /// This role may not know.
     Unreadable(String),
@@ -229,10 +242,15 @@ fn sampled(probe: Probe, answer: &Answer) -> Result<Sampled, PgError> {
             _ => Sampled::Unreadable("this role may not see the standbys".into()),
         });
     }
+    let number = |at: usize| row.get(at).cloned().flatten().and_then(|number| number.parse::<f64>().ok());
+    if probe == Probe::Company {
+        let (sessions, working) =
+            number(0).zip(number(1)).ok_or_else(|| PgError::corrupt("a signal gave no number"))?;
+        return Ok(Sampled::Company { sessions, working });
+    }
     if let Some(why) = row.get(2).cloned().flatten() {
         return Ok(Sampled::Unreadable(why));
     }
-    let number = |at: usize| row.get(at).cloned().flatten().and_then(|number| number.parse::<f64>().ok());
     let value = number(0).ok_or_else(|| PgError::corrupt("a signal gave no number"))?;
     Ok(Sampled::Value { value, detail: text(row, 1)?, most: number(3) })
 }

@@ -63,12 +63,14 @@ impl Controller {
         }
     }
 
-    /// How long to rest after a batch that took so long; nothing at full pace.
-    pub fn rest(&self, took: Duration) -> Duration {
-        if self.pace >= 1.0 {
+    /// How long to rest after a batch that took so long, at this pace or at `most` if that is slower; nothing at full
+    /// pace.
+    pub fn rest(&self, took: Duration, most: f64) -> Duration {
+        let pace = self.pace.min(most.max(PACE_MIN));
+        if pace >= 1.0 {
             return Duration::ZERO;
         }
-        took.mul_f64(1.0 / self.pace - 1.0).min(REST_MAX)
+        took.mul_f64(1.0 / pace - 1.0).min(REST_MAX)
     }
 }
 
@@ -88,7 +90,7 @@ mod tests {
         for second in 0..60 {
             controller.observe(at(second), Some(0.1));
         }
-        assert_eq!(controller.rest(at(1)), Duration::ZERO);
+        assert_eq!(controller.rest(at(1), 1.0), Duration::ZERO);
     }
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
         let mut controller = Controller::default();
         controller.observe(at(0), Some(1.2));
         assert_eq!(controller.pace(), 0.5);
-        assert_eq!(controller.rest(at(2)), at(2));
+        assert_eq!(controller.rest(at(2), 1.0), at(2));
         controller.observe(at(1), Some(1.2));
         assert_eq!(controller.pace(), 0.5);
         controller.observe(at(2), Some(0.8));
@@ -121,7 +123,7 @@ mod tests {
                 prop_assert!((PACE_MIN..=1.0).contains(&controller.pace()));
                 prop_assert!(controller.pace() <= before * GROWTH + 1e-9);
                 prop_assert!(load.is_none_or(|load| load < 0.4) || controller.pace() <= before);
-                prop_assert!(controller.rest(at(100)) <= REST_MAX);
+                prop_assert!(controller.rest(at(100), 0.0) <= REST_MAX);
             }
         }
     }

@@ -32,6 +32,9 @@ pub struct Throttle {
     /// Cores of the server; those of this machine when it is the same, else 4, when absent. 1 to 4,096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<u32>,
+    /// Why the run keeps full pace and long batches beside an application that works on the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_pace: Option<String>,
     /// Seconds of a hold after which the run stops, resumable. 1 to 604,800; four hours when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_max_s: Option<u64>,
@@ -163,6 +166,9 @@ impl Throttle {
                 return Err(bad(format!("{what} is switched off without a reason"), "write off = \"why\""));
             }
         }
+        if self.full_pace.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+            return Err(bad("full_pace needs a reason", "write full_pace = \"why\""));
+        }
         in_range("cores", self.cores.map(u64::from), 1, 4_096)?;
         in_range("hold_max_s", self.hold_max_s, 1, 604_800)?;
         in_range("release_after_s", self.release_after_s, 1, 604_800)?;
@@ -202,6 +208,8 @@ impl Throttle {
             off: self.off.filter(|_| outer.off.is_some()),
             flag_files: joined(&outer.flag_files, self.flag_files, |path| path),
             cores: outer.cores.or(self.cores),
+            // An environment that has a throttle decides this too.
+            full_pace: self.full_pace.filter(|_| outer.full_pace.is_some()).or(outer.full_pace.clone()),
             hold_max_s: least(self.hold_max_s, outer.hold_max_s),
             release_after_s: least(self.release_after_s, outer.release_after_s),
             wal_batch_bytes: least(self.wal_batch_bytes, outer.wal_batch_bytes),

@@ -1,5 +1,7 @@
 //! Computes the change set of a frozen plan, in one snapshot whose only write it is.
 
+use std::time::Instant;
+
 use pgmend_core::limits::{FREEZE_MS_MAX, FREEZE_ROWS_MAX};
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeSet, Counts, Figure, ImageLayout, Plan};
@@ -82,6 +84,7 @@ pub async fn fill(
     layout: &ImageLayout,
     comment: &str,
 ) -> Result<ChangeSet, Error> {
+    let began = Instant::now();
     tx.as_self().await?;
     tx.create_change_set(&relation.name, layout, &scene.settings.role, comment).await?;
     tx.as_job(scene).await?;
@@ -108,7 +111,8 @@ pub async fn fill(
     tx.as_self().await?;
     let (rows, content_hash) = tx.seal(&relation.name, hashable(layout)).await?;
     tx.as_job(scene).await?;
-    Ok(ChangeSet { relation: relation.clone(), layout: layout.clone(), rows, content_hash })
+    let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
+    Ok(ChangeSet { relation: relation.clone(), layout: layout.clone(), rows, content_hash, took_ms })
 }
 
 /// A change set counts exactly, whatever the counting said before. Rows already right are left out of it,

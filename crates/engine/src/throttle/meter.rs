@@ -65,6 +65,8 @@ impl Meter {
                 let Some((value, detail)) = self.value(at, builtin, value, detail) else { return Vec::new() };
                 vec![Read { builtin, reading: Reading::Value { value, detail }, most }]
             }
+            // Who else is there is no measure with a limit.
+            (Probe::Company, _) | (_, Sampled::Company { .. }) => Vec::new(),
             (Probe::Of(_), Sampled::Standbys { .. }) | (Probe::Standbys, Sampled::Value { .. }) => Vec::new(),
         }
     }

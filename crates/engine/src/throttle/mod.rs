@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use pgmend_core::plan::{Certainty, Plan};
 use pgmend_core::throttle::rate::Twice;
-use pgmend_core::throttle::{Board, Builtin, Controller, Ladder, Reading, Reason, Signal, Source, Verdict};
+use pgmend_core::throttle::{
+    Board, Builtin, Company, Controller, Ladder, Manners, Reading, Reason, Signal, Source, Verdict,
+};
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use tokio::sync::watch;
@@ -25,6 +27,8 @@ use sampler::Sampler;
 const THROTTLED_ROWS_MIN: i64 = 100;
 /// Cores of a server of which nobody said how many it has.
 const CORES_UNKNOWN: u32 = 4;
+/// A pace that differs by less than this from the one told last is not told.
+const TOLD_STEP: f64 = 0.05;
 /// Time for the last words about a hold when a run stops.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -33,6 +37,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(crate) struct Shared {
     begun: Instant,
     board: Mutex<Board>,
+    /// Who else works on the server; nobody is looked for where the run keeps full pace anyway.
+    company: Option<Mutex<Company>>,
     /// Grows with every round of readings.
     read: watch::Sender<u64>,
     /// What the worker holds for; empty while it works.
@@ -42,9 +48,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(signals: Vec<Signal>) -> Self {
+    fn new(signals: Vec<Signal>, company: Option<Company>) -> Self {
         Self {
             begun: Instant::now(),
+            company: company.map(Mutex::new),
             board: Mutex::new(Board::new(signals, Duration::ZERO)),
             read: watch::channel(0).0,
             holding: watch::channel(Vec::new()).0,
@@ -59,6 +66,11 @@ impl Shared {
     /// Readings are whole or not there: a panic elsewhere leaves none half written.
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As for the board.
+    fn company(&self) -> Option<MutexGuard<'_, Company>> {
+        self.company.as_ref().map(|company| company.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn record(&self, name: &str, reading: Reading) {
@@ -83,6 +95,8 @@ pub(crate) struct Throttle {
     pub held_since: Option<Instant>,
     /// How long the last batch took; taken by the rest after it.
     took: Option<Duration>,
+    /// The pace that was told last.
+    paced: f64,
 }
 
 impl Drop for Throttle {
@@ -98,7 +112,9 @@ impl Throttle {
     pub fn start(conninfo: &Conninfo, lease: &Lease, plan: &Plan, resumed: bool) -> Self {
         let throttle = &plan.throttle;
         let signals = signals_of(plan);
-        let shared = Arc::new(Shared::new(signals.clone()));
+        let cores = cores(throttle.cores, conninfo);
+        let company = (!signals.is_empty() && throttle.full_pace.is_none()).then(|| Company::new(cores));
+        let shared = Arc::new(Shared::new(signals.clone(), company));
         let mut tasks = Vec::new();
         let (by_database, beside): (Vec<Signal>, Vec<Signal>) =
             signals.into_iter().partition(|s| matches!(s.source, Source::Builtin { .. } | Source::Sql { .. }));
@@ -108,7 +124,7 @@ impl Throttle {
                 conninfo: conninfo.clone(),
                 lease: lease.clone(),
                 target_oid: plan.target_oid,
-                meter: Meter::new(cores(throttle.cores, conninfo)),
+                meter: Meter::new(cores),
                 // Whoever drove the run before may have died while it held.
                 stale_holds: resumed,
             };
@@ -132,6 +148,7 @@ impl Throttle {
             told: false,
             held_since: None,
             took: None,
+            paced: 1.0,
         }
     }
 
@@ -181,11 +198,21 @@ impl Throttle {
     /// How long to rest after the last batch; nothing after an empty step. Gives the pace too if it has changed.
     pub fn rest(&mut self) -> (Duration, Option<f64>) {
         let Some(took) = self.took.take() else { return (Duration::ZERO, None) };
-        let (now, before) = (self.shared.now(), self.controller.pace());
+        let now = self.shared.now();
         let load = self.shared.board().utilization(now);
         self.controller.observe(now, load);
-        let pace = self.controller.pace();
-        (self.controller.rest(took), (pace != before).then_some(pace))
+        let most = self.manners().pace_max;
+        let pace = self.controller.pace().min(most);
+        let changed = (pace - self.paced).abs() >= TOLD_STEP;
+        if changed {
+            self.paced = pace;
+        }
+        (self.controller.rest(took, most), changed.then_some(pace))
+    }
+
+    /// How to behave beside whoever else works on the server.
+    pub fn manners(&self) -> Manners {
+        self.shared.company().map_or(Manners::ALONE, |company| company.manners())
     }
 
     /// The database is told that nothing is held any more, before the lease goes. If the sampler cannot tell

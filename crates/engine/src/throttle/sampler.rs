@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgmend_core::throttle::{Reading, Reason, Signal, Source};
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
-use pgmend_pg::health::Probe;
+use pgmend_pg::health::{Probe, Sampled};
 use pgmend_pg::{PgError, Session};
 
 use super::Shared;
@@ -21,6 +21,8 @@ const ROUND: Duration = Duration::from_secs(4);
 const CONNECT: Duration = Duration::from_secs(5);
 /// How often the values of a hold are written down anew.
 const REFRESH: Duration = Duration::from_secs(5);
+/// How often it is looked who else works.
+const COMPANY: Duration = Duration::from_secs(1);
 /// Between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -58,22 +60,27 @@ impl Sampler {
         let mut line: Option<Line> = None;
         let mut holding = self.shared.holding.subscribe();
         let mut written: Option<Duration> = None;
+        let mut company_due = self.shared.company.as_ref().map(|_| Duration::ZERO);
         loop {
             let now = self.shared.now();
+            let company = company_due.is_some_and(|due| due <= now);
             let due: Vec<Signal> = all.iter().filter(|d| d.next <= now).map(|d| d.signal.clone()).collect();
             let changed = holding.has_changed().unwrap_or(false);
-            let result = self.round(&mut line, &due, changed, &mut holding, &mut written).await;
+            let result = self.round(&mut line, &due, company, changed, &mut holding, &mut written).await;
             if let Err(error) = &result {
                 line = None;
                 self.shared.board().fail(due.iter().map(|s| s.name.as_str()), &error.to_string());
             }
             let now = self.shared.now();
+            if company {
+                company_due = Some(now + COMPANY);
+            }
             for due in all.iter_mut().filter(|d| d.next <= now) {
                 let poll = Duration::from_secs_f64(due.signal.poll_s);
                 due.next = now + if result.is_ok() { poll } else { poll.min(RECONNECT) };
             }
             self.shared.told();
-            let next = all.iter().map(|due| due.next).min().unwrap_or(now + REFRESH);
+            let next = all.iter().map(|due| due.next).chain(company_due).min().unwrap_or(now + REFRESH);
             let wait = next.saturating_sub(self.shared.now()).min(REFRESH);
             tokio::select! {
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
@@ -88,6 +95,7 @@ impl Sampler {
         &mut self,
         line: &mut Option<Line>,
         due: &[Signal],
+        company: bool,
         changed: bool,
         holding: &mut tokio::sync::watch::Receiver<Vec<Reason>>,
         written: &mut Option<Duration>,
@@ -96,7 +104,7 @@ impl Sampler {
             *line = Some(in_time(CONNECT, connect(&self.conninfo)).await?);
         }
         let Some(open) = line.as_ref() else { return Ok(()) };
-        in_time(ROUND, self.read(open, due)).await?;
+        in_time(ROUND, self.read(open, due, company)).await?;
         let reasons = holding.borrow_and_update().clone();
         let now = self.shared.now();
         let refresh = !reasons.is_empty() && written.is_none_or(|at| now.saturating_sub(at) >= REFRESH);
@@ -113,8 +121,9 @@ impl Sampler {
         Ok(())
     }
 
-    async fn read(&mut self, line: &Line, due: &[Signal]) -> Result<(), PgError> {
+    async fn read(&mut self, line: &Line, due: &[Signal], company: bool) -> Result<(), PgError> {
         let mut probes: Vec<Probe> = due.iter().filter_map(Signal::builtin).filter_map(Probe::of).collect();
+        probes.extend(company.then_some(Probe::Company));
         probes.sort();
         probes.dedup();
         if !probes.is_empty() {
@@ -124,6 +133,8 @@ impl Sampler {
                 match sampled {
                     Ok(sampled) => self.take(at, probe, sampled),
                     Err(error) if error.is_connection() => return Err(error),
+                    // What cannot be seen is there.
+                    Err(_) if probe == Probe::Company => self.meet(at, 1.0, 0.0),
                     Err(error) => {
                         let of_probe = due.iter().filter(|s| s.builtin().and_then(Probe::of) == Some(probe));
                         self.shared.board().fail(of_probe.map(|s| s.name.as_str()), &error.message);
@@ -142,7 +153,16 @@ impl Sampler {
         Ok(())
     }
 
-    fn take(&mut self, at: Duration, probe: Probe, sampled: pgmend_pg::health::Sampled) {
+    fn meet(&self, at: Duration, sessions: f64, working: f64) {
+        if let Some(mut company) = self.shared.company() {
+            company.look(at, sessions, working);
+        }
+    }
+
+    fn take(&mut self, at: Duration, probe: Probe, sampled: Sampled) {
+        if let Sampled::Company { sessions, working } = sampled {
+            return self.meet(at, sessions, working);
+        }
         let mut board = self.shared.board();
         for read in self.meter.read(at, probe, sampled) {
             if let Some(most) = read.most {

@@ -2,6 +2,7 @@
 
 mod added;
 mod builtin;
+mod company;
 mod stage;
 mod standby;
 mod web;

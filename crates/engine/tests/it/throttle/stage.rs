@@ -116,6 +116,11 @@ impl Running {
         panic!("no {what} after {:?}", self.told);
     }
 
+    /// All that was waited for or passed by so far.
+    pub fn told(&self) -> &[Event] {
+        &self.told
+    }
+
     /// Waits for a hold, and gives its sentences.
     pub fn held(&mut self) -> String {
         let event = self.wait_for("hold", |event| matches!(event, Event::Holding { .. }));

@@ -1,0 +1,78 @@
+//! An application that works beside a run, on a server of its own: a shared one is full of other tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pgmend::Event;
+use pgmend_testkit::{Server, ServerOptions};
+
+use super::stage::{Stage, job};
+
+/// A server, and a stage on it whose batches last long enough to look around.
+fn stage() -> (Server, Stage) {
+    let own = ServerOptions::new().start().expect("a server");
+    let mut stage = Stage::on(&own);
+    stage
+        .sql
+        .run(
+            "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.3); return null; end';
+             create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()",
+        )
+        .expect("batches that last");
+    (own, stage)
+}
+
+/// Asks something ten times a second until told to stop.
+fn application(stage: &Stage) -> (Arc<AtomicBool>, std::thread::JoinHandle<()>) {
+    let closing = Arc::new(AtomicBool::new(false));
+    let mut sql = stage.db.sql().expect("a session");
+    let closed = Arc::clone(&closing);
+    let asking = std::thread::spawn(move || {
+        while !closed.load(Ordering::Relaxed) {
+            sql.run("select 1").expect("an answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    (closing, asking)
+}
+
+/// The paces that a run tells of, with an application beside it.
+fn paces(throttle: &str, beside: bool) -> Vec<f64> {
+    let (_own, stage) = stage();
+    let application = beside.then(|| application(&stage));
+    let mut running = stage.start(job(throttle));
+    running.batches(20);
+    let paces = running.told().iter().filter_map(|event| match event {
+        Event::Slowed { pace } => Some(*pace),
+        _ => None,
+    });
+    let paces = paces.collect();
+    running.end();
+    if let Some((closing, asking)) = application {
+        closing.store(true, Ordering::Relaxed);
+        asking.join().expect("an application that was answered");
+    }
+    paces
+}
+
+#[test]
+fn a_run_leaves_a_core_to_an_application_that_works_beside_it() {
+    let paces = paces("[throttle]\ncores = 2", true);
+    assert!(paces.iter().any(|pace| (0.2..=0.5).contains(pace)), "{paces:?}");
+}
+
+#[test]
+fn a_run_that_is_alone_does_not_slow_down() {
+    assert_eq!(paces("[throttle]\ncores = 2", false), [0.0; 0]);
+}
+
+#[test]
+fn full_pace_is_kept_where_a_job_says_why() {
+    assert_eq!(paces("[throttle]\ncores = 2\nfull_pace = \"a test\"", true), [0.0; 0]);
+}
+
+#[test]
+fn a_large_server_has_room_for_both() {
+    assert_eq!(paces("[throttle]\ncores = 64", true), [0.0; 0]);
+}
