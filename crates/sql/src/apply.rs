@@ -46,13 +46,10 @@ const HAVE_MIN: [u32; 8] = [21, 23, 20, 1700, 25, 1082, 1114, 1184];
 /// Lock: none. Index: the change set's primary key.
 pub fn span(table: &Table, key: &Key, change_set: &str, columns: &ImageColumns, window: Window) -> String {
     debug_assert_eq!(columns.keys.len(), table.key_columns(key).count());
-    if let ([image], Some(column)) = (columns.keys.as_slice(), table.key_columns(key).next()) {
-        if column.domain.is_none() && HAVE_MIN.contains(&column.base_type.oid) {
-            let (image, condition) = (quote_ident(image), window.condition("s"));
-            return format!(
-                "select min(s.{image})::text, max(s.{image})::text from {change_set} as s where {condition}"
-            );
-        }
+    let column = table.key_columns(key).next().filter(|c| c.domain.is_none() && HAVE_MIN.contains(&c.base_type.oid));
+    if let ([image], Some(_)) = (columns.keys.as_slice(), column) {
+        let (image, condition) = (quote_ident(image), window.condition("s"));
+        return format!("select min(s.{image})::text, max(s.{image})::text from {change_set} as s where {condition}");
     }
     let keys: Vec<String> = columns.keys.iter().map(|k| format!("s.{}", quote_ident(k))).collect();
     let end = |direction: &str, alias: &str| {

@@ -43,11 +43,8 @@ fn paces(throttle: &str, beside: bool) -> Vec<f64> {
     let application = beside.then(|| application(&stage));
     let mut running = stage.start(job(throttle));
     running.batches(20);
-    let paces = running.told().iter().filter_map(|event| match event {
-        Event::Slowed { pace } => Some(*pace),
-        _ => None,
-    });
-    let paces = paces.collect();
+    let pace = |event: &Event| if let Event::Slowed { pace } = event { Some(*pace) } else { None };
+    let paces = running.told().iter().filter_map(pace).collect();
     running.end();
     if let Some((closing, asking)) = application {
         closing.store(true, Ordering::Relaxed);
