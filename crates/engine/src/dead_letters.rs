@@ -83,17 +83,5 @@ fn listed(letter: StoredLetter, plan: &Plan, mask: &Mask) -> DeadLetter {
         [] => format!("row n = {} of the change set", letter.ordinal.unwrap_or(0)),
         [..] => key_text(plan.key.as_ref(), &letter.key, mask),
     };
-    DeadLetter {
-        letter_no: letter.letter_no,
-        key,
-        ordinal: letter.ordinal,
-        sqlstate: letter.sqlstate,
-        message: letter.message,
-        constraint: letter.constraint,
-        column: letter.column,
-        attempts: letter.attempts,
-        state: letter.state,
-        recorded_at: letter.recorded_at,
-        settled_at: letter.settled_at,
-    }
+    letter.shown_as(key)
 }

@@ -9,6 +9,7 @@ use pgmend_core::run::RunState;
 use serde::Serialize;
 
 use crate::progress::Event;
+pub use pgmend_pg::dead_letters::DeadLetter;
 pub use pgmend_pg::guardrails::Guardrail;
 pub use pgmend_pg::health::StoredHold;
 pub use pgmend_pg::pace::Tuned;
@@ -195,34 +196,6 @@ pub struct Conflict {
     pub key: String,
     /// Why: gone, changed since, key taken, unique value taken, referenced.
     pub reason: String,
-}
-
-/// A row that a run has set aside.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DeadLetter {
-    /// Its number.
-    pub letter_no: i64,
-    /// The row's key as text, `column=value`.
-    pub key: String,
-    /// Its place in the change set of a frozen run.
-    pub ordinal: Option<i64>,
-    /// SQLSTATE of the last error.
-    pub sqlstate: String,
-    /// The last error, without values.
-    pub message: String,
-    /// The constraint that the server named.
-    pub constraint: Option<String>,
-    /// The column that the server named.
-    pub column: Option<String>,
-    /// How often it was tried by itself.
-    pub attempts: i64,
-    /// `open`; or what became of it when it was tried again: `changed`, `passed_over` (nothing to change any more) or
-    /// `conflict`.
-    pub state: String,
-    /// When it was set aside.
-    pub recorded_at: String,
-    /// When it was settled.
-    pub settled_at: Option<String>,
 }
 
 /// What became of dead letters that were tried again.

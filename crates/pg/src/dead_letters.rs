@@ -1,7 +1,7 @@
 //! Dead letters: rows tried one by one within a batch, each under a savepoint, and those set aside with their error.
 
 use pgmend_core::id::RunId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::FencedTx;
 use crate::error::PgError;
@@ -9,17 +9,23 @@ use crate::scene::Scene;
 use crate::session::{Answer, Session, Statement, array_literal};
 use crate::store::from_json;
 
+/// A row that was set aside, by the key that is stored. What people see is a [`DeadLetter`].
+pub type StoredLetter = Letter<Vec<String>>;
+
+/// A row that was set aside, by its key as people may see it: `column=value`, masked where it has to be.
+pub type DeadLetter = Letter<String>;
+
 /// A row that was set aside.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct StoredLetter {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Letter<K> {
     /// Its number, unique in this control schema.
     pub letter_no: i64,
     /// The batch that set it aside.
     pub batch_no: i64,
-    /// Its place in a change set.
+    /// Its key.
+    pub key: K,
+    /// Its place in the change set of a frozen run.
     pub ordinal: Option<i64>,
-    /// Its key as text; empty where a change set has none.
-    pub key: Vec<String>,
     /// SQLSTATE of the last error.
     pub sqlstate: String,
     /// The last error, without values.
@@ -30,12 +36,33 @@ pub struct StoredLetter {
     pub column: Option<String>,
     /// How often it was tried by itself.
     pub attempts: i64,
-    /// `open`, `changed`, `passed_over` or `conflict`.
+    /// `open`; or what became of it when it was tried again: `changed`, `passed_over` (nothing to change any more) or
+    /// `conflict`.
     pub state: String,
     /// When it was set aside, ISO 8601.
     pub recorded_at: String,
     /// When it was settled.
     pub settled_at: Option<String>,
+}
+
+impl StoredLetter {
+    /// The letter as people may see it.
+    pub fn shown_as(self, key: String) -> DeadLetter {
+        Letter {
+            letter_no: self.letter_no,
+            batch_no: self.batch_no,
+            key,
+            ordinal: self.ordinal,
+            sqlstate: self.sqlstate,
+            message: self.message,
+            constraint: self.constraint,
+            column: self.column,
+            attempts: self.attempts,
+            state: self.state,
+            recorded_at: self.recorded_at,
+            settled_at: self.settled_at,
+        }
+    }
 }
 
 /// Which row, and where in the change set.

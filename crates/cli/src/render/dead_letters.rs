@@ -75,6 +75,7 @@ mod tests {
     fn letter(state: &str, attempts: i64) -> DeadLetter {
         DeadLetter {
             letter_no: 1,
+            batch_no: 1,
             key: format!("id={}", 4_710 + attempts),
             ordinal: None,
             sqlstate: "23514".into(),

@@ -16,9 +16,11 @@ use pgmend_pg::{Answer, PgError, Statement};
 
 use super::fault;
 use super::frozen::NOT_APPLIED;
+use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
+use super::step::{Applied, Step, millis};
 use super::stream::{Bound, IMAGES_DIFFER};
-use super::worker::{Applied, Step, Worker, cancellable, millis};
+use super::worker::Worker;
 use crate::control::key_text;
 
 /// What became of one row.

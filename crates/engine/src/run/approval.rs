@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pgmend_core::refusal::{Code, Refusal};
 
+use super::interruption::wait_or_stop;
 use super::nights::{Waited, wait_ended};
-use super::worker::wait_or_stop;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Planned;

@@ -8,8 +8,9 @@ use pgmend_pg::PgError;
 use pgmend_pg::store::{End, Fact, LastCheckpoint, StoredRun};
 
 use super::fault;
+use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
-use super::worker::{Worker, cancellable};
+use super::worker::Worker;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;

@@ -7,7 +7,9 @@ use pgmend_pg::batch::{BatchStart, Checkpoint, FencedTx};
 use pgmend_pg::{PgError, Statement};
 
 use super::fault;
-use super::worker::{Applied, Step, Worker, cancellable, millis};
+use super::interruption::cancellable;
+use super::step::{Applied, Step, millis};
+use super::worker::Worker;
 
 /// A row of the change set was not applied although it is no conflict that the catalog explains: halve
 /// down to it. Of class 23, so that it is handled as the constraint violation that it stands for.

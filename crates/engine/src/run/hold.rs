@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pgmend_core::run::RunState;
 use pgmend_core::throttle::{Reason, Rung, Verdict};
 
-use super::worker::Worker;
+use super::worker::{Turn, Worker};
 use crate::error::Error;
 use crate::progress::{Event, Stop};
 
@@ -15,24 +15,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The value of a hold is told anew this often.
 const RETELL: Duration = Duration::from_secs(5);
 
-/// What follows.
-pub(super) enum Held {
-    /// The next batch.
-    Go,
-    /// A look at what else there is: a wish to stop, a lease to renew.
-    Again,
-    /// The end of the run, for now.
-    Stop(RunState),
-}
-
 impl Worker<'_, '_> {
     /// Waits for as long as a signal is over its limit, and rests as the pace demands.
-    pub(super) async fn hold(&mut self) -> Result<Held, Error> {
+    pub(super) async fn hold(&mut self) -> Result<Turn, Error> {
         let mut told: Option<(Instant, Vec<String>)> = None;
         let mut disconnected = false;
         if self.at_the_end() {
             // What is left is to check and to record the end.
-            return Ok(Held::Go);
+            return Ok(Turn::Go);
         }
         loop {
             self.throttle.commit(self.heartbeat.took());
@@ -53,13 +43,13 @@ impl Worker<'_, '_> {
                         }
                         Rung::Stop => {
                             self.release().await;
-                            return Ok(Held::Stop(given_up(since, &reasons)));
+                            return Ok(Turn::Stop(given_up(since, &reasons)));
                         }
                     }
                 }
             }
             if self.observer.stop() != Stop::None || !self.heartbeat.trusted() {
-                return Ok(Held::Again);
+                return Ok(Turn::Again);
             }
             if self.wishes.asked() {
                 // No batch begins against a wish: what it is, the server says.
@@ -75,7 +65,7 @@ impl Worker<'_, '_> {
                 if disconnected {
                     self.reload().await?;
                 }
-                return Ok(Held::Again);
+                return Ok(Turn::Again);
             }
         }
         let held = self.release().await;
@@ -84,7 +74,7 @@ impl Worker<'_, '_> {
         }
         self.rest().await;
         // After a hold the hours may be over and the pace another one.
-        Ok(if held && !self.wishes.asked() { Held::Again } else { Held::Go })
+        Ok(if held && !self.wishes.asked() { Turn::Again } else { Turn::Go })
     }
 
     /// Tells the observer why nothing moves: at once when the signals change, then from time to time.

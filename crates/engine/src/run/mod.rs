@@ -3,12 +3,14 @@
 mod apart;
 mod approval;
 mod cursor;
+mod departure;
 pub(crate) mod expectations;
 pub(crate) mod fault;
 mod finish;
 mod frozen;
 pub(crate) mod gate;
 mod hold;
+mod interruption;
 mod nights;
 mod ownership;
 mod pace;
@@ -16,7 +18,10 @@ mod partitions;
 mod prepare;
 mod recover;
 mod retry;
+mod run_sql;
+mod step;
 mod stream;
+mod totals;
 mod wishes;
 mod worker;
 

@@ -119,7 +119,7 @@ impl Engine {
     ) -> Result<Waited, Error> {
         self.session.close();
         observer.tell(&Event::Waiting { what: what.to_owned(), wait_s: opens_in.as_secs_f64() });
-        super::worker::wait_or_stop(observer.stop_receiver(), opens_in.min(LOOK_EVERY)).await;
+        super::interruption::wait_or_stop(observer.stop_receiver(), opens_in.min(LOOK_EVERY)).await;
         let stopped = observer.stop() != Stop::None;
         match self.reconnect().await {
             Ok(()) if stopped => Ok(Waited::Stopped),
@@ -139,7 +139,7 @@ impl Engine {
             }
             let wait = access_backoff(attempt);
             observer.tell(&Event::Waiting { what: format!("access: {why}"), wait_s: wait.as_secs_f64() });
-            super::worker::wait_or_stop(observer.stop_receiver(), wait).await;
+            super::interruption::wait_or_stop(observer.stop_receiver(), wait).await;
             let stopped = observer.stop() != Stop::None;
             match self.reconnect().await {
                 Ok(()) if stopped => return Ok(Waited::Stopped),

@@ -11,7 +11,7 @@ use pgmend_pg::PgError;
 
 use super::nights::Away;
 use super::wishes::{Closing, Woken};
-use super::worker::Worker;
+use super::worker::{Turn, Worker};
 use crate::progress::Event;
 
 /// Waits from this length on are told to listeners each time; shorter ones are the pace itself, and told once.
@@ -36,16 +36,6 @@ pub(super) struct Pacer {
     until_done: bool,
     /// The rate and the size that people asked for when the next batch's bound was read, and the size of it.
     sized: (Option<u32>, Option<u32>, u32),
-}
-
-/// What comes after the wait.
-pub(super) enum Paced {
-    /// A batch.
-    Go,
-    /// A look at who wants this process to stop.
-    Again,
-    /// The end, for now.
-    Stop(RunState),
 }
 
 impl Pacer {
@@ -113,10 +103,10 @@ impl Worker<'_, '_> {
     }
 
     /// Waits until the next batch may begin.
-    pub(super) async fn pace(&mut self) -> Result<Paced, PgError> {
+    pub(super) async fn pace(&mut self) -> Result<Turn, PgError> {
         self.resize();
         if self.at_the_end() {
-            return Ok(Paced::Go);
+            return Ok(Turn::Go);
         }
         if !self.pacer.announced {
             let pace = self.pacer.asked.clone();
@@ -128,24 +118,24 @@ impl Worker<'_, '_> {
         loop {
             let pace = self.pace_now();
             if let Some(reason) = self.pacer.done(&pace) {
-                return Ok(Paced::Stop(RunState::Paused { reason }));
+                return Ok(Turn::Stop(RunState::Paused { reason }));
             }
             if let Some(state) = self.drained().await? {
-                return Ok(Paced::Stop(state));
+                return Ok(Turn::Stop(state));
             }
             self.pacer.pass(pace.rate);
             let Some(wait) = self.pacer.meter.wait(&pace, self.batch_rows()).filter(|_| !self.plan.one_transaction)
             else {
-                return Ok(Paced::Go);
+                return Ok(Turn::Go);
             };
             let rest = Duration::from_secs_f64(wait.ms() / 1_000.0).min(self.pacer.left(&pace));
             self.say(&pace, wait).await?;
             match self.wishes.rest(self.observer.stop_receiver(), rest).await {
                 Woken::Rested => {}
                 Woken::Tuned => self.resize(),
-                Woken::Signal => return Ok(Paced::Again),
+                Woken::Signal => return Ok(Turn::Again),
                 // The server refuses the batch, and says why.
-                Woken::Asked => return Ok(Paced::Go),
+                Woken::Asked => return Ok(Turn::Go),
             }
         }
     }

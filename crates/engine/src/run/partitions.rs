@@ -1,7 +1,6 @@
 //! Runs with several workers: the run is divided into partitions before its first batch, workers take them one after
 //! the other, here and in other processes, and whoever comes last ends the run (docs/design/parallel-workers.md).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgmend_core::limits::{PARTITIONS_PER_WORKER, WORKERS_MAX};
@@ -14,8 +13,10 @@ use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{LeaseAnswer, StoredRun};
 use tokio::sync::{mpsc, watch};
 
+use super::interruption::wait_or_stop;
 use super::nights::Away;
-use super::worker::{Worker, wait_or_stop};
+use super::totals::{Told, Totals};
+use super::worker::Worker;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
@@ -251,71 +252,6 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// An event of one partition.
-#[derive(Debug)]
-struct Told {
-    partition_no: i32,
-    event: Event,
-}
-
-/// Sums the events of partitions up, so that a listener hears of one run.
-struct Totals {
-    /// Rows changed before this command, and not by a partition heard of since.
-    changed_before: i64,
-    batches: i64,
-    /// Changed, skipped, conflicts, dead, by partition.
-    parts: BTreeMap<i32, [i64; 4]>,
-}
-
-impl Totals {
-    fn new(changed_before: i64) -> Self {
-        Self { changed_before, batches: 0, parts: BTreeMap::new() }
-    }
-
-    /// The event of the whole run; `None` for one that says nothing about it.
-    fn over_all(&mut self, told: Told) -> Option<Event> {
-        let Event::Batch {
-            mut changed_rows,
-            mut skipped_rows,
-            mut conflict_rows,
-            mut dead_rows,
-            batch_no,
-            rows,
-            took_ms,
-            next_batch_rows,
-            planned_rows,
-            cursor,
-        } = told.event
-        else {
-            return (!matches!(told.event, Event::Started { .. })).then_some(told.event);
-        };
-        if !self.parts.contains_key(&told.partition_no) {
-            // What earlier sessions changed of this partition is counted in it from now on.
-            self.changed_before -= changed_rows - rows;
-        }
-        self.parts.insert(told.partition_no, [changed_rows, skipped_rows, conflict_rows, dead_rows]);
-        self.batches += 1;
-        let sum = |i: usize| self.parts.values().map(|part| part[i]).sum::<i64>();
-        changed_rows = sum(0) + self.changed_before;
-        skipped_rows = sum(1);
-        conflict_rows = sum(2);
-        dead_rows = sum(3);
-        let batch_no = batch_no.max(self.batches);
-        Some(Event::Batch {
-            batch_no,
-            rows,
-            changed_rows,
-            skipped_rows,
-            conflict_rows,
-            dead_rows,
-            took_ms,
-            next_batch_rows,
-            planned_rows,
-            cursor,
-        })
-    }
-}
-
 /// The workers that a run may have, wherever they are.
 fn workers(plan: &Plan, options: &RunOptions) -> u32 {
     options.workers.or(plan.limits.workers).unwrap_or(1).clamp(1, WORKERS_MAX)
@@ -341,33 +277,5 @@ mod tests {
         assert_eq!(evenly(10, 4), [["2"], ["5"], ["7"], ["10"]]);
         assert_eq!(evenly(2, 4), [["1"], ["2"]]);
         assert!(evenly(0, 4).is_empty());
-    }
-
-    #[test]
-    fn progress_sums_over_partitions_and_earlier_sessions() {
-        let told = |partition_no, rows, changed_rows| Told {
-            partition_no,
-            event: Event::Batch {
-                batch_no: 1,
-                rows,
-                changed_rows,
-                skipped_rows: 1,
-                conflict_rows: 0,
-                dead_rows: 0,
-                took_ms: 1.0,
-                next_batch_rows: 10,
-                planned_rows: 100,
-                cursor: String::new(),
-            },
-        };
-        let changed = |event| match event {
-            Some(Event::Batch { changed_rows, .. }) => changed_rows,
-            _ => -1,
-        };
-        // 30 rows were changed before: 20 of them in partition 1, 10 in partition 2.
-        let mut totals = Totals::new(30);
-        assert_eq!(changed(totals.over_all(told(1, 5, 25))), 35);
-        assert_eq!(changed(totals.over_all(told(2, 5, 15))), 40);
-        assert_eq!(changed(totals.over_all(told(1, 5, 30))), 45);
     }
 }

@@ -11,7 +11,9 @@ use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
 
-use super::worker::{OTHER_COUNT, Step, Worker, wait_or_stop};
+use super::interruption::wait_or_stop;
+use super::step::{OTHER_COUNT, Step};
+use super::worker::Worker;
 use crate::error::Error;
 use crate::progress::{Event, Stop};
 

@@ -12,7 +12,8 @@ use pgmend_pg::store::Fact;
 
 use super::apart::{Tried, give_up};
 use super::fault;
-use super::worker::{Applied, Worker, millis};
+use super::step::{Applied, millis};
+use super::worker::Worker;
 use crate::error::Error;
 use crate::outcome::Retried;
 

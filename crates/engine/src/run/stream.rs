@@ -8,8 +8,10 @@ use pgmend_pg::batch::{BatchStart, Checkpoint};
 use pgmend_pg::{PgError, Statement};
 
 use super::fault;
+use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
-use super::worker::{Applied, Step, Worker, cancellable, millis};
+use super::step::{Applied, Step, millis};
+use super::worker::Worker;
 
 /// Rows that a bound may scan past at once when looking for matches has run into the timeout.
 const WINDOW_ROWS: u32 = 100_000;

@@ -91,7 +91,8 @@ create table pgmend.lease (
     constraint lease_fence unique (run_id, partition_no, fence)
 );
 
--- The checkpoint: one row a batch, committed with the batch. Totals run along, so that the last row tells all.
+-- The checkpoint: one row a batch, committed with the batch. Totals run along, so that the last row tells all; that of
+-- dead letters is the number of open ones.
 create table pgmend.batch (
     run_id         uuid not null,
     partition_no   int not null,
@@ -102,9 +103,11 @@ create table pgmend.batch (
     changed_rows   bigint not null default 0,
     skipped_rows   bigint not null default 0,
     conflict_rows  bigint not null default 0,
+    dead_rows      bigint not null default 0,
     changed_total  bigint not null default 0,
     skipped_total  bigint not null default 0,
     conflict_total bigint not null default 0,
+    dead_total     bigint not null default 0,
     took_ms        double precision not null default 0,
     xid            xid8 not null default pg_current_xact_id(),
     begun_at       timestamptz not null default clock_timestamp(),
@@ -329,7 +332,8 @@ begin
        set changed_rows = p_changed, skipped_rows = p_skipped, conflict_rows = p_conflicts, took_ms = p_took_ms,
            changed_total = coalesce(p.changed_total, 0) + p_changed,
            skipped_total = coalesce(p.skipped_total, 0) + p_skipped,
-           conflict_total = coalesce(p.conflict_total, 0) + p_conflicts
+           conflict_total = coalesce(p.conflict_total, 0) + p_conflicts,
+           dead_total = coalesce(p.dead_total, 0) + b.dead_rows
       from (select 1) as one
       left join pgmend.batch p
         on p.run_id = p_run and p.partition_no = p_partition and p.batch_no = p_batch_no - 1
