@@ -5,6 +5,7 @@ pub mod job;
 pub mod pace;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgmend_core::vacuum::Share;
 
 pub use job::{JobFlags, JobSource};
 pub use pace::{PaceFlags, Tune};
@@ -130,7 +131,7 @@ Examples:
     Pause(Wish),
     /// Lift a pause and go on with the run
     #[command(
-        after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --lift-only      whoever drives it goes on"
+        after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --rate 200 --until-done   gently, night after night\n  pgmend resume fix-roles --lift-only               whoever drives it goes on"
     )]
     Resume(Resume),
     /// Change the pace of a live run, from any machine; in the ledger, and for an hour unless pinned
@@ -138,6 +139,8 @@ Examples:
 Examples:
   pgmend tune fix-roles --rate 200 --reason \"checkout is slow\"
   pgmend tune fix-roles --nice 1 --for 2h --reason \"sale begins\"
+  pgmend tune fix-roles --limit replay_lag=20s/10s --reason \"standby2 is being rebuilt\"
+  pgmend tune fix-roles --list                              what counts now, and who said so
   pgmend tune fix-roles --reset --reason \"all quiet\"      back to what the run was started with")]
     Tune(Tune),
     /// Give a run up; what is committed stays, and can be undone
@@ -162,7 +165,9 @@ Examples:
 Examples:
   pgmend undo fix-roles                       what would be restored, and which rows are conflicts
   pgmend undo fix-roles --execute
-  pgmend undo fix-roles --where \"country = 'NO'\" --execute")]
+  pgmend undo fix-roles --where \"country = 'NO'\" --execute
+  pgmend undo fix-roles --rate 500 --until-done --execute
+                                              gently, and only in the allowed hours")]
     Undo(Undo),
     /// Rows that a run could not change and has set aside; tries them again with --retry --execute
     #[command(after_help = "\
@@ -379,11 +384,23 @@ pub struct Resume {
     #[arg(value_name = "RUN|JOB")]
     pub run: String,
     /// Lift the pause without driving the run from here
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["rate", "nice", "rows_max", "stop_after", "until_done", "workers", "workers_here", "vacuum_every"])]
     pub lift_only: bool,
     /// Show errors with the values in them
     #[arg(long)]
     pub show_values: bool,
+    /// Workers of the run, in all its processes together; for a run that was divided
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub workers: Option<u32>,
+    /// Workers in this process, of those that the run may have in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub workers_here: Option<u32>,
+    /// Vacuum the target on the way, after this share of its rows was changed, such as 10%
+    #[arg(long, value_name = "SHARE")]
+    pub vacuum_every: Option<Share>,
+    /// The pace.
+    #[command(flatten)]
+    pub pace: PaceFlags,
 }
 
 /// `ledger`.
@@ -421,6 +438,9 @@ pub struct Undo {
     /// Write. Without it nothing is changed
     #[arg(long)]
     pub execute: bool,
+    /// The pace.
+    #[command(flatten)]
+    pub pace: PaceFlags,
     /// How to plan.
     #[command(flatten)]
     pub planning: Planning,

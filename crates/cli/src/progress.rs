@@ -142,9 +142,10 @@ impl State {
             | Event::Waiting { .. }
             | Event::Holding { .. }
             | Event::Slowed { .. }
+            | Event::Vacuuming { .. }
             | Event::Stopping => self.print(event),
-            Event::Released { .. } => {
-                // The time of a hold says nothing about how fast batches go.
+            Event::Released { .. } | Event::Vacuumed { .. } => {
+                // The time of a hold or a vacuum says nothing about how fast batches go.
                 self.last_batch_at = now;
                 self.print(event);
             }
@@ -195,12 +196,21 @@ impl State {
             Event::Retrying { attempt, .. } if *attempt > 1 => bar.suspend(|| write_line(&sentence(event))),
             // It may last for hours: the line stays when the bar is gone.
             Event::Waiting { .. } => bar.suspend(|| write_line(&sentence(event))),
-            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Pacing { .. } | Event::Holding { .. } => {
+            Event::Vacuumed { outcome, .. } if outcome != "done" => bar.suspend(|| write_line(&sentence(event))),
+            Event::Retrying { .. }
+            | Event::WaitingForLease { .. }
+            | Event::Pacing { .. }
+            | Event::Vacuuming { .. }
+            | Event::Holding { .. } => {
                 bar.enable_steady_tick(TICK);
                 bar.set_message(sentence(event));
             }
             Event::Slowed { .. } => {}
-            Event::Sweeping { .. } | Event::Stopping | Event::Released { .. } | Event::Ended { .. } => {
+            Event::Sweeping { .. }
+            | Event::Stopping
+            | Event::Released { .. }
+            | Event::Vacuumed { .. }
+            | Event::Ended { .. } => {
                 bar.set_message(sentence(event));
             }
         }
@@ -246,8 +256,12 @@ fn message(event: &Event, pace: &Pace) -> String {
 
 fn sentence(event: &Event) -> String {
     match event {
-        Event::Retrying { attempt, wait_s, error, sqlstate } => {
-            format!("{}; again in {wait_s:.1} s (retry {attempt})", reason(sqlstate, error))
+        Event::Retrying { attempt, wait_s, error, sqlstate, blocked_by } => {
+            let reason = match blocked_by {
+                Some(who) => format!("{who} is in the way"),
+                None => reason(sqlstate, error),
+            };
+            format!("{reason}; again in {wait_s:.1} s (retry {attempt})")
         }
         Event::WaitingForLease { holder, left_s } => {
             format!("driven by {holder}; waiting for its lease to run out, {} left", figure::duration(left_s.ceil()))
@@ -260,6 +274,12 @@ fn sentence(event: &Event) -> String {
             format!("holding for {}: {}", figure::duration(held_s.round()), texts(reasons))
         }
         Event::Released { held_s } => format!("going on after a hold of {}", figure::duration(held_s.round())),
+        Event::Vacuuming { table, .. } => format!("vacuuming {table}"),
+        Event::Vacuumed { table, outcome, why, took_s } => {
+            let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            let outcome = outcome.replace('_', " ");
+            format!("vacuum of {table} {outcome} after {}{why}", figure::duration(*took_s))
+        }
         Event::Slowed { pace } => format!("working {:.0} % of the time, beside the load", pace * 100.0),
         Event::Started { job, resumed: true, changed_rows, planned_rows, .. } => format!(
             "going on with {job} after its last committed batch: {} of {} rows are changed",
@@ -319,8 +339,9 @@ fn line(event: &Event, pace: &Pace) -> String {
             }
             line
         }
-        Event::Retrying { attempt, wait_s, error, sqlstate } => {
-            format!("event=retrying attempt={attempt} wait_s={wait_s:.1} sqlstate={sqlstate} error={error:?}")
+        Event::Retrying { attempt, wait_s, error, sqlstate, blocked_by } => {
+            let blocker = blocked_by.as_ref().map_or(String::new(), |who| format!(" blocked_by={who:?}"));
+            format!("event=retrying attempt={attempt} wait_s={wait_s:.1} sqlstate={sqlstate} error={error:?}{blocker}")
         }
         Event::WaitingForLease { holder, left_s } => {
             format!("event=waiting_for_lease holder={holder:?} left_s={left_s:.0}")
@@ -334,6 +355,11 @@ fn line(event: &Event, pace: &Pace) -> String {
             format!("event=holding held_s={held_s:.0} signals={} why={:?}", signals.join(","), texts(reasons))
         }
         Event::Released { held_s } => format!("event=released held_s={held_s:.0}"),
+        Event::Vacuuming { table, .. } => format!("event=vacuuming table={table:?}"),
+        Event::Vacuumed { table, outcome, why, took_s } => {
+            let why = why.as_ref().map_or(String::new(), |why| format!(" why={why:?}"));
+            format!("event=vacuumed table={table:?} outcome={outcome} took_s={took_s:.1}{why}")
+        }
         Event::Slowed { pace } => format!("event=slowed pace={pace:.2}"),
         Event::Ended { state, .. } => format!("event=ended state={state}"),
     }
@@ -375,8 +401,13 @@ mod tests {
         let expected = "event=batch batch_no=12 rows=500 changed_rows=6000 planned_rows=300000 skipped_rows=7 \
                         conflict_rows=0 dead_rows=0 took_ms=61.2 next_batch_rows=750 rows_per_s=1000 eta_s=294-294";
         assert_eq!(line(&batch(12), &pace), expected);
-        let retry =
-            Event::Retrying { attempt: 2, wait_s: 0.5, error: "deadlock \"x\"".into(), sqlstate: "40P01".into() };
+        let retry = Event::Retrying {
+            attempt: 2,
+            wait_s: 0.5,
+            error: "deadlock \"x\"".into(),
+            sqlstate: "40P01".into(),
+            blocked_by: None,
+        };
         assert_eq!(line(&retry, &pace), r#"event=retrying attempt=2 wait_s=0.5 sqlstate=40P01 error="deadlock \"x\"""#);
         assert_eq!(sentence(&retry), "a deadlock with another session; the batch gave way; again in 0.5 s (retry 2)");
     }

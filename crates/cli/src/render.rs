@@ -11,6 +11,7 @@ pub mod plan;
 pub mod prune;
 pub mod status;
 pub mod trace;
+pub mod tune;
 
 #[cfg(test)]
 mod example;

@@ -6,8 +6,8 @@ use crate::job::Job;
 use crate::limits::Limits;
 use crate::plan::Plan;
 
-/// Only planning uses the first; a run that was stopped may go on with another number of workers.
-const FREE: [&str; 2] = ["count_budget_ms", "workers"];
+/// Only planning uses the first; a run that was stopped may go on with another number of workers, and with other vacuums.
+const FREE: [&str; 3] = ["count_budget_ms", "workers", "vacuum_every"];
 
 /// One sentence for each field in which the job says something else than was planned, `limits.batch_rows was 50 and is 500`.
 pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {

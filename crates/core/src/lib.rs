@@ -24,3 +24,4 @@ pub mod run;
 pub mod sizing;
 pub mod table;
 pub mod throttle;
+pub mod vacuum;

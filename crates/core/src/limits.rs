@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::refusal::{Code, Refusal};
+use crate::vacuum::Share;
 
 /// First batch: small enough to hurt nobody on a table never seen before.
 pub const BATCH_ROWS_START: u32 = 500;
@@ -64,6 +65,9 @@ pub struct Limits {
     /// Workers of a run, in all its processes together; one when absent. 1 to 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
+    /// Share of the target's rows after which it is vacuumed on the way; left to autovacuum when absent. 1% to 100%.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vacuum_every: Option<Share>,
 }
 
 impl Default for Limits {
@@ -77,6 +81,7 @@ impl Default for Limits {
             lease_seconds: LEASE_SECONDS,
             count_budget_ms: COUNT_BUDGET_MS,
             workers: None,
+            vacuum_every: None,
         }
     }
 }

@@ -178,6 +178,9 @@ pub struct Estimates {
     pub wal_bytes: Figure,
     /// Disk for images or the change set.
     pub image_bytes: Figure,
+    /// Dead versions of rows that the run leaves in the target; `None` in plans of before it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_bytes: Option<Figure>,
 }
 
 /// What a rehearsal saw: small batches run for real and rolled back.

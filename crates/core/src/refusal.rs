@@ -16,7 +16,7 @@ macro_rules! codes {
             pub const ALL: &'static [Code] = &[$(Code::$name),+];
 
             /// `PM…`, as printed.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $code,)+ }
             }
 
@@ -124,6 +124,10 @@ codes! {
     FreezeBounds = "PM512", "the change set exceeds its bounds";
     /// Another run writes the same columns.
     SameColumns = "PM513", "another run writes the same columns";
+    /// A worker of the run has stopped it; raised for a batch of the others.
+    StoppedElsewhere = "PM533", "another worker has stopped the run";
+    /// The run cannot end: one of its partitions is open.
+    PartitionOpen = "PM534", "a partition of the run is open";
     // PM6xx: guardrails.
     /// Fewer approvals than the policy demands, or a veto.
     ApprovalMissing = "PM601", "an approval is missing";
@@ -165,6 +169,9 @@ codes! {
     RoleMissing = "PM731", "a role that was named does not exist";
     /// The job is not what its unfinished run was planned from.
     ChangedJob = "PM732", "the job has changed since its unfinished run was planned";
+    // PM76x: the result, and what a live run may still be told.
+    /// The result is not what the job's `[expect]` says.
+    Unexpected = "PM765", "the result is not what the job expects";
 }
 
 impl Code {

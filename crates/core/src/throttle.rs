@@ -12,6 +12,7 @@ pub mod definition;
 pub mod gauge;
 pub mod ladder;
 pub mod lag;
+pub mod limit;
 pub mod rate;
 pub mod signal;
 
@@ -20,4 +21,5 @@ pub use controller::Controller;
 pub use definition::Throttle;
 pub use gauge::{Board, Reading, Reason, Verdict};
 pub use ladder::{Ladder, Rung};
+pub use limit::Limit;
 pub use signal::{Builtin, OnLoss, Signal, Source, Unit};

@@ -1,11 +1,12 @@
 //! What runs do now: the list, one run's status and what to type next, its conflicts, and the images that
 //! nobody needs any more.
 
+pub(crate) mod blocker;
 pub(crate) mod doing;
 mod tune;
 mod wish;
 
-pub use tune::Tuning;
+pub use tune::{InForce, SignalInForce, Tuning};
 
 use std::time::Duration;
 
@@ -20,11 +21,15 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{Conflict, Prunable, RunSummary, Status};
+use crate::outcome::{Conflict, Prunable, RunSummary, Status, Vacuums};
 use doing::Glance;
 
 /// Conflicts that a caller gets; all of them are in `pgmend.conflict`.
 const CONFLICTS_READ_MAX: i64 = 10_000;
+/// Between the names of two processes.
+const HOLDERS_JOINED: &str = " and ";
+/// Processes that a status names one by one.
+const HOLDERS_NAMED_MAX: usize = 4;
 /// A run whose last batch began longer ago than this may be waiting for a lock.
 const QUIET_S: f64 = 1.5;
 /// Looks for a blocker: a worker waits for a lock in short turns, with pauses in between.
@@ -146,18 +151,23 @@ impl Engine {
 
     async fn status_of(&self, run: &StoredRun, at: &LastCheckpoint) -> Result<Status, Error> {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
-        let tenure = if run.state.ended() { None } else { self.session.tenure(run.run_id).await? };
+        let tenure = if run.state.ended() { None } else { together(self.session.tenures(run.run_id).await?) };
         let driven = run.state == RunState::Running && tenure.as_ref().is_some_and(|t| t.left_s > 0.0);
         let pace = if driven { self.session.recent_pace(run.run_id).await? } else { None };
         let holds = if driven { self.session.holds(run.run_id).await? } else { Vec::new() };
         let holds: Vec<_> = holds.into_iter().filter(|hold| hold.active).collect();
-        let quiet = driven && holds.is_empty() && pace.is_none_or(|(_, since_s)| since_s > QUIET_S);
+        let vacuums = self.session.vacuums(run.run_id).await?;
+        let quiet = driven
+            && holds.is_empty()
+            && vacuums.under_way_s.is_none()
+            && pace.is_none_or(|(_, since_s)| since_s > QUIET_S);
         let blockers = if quiet { self.wait_for_blockers(run.target_oid).await? } else { Vec::new() };
         let moving = blockers.is_empty() && holds.is_empty() && !tenure.as_ref().is_some_and(silent);
         let rows_per_s = pace.map(|(rate, _)| rate).filter(|_| moving);
         let latest = self.latest_of_its_job(run).await?;
         let wish = if run.state.ended() { None } else { self.session.wish(run.run_id).await? };
         let (pace_asked, tuned, driving) = self.pace_of(run, &plan.pace).await?;
+        let limits = if run.state.ended() { Vec::new() } else { self.session.wanted(run.run_id).await?.limits };
         let glance = Glance {
             wish: wish.as_ref(),
             waits: driving.waits_for.as_deref().zip(driving.waits_s),
@@ -165,9 +175,11 @@ impl Engine {
             at,
             plan: &plan,
             tenure: tenure.as_ref(),
+            several: tenure.as_ref().is_some_and(|t| t.holder.contains(HOLDERS_JOINED)),
             rows_per_s,
             blockers: &blockers,
             holds: &holds,
+            vacuuming_s: vacuums.under_way_s.filter(|_| driven),
         };
         Ok(Status {
             doing: glance.doing(),
@@ -179,9 +191,11 @@ impl Engine {
             conflict_rows: at.conflict_rows,
             dead_rows: at.dead_rows,
             rows_per_s,
+            vacuums: Some(vacuums).filter(|vacuums| *vacuums != Vacuums::default()),
             holds: holds.clone(),
             pace: Some(pace_asked).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
             tuned,
+            limits,
             reason: match &run.state {
                 RunState::Paused { reason } => Some(reason.clone()),
                 RunState::Failed { failure } => Some(failure.clone()),
@@ -243,6 +257,29 @@ pub(crate) fn key_text(key: Option<&PlanKey>, values: &[String], mask: &Mask) ->
     values.iter().enumerate().map(part).collect::<Vec<_>>().join(", ")
 }
 
+/// The drivers of a run as one: those that live are named, each with its number of workers.
+fn together(tenures: Vec<Tenure>) -> Option<Tenure> {
+    let mut workers: Vec<(String, usize)> = Vec::new();
+    for tenure in tenures.iter().filter(|tenure| tenure.left_s > 0.0) {
+        match workers.iter_mut().find(|(holder, _)| *holder == tenure.holder) {
+            Some((_, count)) => *count += 1,
+            None => workers.push((tenure.holder.clone(), 1)),
+        }
+    }
+    let first = tenures.into_iter().next()?;
+    if workers.len() < 2 && workers.iter().all(|(_, count)| *count == 1) {
+        return Some(first);
+    }
+    let named = workers.iter().take(HOLDERS_NAMED_MAX).map(|(holder, count)| match count {
+        1 => holder.clone(),
+        count => format!("{holder} ({count} workers)"),
+    });
+    let mut named: Vec<String> = named.collect();
+    let more = workers.len().saturating_sub(HOLDERS_NAMED_MAX);
+    named.extend((more > 0).then(|| format!("{more} more")));
+    Some(Tenure { holder: named.join(HOLDERS_JOINED), ..first })
+}
+
 /// Whoever holds a lease lives if it renews it; a lease is renewed six times in its length.
 pub(crate) fn silent(tenure: &Tenure) -> bool {
     tenure.silent_s > tenure.length_s / 2.0
@@ -253,6 +290,20 @@ mod tests {
     use pgmend_core::mask::MASKED;
 
     use super::*;
+
+    #[test]
+    fn every_process_that_drives_is_named_with_its_workers() {
+        let tenure =
+            |holder: &str, left_s: f64| Tenure { holder: holder.into(), left_s, silent_s: 1.0, length_s: 30.0 };
+        assert_eq!(together(Vec::new()), None);
+        let named = |tenures: Vec<Tenure>| together(tenures).map(|tenure| tenure.holder);
+        assert_eq!(named(vec![tenure("a", 20.0), tenure("dead", -3.0)]).as_deref(), Some("a"));
+        assert_eq!(named(vec![tenure("dead", -3.0)]).as_deref(), Some("dead"), "status says since when it is gone");
+        let several = vec![tenure("a", 20.0), tenure("b", 19.0), tenure("a", 18.0), tenure("dead", -3.0)];
+        assert_eq!(named(several).as_deref(), Some("a (2 workers) and b"));
+        let many = (0..7).map(|n| tenure(&format!("p{n}"), 20.0)).collect();
+        assert_eq!(named(many).as_deref(), Some("p0 and p1 and p2 and p3 and 3 more"));
+    }
 
     #[test]
     fn only_integer_and_uuid_keys_are_shown() {

@@ -1,5 +1,7 @@
 //! The engine: one database, all that can be asked of it.
 
+use std::sync::Arc;
+
 use pgmend_core::mask::TokenKey;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
@@ -12,7 +14,7 @@ use pgmend_pg::{PgError, Session};
 use crate::error::Error;
 use crate::guard::{Named, mismatches};
 use crate::outcome::Initialised;
-use crate::run::Away;
+use crate::run::{Away, Metered, Slice};
 
 /// One database.
 pub struct Engine {
@@ -25,6 +27,10 @@ pub struct Engine {
     pub(crate) plan_key: Option<TokenKey>,
     /// Why the last run stopped by itself, where it will go on by itself.
     pub(crate) away: Option<Away>,
+    /// What the command under way has done of its run so far; shared by the connections of its workers.
+    pub(crate) slice: Arc<Slice>,
+    /// How fast this connection's worker has gone.
+    pub(crate) metered: Metered,
 }
 
 impl Engine {
@@ -33,7 +39,17 @@ impl Engine {
         let conninfo = Conninfo::resolve(database_url, &|name| std::env::var(name).ok())?;
         let session = Session::connect(&conninfo).await.map_err(cannot_connect)?;
         let here = arrive(&session).await?;
-        Ok(Self { conninfo, session, here, environment: None, plan_key: None, away: None })
+        let slice = Arc::new(Slice::begin());
+        Ok(Self {
+            conninfo,
+            session,
+            here,
+            environment: None,
+            plan_key: None,
+            away: None,
+            slice,
+            metered: Metered::begin(),
+        })
     }
 
     /// Another connection to the same database, for one more worker.
@@ -47,8 +63,17 @@ impl Engine {
             let message = format!("a second connection does not lead to environment {}", named.name);
             return Err(Refusal::new(Code::WrongEnvironment, message, "check the hosts of the connection").into());
         }
-        let (conninfo, here) = (self.conninfo.clone(), self.here.clone());
-        Ok(Self { conninfo, session, here, environment: self.environment.clone(), plan_key: None, away: None })
+        let (conninfo, here, slice) = (self.conninfo.clone(), self.here.clone(), Arc::clone(&self.slice));
+        Ok(Self {
+            conninfo,
+            session,
+            here,
+            environment: self.environment.clone(),
+            plan_key: None,
+            away: None,
+            slice,
+            metered: Metered::begin(),
+        })
     }
 
     /// Connects again, with the credentials of now, and refuses a database that is not the environment any more.

@@ -33,7 +33,7 @@ mod engine;
 mod throttle;
 mod tokens;
 
-pub use control::Tuning;
+pub use control::{InForce, SignalInForce, Tuning};
 pub use engine::Engine;
 pub use error::Error;
 pub use outcome::*;

@@ -148,6 +148,7 @@ mod tests {
             wait_s: 0.5,
             error: "a lock\nwas in the way".into(),
             sqlstate: "55P03".into(),
+            blocked_by: None,
         };
         let line = read(&log.line(at, &retrying));
         for (name, value) in [("run_id", "r"), ("job", "fix"), ("environment", "production"), ("cursor", "id=7")] {

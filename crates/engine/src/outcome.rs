@@ -6,13 +6,15 @@ use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::pace::Pace;
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
+use pgmend_core::vacuum::Share;
 use serde::Serialize;
 
 use crate::progress::Event;
 pub use pgmend_pg::dead_letters::DeadLetter;
-pub use pgmend_pg::guardrails::Guardrail;
+pub use pgmend_pg::guardrails::{Guardrail, Wish};
 pub use pgmend_pg::health::StoredHold;
-pub use pgmend_pg::pace::Tuned;
+pub use pgmend_pg::pace::{Tuned, TunedLimit};
+pub use pgmend_pg::vacuum::Vacuums;
 
 use crate::throttle::survey::SurveyedSignal;
 
@@ -63,6 +65,8 @@ pub struct RunOptions {
     pub workers: Option<u32>,
     /// Workers in this process; all of them when absent.
     pub workers_here: Option<u32>,
+    /// Share of the target's rows after which it is vacuumed on the way, instead of what the plan says.
+    pub vacuum_every: Option<Share>,
 }
 
 /// What an undo covers.
@@ -72,6 +76,8 @@ pub struct UndoOptions {
     pub predicate: Option<String>,
     /// Options of its plan.
     pub plan: PlanOptions,
+    /// How fast it runs, and whether it goes on by itself.
+    pub run: RunOptions,
 }
 
 /// How a run ended, for now or for good.
@@ -107,6 +113,9 @@ pub struct Outcome {
     pub resumed: bool,
     /// Sentences on the checks made at the end: what was compared and what came out.
     pub verification: Vec<String>,
+    /// What a person asked of the run and has not lifted: until then nobody goes on with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Wish>,
 }
 
 impl Outcome {
@@ -177,12 +186,18 @@ pub struct Status {
     pub dead_rows: i64,
     /// Why it holds, if it does.
     pub holds: Vec<StoredHold>,
+    /// What came of its vacuums on the way, where it makes any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vacuums: Option<Vacuums>,
     /// Rows per second over the last batches, if it runs.
     pub rows_per_s: Option<f64>,
     /// The pace that it was started with, if any.
     pub pace: Option<String>,
     /// What people have changed of it since, as far as it counts now.
     pub tuned: Vec<Tuned>,
+    /// What people have changed of its signals' limits, as far as it counts now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<TunedLimit>,
     /// Why it is paused or has failed.
     pub reason: Option<String>,
     /// Findings of its plan.

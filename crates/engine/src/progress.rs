@@ -57,6 +57,9 @@ pub enum Event {
         error: String,
         /// Its SQLSTATE.
         sqlstate: String,
+        /// Who was in the way, with the shape of its statement, where that was seen.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        blocked_by: Option<String>,
     },
     /// Another worker's lease has to run out first.
     WaitingForLease {
@@ -83,6 +86,24 @@ pub enum Event {
     Sweeping {
         /// Which pass.
         pass: u32,
+    },
+    /// The target is being vacuumed.
+    Vacuuming {
+        /// The target.
+        table: String,
+        /// Rows changed by the run so far.
+        changed_rows: i64,
+    },
+    /// A vacuum is over.
+    Vacuumed {
+        /// The target.
+        table: String,
+        /// `done`, `skipped`, `gave_way`, `too_long` or `failed`.
+        outcome: String,
+        /// Why it was not made.
+        why: Option<String>,
+        /// Seconds that it took.
+        took_s: f64,
     },
     /// Signals are over their limits: no batch begins until they are back. Told again from time to time.
     Holding {
@@ -129,6 +150,7 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Event::Ended { state, .. } if state == "failed" => Level::Error,
+            Event::Vacuumed { outcome, .. } if outcome != "done" => Level::Warn,
             Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } | Event::Holding { .. } => {
                 Level::Warn
             }
@@ -138,6 +160,8 @@ impl Event {
             | Event::Sweeping { .. }
             | Event::Released { .. }
             | Event::Slowed { .. }
+            | Event::Vacuuming { .. }
+            | Event::Vacuumed { .. }
             | Event::Stopping
             | Event::Ended { .. } => Level::Info,
         }

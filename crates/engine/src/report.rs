@@ -23,7 +23,7 @@ use serde_json::Value as Json;
 use crate::control::doing::word;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{Conflict, DeadLetter};
+use crate::outcome::{Conflict, DeadLetter, Vacuums};
 pub use trail::{BrokenGlass, CheckedEnvironment, Demanded, Expectation, Review, Stop, StoredApproval, Trail};
 pub use watch::WatchedRow;
 
@@ -94,6 +94,8 @@ pub struct Report {
     pub pace: Option<Paced>,
     /// Signals that the run held for, and for how long.
     pub holds: Vec<StoredHold>,
+    /// What came of its vacuums on the way.
+    pub vacuums: Vacuums,
     /// Rows that still match.
     pub residual_rows: Option<i64>,
     /// Of those, rows that came after the start.
@@ -167,9 +169,10 @@ impl Engine {
         }
         let latest = self.latest_of_its_job(&run).await?;
         let holds = self.session.holds(run.run_id).await?;
+        let vacuums = self.session.vacuums(run.run_id).await?;
         let trail = self.trail(&run, &stored.plan, &at, &entries).await?;
         let watched = self.watched(&run, &stored.plan).await?;
-        let kept = Kept { watched, conflicts, dead_letters, images, holds, latest, prior, entries, trail };
+        let kept = Kept { watched, conflicts, dead_letters, images, holds, vacuums, latest, prior, entries, trail };
         Ok(assemble(run, stored.plan, stored.digest, &at, pace, kept))
     }
 }
@@ -180,6 +183,7 @@ struct Kept {
     dead_letters: Vec<DeadLetter>,
     images: Vec<(String, Option<i64>)>,
     holds: Vec<StoredHold>,
+    vacuums: Vacuums,
     latest: bool,
     /// The plan's chain of the ledger.
     prior: Vec<Entry>,
@@ -239,6 +243,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
             rows_per_s: (p.first_rows_per_s, p.last_rows_per_s),
         }),
         holds: kept.holds,
+        vacuums: kept.vacuums,
         residual_rows: run.residual_rows,
         arrived_later_rows: run.arrived_later_rows,
         verification: run.verification,

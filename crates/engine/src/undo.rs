@@ -55,10 +55,10 @@ impl Engine {
         let run = self.meant_run(name).await?;
         let undoing = self.session.runs_undoing(run.run_id).await?;
         if let Some(unfinished) = undoing.iter().find(|u| !u.state.ended()) {
-            return self.resume(&unfinished.run_id.to_string(), observer).await;
+            return self.resume_with(&unfinished.run_id.to_string(), &options.run, observer).await;
         }
         let planned = self.plan_undo(name, options).await?;
-        Box::pin(self.start_undo(planned.plan, &RunOptions::default(), observer)).await
+        Box::pin(self.start_undo(planned.plan, &options.run, observer)).await
     }
 
     /// Starts the run of an undo's plan; a run that was paused or failed is given up first.
@@ -89,9 +89,9 @@ impl Engine {
         if run.state.ended() {
             return Ok(());
         }
-        match self.session.lease_holder(run.run_id).await? {
-            Some((holder, left)) if left > 0.0 => {
-                let message = format!("run {} has not ended: {holder} drives it", run.run_id);
+        match self.session.tenure(run.run_id).await? {
+            Some(tenure) if tenure.left_s > 0.0 => {
+                let message = format!("run {} has not ended: {} drives it", run.run_id, tenure.holder);
                 let help = "stop that process with Ctrl-C (or wait until its lease runs out), then undo";
                 Err(Refusal::new(Code::NotFinished, message, help).into())
             }

@@ -2,6 +2,7 @@
 //! tables that nobody needs any more.
 
 use pgmend_core::id::RunId;
+use pgmend_core::mask::MASKED;
 use pgmend_core::plan::{ImageColumn, ImageLayout};
 use pgmend_core::table::{Column, RelationName, quote_ident};
 use serde::Deserialize;
@@ -45,6 +46,25 @@ pub struct Blocker {
     pub state: String,
     /// Seconds since its transaction began, where this role may know.
     pub open_s: Option<f64>,
+    /// Its last statement, where this role may know.
+    pub statement: Option<Sent>,
+}
+
+/// A statement that somebody else sent: it may hold values, and is shown to nobody as it is.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct Sent(String);
+
+impl Sent {
+    /// The text, to be reduced to its shape.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(MASKED)
+    }
 }
 
 /// How fast batches went.
@@ -123,15 +143,21 @@ impl Session {
         answer.rows.iter().map(checkpoint).collect()
     }
 
-    /// Who drives a run; `None` when the lease was given back or never taken.
+    /// Who drives a run, the one with most time left; `None` when the leases were given back or never taken.
     pub async fn tenure(&self, run: RunId) -> Result<Option<Tenure>, PgError> {
+        Ok(self.tenures(run).await?.into_iter().next())
+    }
+
+    /// Everybody who holds a lease of a run, also one that has run out; those with most time left first.
+    /// Lock:  none. Index: `lease_pkey`.
+    pub async fn tenures(&self, run: RunId) -> Result<Vec<Tenure>, PgError> {
         let sql = "select json_build_object('holder', holder, \
                    'left_s', extract(epoch from expires_at - clock_timestamp()), \
                    'silent_s', extract(epoch from clock_timestamp() - heartbeat_at), \
                    'length_s', extract(epoch from expires_at - heartbeat_at))::text from pgmend.lease \
-                   where run_id = $1::uuid and expires_at > '-infinity' order by expires_at desc limit 1";
-        let answer = self.run(&Statement::new("read the lease", sql, vec![run.to_string()])).await?;
-        answer.rows.first().map(|row| from_json(row, 0)).transpose()
+                   where run_id = $1::uuid and expires_at > '-infinity' order by expires_at desc limit 64";
+        let answer = self.run(&Statement::new("read the leases", sql, vec![run.to_string()])).await?;
+        answer.rows.iter().map(|row| from_json(row, 0)).collect()
     }
 
     /// Rows per second over the last batches, waits included, and seconds since the last one began.

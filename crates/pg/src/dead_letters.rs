@@ -134,7 +134,21 @@ impl FencedTx<'_> {
             error.named.column.clone(),
         ];
         let sql = "select pgmend.set_aside($1::uuid, $2::int, $3::bigint, $4::bigint, $5::text[], $6, $7, $8, $9)";
-        self.as_oneself(Statement { doing: "set a row aside", sql: sql.into(), params: params.into() }).await
+        self.as_oneself(Statement { doing: "set a row aside", sql: sql.into(), params: params.into() }).await?;
+        Ok(())
+    }
+
+    /// The open letters of the run's other partitions, as the batch's own snapshot has them. After a row was set aside
+    /// that is all of them: of two batches with letters the later one fails.
+    /// Lock:  none. Index: `partition_pkey`, `batch_pkey` backwards in each partition.
+    pub async fn letters_elsewhere(&mut self) -> Result<i64, PgError> {
+        let sql = "select coalesce(sum(b.dead_total), 0)::text \
+                   from (select 0 as partition_no union all select p.partition_no from pgmend.partition p where p.run_id = $1::uuid) as p \
+                   cross join lateral (select b.dead_total from pgmend.batch b where b.run_id = $1::uuid \
+                   and b.partition_no = p.partition_no order by b.batch_no desc limit 1) as b \
+                   where p.partition_no <> $2::int";
+        let params = vec![self.lease.run.to_string(), self.lease.partition_no.to_string()];
+        self.as_oneself(Statement::new("count the dead letters", sql, params)).await?.number()
     }
 
     /// Says what became of a letter.
@@ -155,13 +169,15 @@ impl FencedTx<'_> {
             error.and_then(|e| e.named.column.clone()),
         ];
         let sql = "select pgmend.settle_dead_letter($1::uuid, $2::int, $3::bigint, $4::bigint, $5, $6, $7, $8, $9)";
-        self.as_oneself(Statement { doing: "settle a dead letter", sql: sql.into(), params: params.into() }).await
+        self.as_oneself(Statement { doing: "settle a dead letter", sql: sql.into(), params: params.into() }).await?;
+        Ok(())
     }
 
     /// Runs a statement of the control schema as the session's user, and takes the job's role on again.
-    async fn as_oneself(&mut self, statement: Statement) -> Result<(), PgError> {
+    async fn as_oneself(&mut self, statement: Statement) -> Result<Answer, PgError> {
         let answers = self.session.pipeline(&[Scene::as_self(), statement, self.scene.as_job()]).await;
-        answers.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
+        let answer = answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().nth(1);
+        answer.ok_or_else(|| PgError::corrupt("a statement gave no answer"))
     }
 }
 

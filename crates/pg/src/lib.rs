@@ -20,6 +20,7 @@ pub mod scene;
 pub mod schema;
 pub mod session;
 pub mod store;
+pub mod vacuum;
 
 mod passfile;
 mod said;

@@ -4,6 +4,7 @@
 use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::nights::Window;
 use pgmend_core::pace::{Pace, Setting};
+use pgmend_core::throttle::Limit;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Lease;
@@ -24,6 +25,23 @@ pub struct Wanted {
     pub stop: Option<Wish>,
     /// Another pace than the one it was started with.
     pub tuned: Vec<Tuned>,
+    /// Other limits of its signals than the plan's.
+    #[serde(default)]
+    pub limits: Vec<TunedLimit>,
+}
+
+/// A change of a live run's limits that counts now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunedLimit {
+    /// Of what, and to what.
+    #[serde(flatten)]
+    pub limit: Limit,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub tuned_by: String,
+    /// Until when, by the server's clock; `None` when it is pinned.
+    pub expires_at: Option<String>,
 }
 
 /// A change of a live run's pace that counts now.
@@ -129,6 +147,29 @@ impl Session {
         ];
         let sql = "select pgmend.tune($1::uuid, $2::jsonb, $3::int, $4)::text";
         self.run(&Statement { doing: "change the pace", sql: sql.into(), params }).await?;
+        Ok(())
+    }
+
+    /// Changes where signals hold a live run, for some minutes or to its end; takes the changes of `reset` back.
+    /// Lock:  one row for each signal. Index: `run_pkey`, `tuned_limit_pkey`.
+    pub async fn tune_limits(
+        &self,
+        run: RunId,
+        limits: &[Limit],
+        reset: &[String],
+        minutes: Option<u32>,
+        reason: &str,
+    ) -> Result<(), PgError> {
+        let set = limits.iter().map(|limit| serde_json::json!(limit));
+        let back = reset.iter().map(|signal| serde_json::json!({ "signal": signal }));
+        let params = vec![
+            Some(run.to_string()),
+            Some(serde_json::Value::Array(set.chain(back).collect()).to_string()),
+            minutes.map(|minutes| minutes.to_string()),
+            Some(reason.to_owned()),
+        ];
+        let sql = "select pgmend.tune_limits($1::uuid, $2::jsonb, $3::int, $4)::text";
+        self.run(&Statement { doing: "change the limits", sql: sql.into(), params }).await?;
         Ok(())
     }
 

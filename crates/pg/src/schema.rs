@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (6, include_str!("../sql/schema/006_paper_trail.sql")),
     (7, include_str!("../sql/schema/007_partitions.sql")),
     (10, include_str!("../sql/schema/010_plan_for_readers.sql")),
+    (11, include_str!("../sql/schema/011_gentle.sql")),
 ];
 
 /// The version that this pgmend needs.

@@ -254,15 +254,6 @@ impl Session {
         })
     }
 
-    /// Who holds the lease of a run, and for how many seconds yet.
-    pub async fn lease_holder(&self, run: RunId) -> Result<Option<(String, f64)>, PgError> {
-        let sql = "select holder, extract(epoch from expires_at - clock_timestamp())::text from pgmend.lease \
-                   where run_id = $1::uuid and expires_at > '-infinity' order by partition_no limit 1";
-        let answer = self.run(&Statement::new("read the lease", sql, vec![run.to_string()])).await?;
-        let Some(row) = answer.rows.first() else { return Ok(None) };
-        Ok(Some((text(row, 0)?, text(row, 1)?.parse().unwrap_or(0.0))))
-    }
-
     /// Renews the lease; false when it has been taken over.
     pub async fn heartbeat(&self, lease: &Lease, seconds: u64) -> Result<bool, PgError> {
         let sql = "select pgmend.heartbeat($1::uuid, $2::int, $3::bigint, $4::double precision)::text";

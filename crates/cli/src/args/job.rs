@@ -2,6 +2,7 @@
 
 use clap::Args;
 use pgmend::Mode;
+use pgmend_core::vacuum::Share;
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Args)]
@@ -79,6 +80,9 @@ pub struct LimitFlags {
     /// Workers of the run, in all its processes together
     #[arg(long, value_name = "N")]
     pub workers: Option<u32>,
+    /// Vacuum the target on the way, after this share of its rows was changed, such as 10%
+    #[arg(long, value_name = "SHARE")]
+    pub vacuum_every: Option<Share>,
 }
 
 fn param(text: &str) -> Result<(String, String), String> {

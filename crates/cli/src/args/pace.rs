@@ -1,8 +1,9 @@
 //! How fast a run may go: flags of `run`, and `tune`.
 
 use clap::Args;
-use pgmend::{Pace, Setting, Span, Tuning};
+use pgmend::{Pace, RunOptions, Setting, Span, Tuning};
 use pgmend_core::pace::{TUNING_MINUTES, tuning_minutes};
+use pgmend_core::throttle::Limit;
 
 use crate::failure::Failure;
 
@@ -28,6 +29,11 @@ pub struct PaceFlags {
 }
 
 impl PaceFlags {
+    /// How to run at this pace.
+    pub fn options(&self) -> Result<RunOptions, Failure> {
+        Ok(RunOptions { pace: self.pace()?, until_done: self.until_done, ..RunOptions::default() })
+    }
+
     /// The pace that was typed, in its ranges.
     pub fn pace(&self) -> Result<Pace, Failure> {
         let pace = Pace { rate: self.rate, nice: self.nice, rows_max: self.rows_max, stop_after: self.stop_after };
@@ -50,9 +56,15 @@ pub struct Tune {
     /// Rows of every batch
     #[arg(long, value_name = "ROWS")]
     pub batch_rows: Option<u32>,
-    /// Go back to the pace that the run was started with
-    #[arg(long, conflicts_with_all = ["rate", "nice", "batch_rows", "pin"])]
+    /// Another limit for a signal, such as replay_lag=20s, or replay_lag=20s/10s with where it goes on; may be repeated
+    #[arg(long = "limit", value_name = "SIGNAL=ENTER[/LEAVE]")]
+    pub limits: Vec<String>,
+    /// Go back to the pace that the run was started with, and to the limits of its plan
+    #[arg(long, conflicts_with_all = ["rate", "nice", "batch_rows", "limits", "pin"])]
     pub reset: bool,
+    /// Change nothing: show the pace and the limits that count now
+    #[arg(long, conflicts_with_all = ["rate", "nice", "batch_rows", "limits", "reset", "pin", "reason"])]
+    pub list: bool,
     /// How long it counts
     #[arg(long = "for", value_name = "TIME", default_value = "60min", conflicts_with = "pin")]
     pub time: Span,
@@ -60,8 +72,8 @@ pub struct Tune {
     #[arg(long)]
     pub pin: bool,
     /// Why; kept in the ledger, and shown to whoever wonders
-    #[arg(long)]
-    pub reason: String,
+    #[arg(long, required_unless_present = "list")]
+    pub reason: Option<String>,
 }
 
 impl Tune {
@@ -69,7 +81,7 @@ impl Tune {
     pub fn tuning(&self) -> Result<Tuning, Failure> {
         if self.reset {
             let changes = Setting::ALL.map(|setting| (setting, None)).to_vec();
-            return Ok(Tuning { changes, minutes: Some(TUNING_MINUTES) });
+            return Ok(Tuning { changes, limits: Vec::new(), reset_limits: true, minutes: Some(TUNING_MINUTES) });
         }
         let values = [
             (Setting::Rate, self.rate.map(f64::from)),
@@ -78,7 +90,8 @@ impl Tune {
         ];
         let changes = values.into_iter().filter(|(_, value)| value.is_some()).collect();
         let minutes = tuning_minutes(self.time.seconds().div_ceil(60));
-        Ok(Tuning { changes, minutes: if self.pin { None } else { Some(minutes?) } })
+        let limits = self.limits.iter().map(|text| Limit::read(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tuning { changes, limits, reset_limits: false, minutes: if self.pin { None } else { Some(minutes?) } })
     }
 }
 
@@ -116,5 +129,16 @@ mod tests {
         assert_eq!(tune(&["--nice", "1", "--pin"]).tuning().unwrap().minutes, None);
         assert_eq!(tune(&["--reset"]).tuning().unwrap().changes.len(), 3);
         assert!(tune(&["--nice", "1", "--for", "8d"]).tuning().is_err());
+    }
+
+    #[test]
+    fn limits_are_typed_by_signal_and_to_look_at_them_needs_no_reason() {
+        let typed = tune(&["--limit", "replay_lag=20s", "--limit", "slot_wal=8GiB/1GiB"]).tuning().unwrap();
+        assert_eq!((typed.limits.len(), typed.limits[0].enter, typed.reset_limits), (2, 20.0, false));
+        assert!(tune(&["--limit", "replay_lag"]).tuning().is_err());
+        assert!(tune(&["--reset"]).tuning().unwrap().reset_limits);
+        let list = Cli::try_parse_from(["pgmend", "tune", "fix", "--list"]).unwrap();
+        assert!(matches!(list.command, Command::Tune(Tune { list: true, .. })));
+        assert!(Cli::try_parse_from(["pgmend", "tune", "fix", "--rate", "5"]).is_err(), "a change needs a reason");
     }
 }

@@ -149,6 +149,7 @@ fn run_options(args: &Run) -> Result<RunOptions, Failure> {
         dead_letters: None,
         workers: None,
         workers_here: args.workers_here,
+        vacuum_every: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! `pgmend undo RUN [--execute]`.
 
-use pgmend::{RunOptions, UndoOptions};
+use pgmend::UndoOptions;
 use pgmend_core::exit;
 
 use super::{plan, run};
@@ -11,7 +11,8 @@ use crate::shell::{Shell, quoted};
 
 /// Plans the undo; with `--execute` also runs that plan.
 pub async fn main(shell: &Shell, args: &Undo) -> Done {
-    let options = UndoOptions { predicate: args.predicate.clone(), plan: plan::options(&args.planning) };
+    let run = args.pace.options()?;
+    let options = UndoOptions { predicate: args.predicate.clone(), plan: plan::options(&args.planning), run };
     let mut engine = shell.engine().await?;
     shell.show_errors(&mut engine, args.planning.show_values);
     let planned = engine.plan_undo(&args.run, &options).await?;
@@ -20,7 +21,7 @@ pub async fn main(shell: &Shell, args: &Undo) -> Done {
         return plan::show(shell, &planned, &next(shell, args, verdict));
     }
     if planned.stored {
-        return run::run_stored(shell, &mut engine, &planned, &RunOptions::default(), false).await;
+        return run::run_stored(shell, &mut engine, &planned, &options.run, false).await;
     }
     shell.tell(|paint| render::plan::short(&planned, paint))?;
     let driving = run::Driving::begin(shell)?;

@@ -1,13 +1,13 @@
 //! `pgmend pause`, `tune`, `resume` and `cancel`: what people ask of a run, from any machine.
 
-use pgmend::Status;
+use pgmend::{RunOptions, Status};
 use pgmend_core::exit;
 
 use super::run::{Driving, end};
 use crate::Done;
 use crate::args::{Resume, Tune, Wish};
 use crate::failure::Failure;
-use crate::render::status;
+use crate::render::{status, tune};
 use crate::shell::Shell;
 
 /// Stops a run at its next batch boundary.
@@ -18,8 +18,14 @@ pub async fn pause(shell: &Shell, args: &Wish) -> Done {
 
 /// Changes the pace of a live run.
 pub async fn tune(shell: &Shell, args: &Tune) -> Done {
+    if args.list {
+        let in_force = shell.engine().await?.in_force(&args.run).await?;
+        shell.show(&in_force, |paint| tune::in_force(&in_force, paint))?;
+        return Ok(exit::DONE);
+    }
     let tuning = args.tuning()?;
-    let runs = shell.engine().await?.tune(&args.run, &tuning, &args.reason).await?;
+    let reason = args.reason.as_deref().unwrap_or_default();
+    let runs = shell.engine().await?.tune(&args.run, &tuning, reason).await?;
     show(shell, runs)
 }
 
@@ -40,9 +46,15 @@ pub async fn resume(shell: &Shell, args: &Resume) -> Done {
         return show(shell, runs);
     }
     shell.show_errors(&mut engine, args.show_values);
+    let options = RunOptions {
+        workers: args.workers,
+        workers_here: args.workers_here,
+        vacuum_every: args.vacuum_every,
+        ..args.pace.options()?
+    };
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = engine.resume(&args.run, &mut observer).await;
+    let ended = engine.resume_with(&args.run, &options, &mut observer).await;
     progress.finish();
     end(shell, &mut engine, &ended?, false, true).await
 }

@@ -117,6 +117,7 @@ fn plan() -> Plan {
             duration_basis: "measured by rehearsal".into(),
             wal_bytes: Figure::sampled(734_003_200),
             image_bytes: Figure::estimated(163_577_856),
+            dead_bytes: Some(Figure::estimated(268_435_456)),
         },
         nights: None,
         rehearsal: Some(rehearsal()),

@@ -7,6 +7,7 @@ const WIDTH_MAX: usize = 80;
 fn remark(line: &str) -> Option<&'static str> {
     let remarks = [
         ("pgmend run ", "go on from the last committed batch"),
+        ("pgmend resume ", "lift the pause and go on"),
         ("pgmend undo ", "put every row back that nobody changed since"),
         ("pgmend report ", "the paper trail, as Markdown"),
         ("pgmend status ", "where it is"),

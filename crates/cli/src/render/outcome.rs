@@ -101,9 +101,22 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     match &outcome.state {
         RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {
-            lines.push((format!("pgmend run {run} --execute"), "go on from the last committed batch"));
+            // `run` is refused for as long as a person's pause stands.
+            let go_on = match &outcome.asked {
+                Some(asked) if asked.wish == "pause" => format!("pgmend resume {run}"),
+                Some(_) | None => format!("pgmend run {run} --execute"),
+            };
             if outcome.state.reason().is_some_and(|why| why.contains(TEXT_MASKED)) {
-                lines.push((format!("pgmend run {run} --show-values --execute"), "the same, showing the masked text"));
+                let shown = match go_on.strip_suffix(" --execute") {
+                    Some(line) => format!("{line} --show-values --execute"),
+                    None => format!("{go_on} --show-values"),
+                };
+                lines.extend([
+                    (go_on, "go on from the last committed batch"),
+                    (shown, "the same, showing the masked text"),
+                ]);
+            } else {
+                lines.push((go_on, "go on from the last committed batch"));
             }
             lines.push((format!("pgmend status {run}"), "where it is"));
         }
@@ -136,6 +149,8 @@ pub fn initialised(done: &Initialised, paint: Paint) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pgmend::Wish;
+
     use super::*;
     use crate::render::example;
 
@@ -156,6 +171,7 @@ mod tests {
             duration_s: 241.3,
             resumed: false,
             verification: vec!["2,000,000 images are as many as rows changed".into()],
+            asked: None,
         }
     }
 
@@ -173,6 +189,16 @@ mod tests {
     fn a_paused_run_says_why_and_how_to_go_on() {
         let paused = Outcome { resumed: true, ..outcome(RunState::Paused { reason: "stopped by a signal".into() }) };
         insta::assert_snapshot!(show(&paused, false));
+    }
+
+    #[test]
+    fn a_run_that_a_person_paused_is_gone_on_with_by_lifting_the_pause() {
+        let asked = Wish { wish: "pause".into(), reason: "checkout is slow".into(), asked_by: "alice".into() };
+        let state = RunState::Paused { reason: asked.reason.clone() };
+        let text = show(&Outcome { asked: Some(asked), ..outcome(state) }, false);
+        let run = example::run_id();
+        assert!(text.contains(&format!("pgmend resume {run}")), "{text}");
+        assert!(!text.contains("pgmend run "), "it would be refused: {text}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What runs do now, and the list of all of them.
 
 use comfy_table::{CellAlignment, Table, presets};
-use pgmend::{Conflict, RunSummary, Severity, Status, Tuned};
+use pgmend::{Conflict, RunSummary, Severity, Status, Tuned, TunedLimit, Vacuums};
 use pgmend_core::limits::CONFLICTS_LISTED_MAX;
 
 use super::figure;
@@ -45,7 +45,11 @@ fn one(page: &mut Page, run: &Status) {
     if let Some(pace) = &run.pace {
         page.pair("pace", pace);
     }
+    if let Some(vacuums) = &run.vacuums {
+        page.pair("vacuums", &made(vacuums));
+    }
     page.pairs("tuned", &run.tuned.iter().map(tuned).collect::<Vec<_>>());
+    page.pairs("limits", &run.limits.iter().map(limited).collect::<Vec<_>>());
     if run.conflict_rows > 0 {
         page.pair("conflicts", &figure::rows(run.conflict_rows));
     }
@@ -74,8 +78,26 @@ fn one(page: &mut Page, run: &Status) {
     page.list("NEXT", &remarked(&run.next));
 }
 
+/// `replay_lag 20 (on at 10) until 2026-11-22 01:00:00+00, by alice: sale begins`.
+pub fn limited(change: &TunedLimit) -> String {
+    let until = change.expires_at.as_ref().map_or_else(|| "to the end".to_owned(), |at| format!("until {at}"));
+    let limit = &change.limit;
+    format!(
+        "{} {} (on at {}) {until}, by {}: {}",
+        limit.signal, limit.enter, limit.leave, change.tuned_by, change.reason
+    )
+}
+
+/// `9 in 41 s, 1 not made: …`.
+fn made(vacuums: &Vacuums) -> String {
+    let missed = vacuums.skipped + vacuums.gave_way;
+    let why = vacuums.last_why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+    let missed = if missed > 0 { format!(", {missed} not made{why}") } else { String::new() };
+    format!("{} in {}{missed}", vacuums.done, figure::duration(vacuums.took_s.round()))
+}
+
 /// `rate 200 until 2026-11-22 01:00:00+00, by alice: checkout is slow`.
-fn tuned(change: &Tuned) -> String {
+pub fn tuned(change: &Tuned) -> String {
     let until = change.expires_at.as_ref().map_or_else(|| "to the end".to_owned(), |at| format!("until {at}"));
     format!("{} {} {until}, by {}: {}", change.setting.name(), change.value, change.tuned_by, change.reason)
 }
@@ -162,9 +184,11 @@ mod tests {
             conflict_rows: 2,
             dead_rows: 0,
             rows_per_s: None,
+            vacuums: None,
             holds: Vec::new(),
             pace: None,
             tuned: Vec::new(),
+            limits: Vec::new(),
             reason: Some("no space left on device (53100)".into()),
             findings: Vec::new(),
         }

@@ -84,9 +84,10 @@ impl Meter {
     }
 }
 
-/// Rows that a batch may have at this pace: one second of the rate, and no more than are left to this command.
-pub fn batch_rows_max(pace: &Pace, changed_here: u64) -> u32 {
-    let left = pace.rows_max.map(|most| most.saturating_sub(changed_here).max(1));
+/// Rows that a batch may have at this pace: one second of the rate, and no more than are left to this command, which
+/// has claimed so many already.
+pub fn batch_rows_max(pace: &Pace, claimed_rows: u64) -> u32 {
+    let left = pace.rows_max.map(|most| most.saturating_sub(claimed_rows).max(1));
     let left = left.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
     pace.rate.unwrap_or(u32::MAX).min(left).max(1)
 }

@@ -224,6 +224,16 @@ impl Board {
         }
     }
 
+    /// Sets other limits for a signal that has some. What it read last counts against them from the next look on.
+    pub fn relimit(&mut self, name: &str, enter: Option<f64>, leave: f64) {
+        let Some(gauge) = self.gauges.iter_mut().find(|gauge| gauge.signal.name == name) else { return };
+        (gauge.signal.enter, gauge.signal.leave) = (enter, leave);
+        gauge.over = match (gauge.last(), enter) {
+            (Some(Reading::Value { value, .. }), Some(enter)) => *value >= enter || (gauge.over && *value > leave),
+            (Some(_) | None, _) => false,
+        };
+    }
+
     /// Takes note that these signals could not be asked for.
     pub fn fail<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, why: &str) {
         for name in names {
@@ -281,6 +291,20 @@ mod tests {
             Verdict::Hold(reasons) => reasons.into_iter().map(|reason| reason.text).collect(),
             Verdict::Go | Verdict::Unread => Vec::new(),
         }
+    }
+
+    #[test]
+    fn another_limit_counts_at_once_in_both_directions() {
+        let mut board = board();
+        board.record("replay_lag", at(1.0), value(14.0));
+        assert_eq!(texts(board.verdict(at(1.0))).len(), 1);
+        board.relimit("replay_lag", Some(20.0), 15.0);
+        assert_eq!(board.verdict(at(1.0)), Verdict::Go);
+        board.relimit("replay_lag", Some(12.0), 6.0);
+        assert_eq!(texts(board.verdict(at(1.0))), ["replay lag 14 s ≥ 12 s on standby1"]);
+        board.relimit("replay_lag", Some(20.0), 10.0);
+        assert_eq!(texts(board.verdict(at(1.0))), ["replay lag 14 s on standby1, goes on at 10 s"]);
+        board.relimit("nobody", Some(1.0), 1.0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pgmend_pg::guardrails::Wish;
 use pgmend_pg::health::StoredHold;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
+use super::blocker::who;
 use super::silent;
 use crate::report::markdown::thousands;
 
@@ -22,11 +23,15 @@ pub(super) struct Glance<'a> {
     pub plan: &'a Plan,
     /// Who drives it.
     pub tenure: Option<&'a Tenure>,
+    /// Whether several processes drive it.
+    pub several: bool,
     pub rows_per_s: Option<f64>,
     /// Who keeps its backend waiting.
     pub blockers: &'a [Blocker],
     /// Why it holds.
     pub holds: &'a [StoredHold],
+    /// For how many seconds it has been vacuuming its target.
+    pub vacuuming_s: Option<f64>,
 }
 
 impl Glance<'_> {
@@ -106,6 +111,10 @@ impl Glance<'_> {
                 reasons.join("; ")
             );
         }
+        if let Some(since_s) = self.vacuuming_s {
+            let table = &self.run.target;
+            return format!("has been vacuuming {table} for {since_s:.0} s; it goes on by itself; {so_far}");
+        }
         if let Some((what, left_s)) = self.waits {
             return format!("waits {:.0} s for {what}; {so_far}", left_s.ceil());
         }
@@ -113,12 +122,13 @@ impl Glance<'_> {
             return format!("waits for a lock that {} holds; {so_far}", who(blocker));
         }
         let pace = self.rows_per_s.map_or(String::new(), |rate| format!(", {} rows/s", thousands(rate.round() as i64)));
+        let drive = if self.several { "drive" } else { "drives" };
         let share = match self.run.planned_rows {
             planned if planned > 0 => format!(" of {} planned", thousands(planned)),
             _ => String::new(),
         };
         format!(
-            "{holder} drives it: {} rows{share} changed in {}{pace}",
+            "{holder} {drive} it: {} rows{share} changed in {}{pace}",
             thousands(self.at.changed_rows),
             counted(self.at.batch_no, "batch")
         )
@@ -174,13 +184,6 @@ impl Glance<'_> {
             }
         }
     }
-}
-
-/// `pid 4711 (psql of alice, idle in transaction for 312 s)`.
-fn who(blocker: &Blocker) -> String {
-    let application = if blocker.application.is_empty() { "a session" } else { &blocker.application };
-    let open = blocker.open_s.map_or(String::new(), |s| format!(", its transaction is {s:.0} s old"));
-    format!("pid {} ({application} of {}, {}{open})", blocker.pid, blocker.user, blocker.state)
 }
 
 /// `1 batch`, `2,000 batches`.

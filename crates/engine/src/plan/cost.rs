@@ -108,6 +108,8 @@ pub async fn estimate(
         duration_basis: basis.to_owned(),
         wal_bytes: certainty(wal as i64),
         image_bytes: Figure::estimated((rows as f64 * image_row) as i64),
+        dead_bytes: (bound.statement.kind() != Kind::Insert)
+            .then(|| Figure::estimated((rows as f64 * row_bytes) as i64)),
     })
 }
 
@@ -154,6 +156,7 @@ pub fn unknown() -> Estimates {
         duration_basis: String::new(),
         wal_bytes: none,
         image_bytes: none,
+        dead_bytes: None,
     }
 }
 
@@ -176,5 +179,6 @@ pub fn of_rows(
         duration_basis: "from the table's indexes, not measured".into(),
         wal_bytes: share(forward.0.wal_bytes),
         image_bytes: share(forward.0.image_bytes),
+        dead_bytes: forward.0.dead_bytes.map(share),
     }
 }

@@ -18,6 +18,7 @@ mod rehearse;
 pub(crate) mod sample;
 pub(crate) mod statements;
 mod triggers;
+mod vacuum;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -313,6 +314,7 @@ impl Engine {
         let beside = [plan.images.layout.as_ref(), draft.filling.as_ref().map(|(_, _, layout)| layout)];
         let images = beside.into_iter().flatten().cloned().reduce(cost::together);
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
+        plan.findings.extend(vacuum::finding(tx, plan).await?);
         let age = tx.query(
             "read the age of the database",
             "select age(datfrozenxid)::text from pg_database where datname = current_database()",

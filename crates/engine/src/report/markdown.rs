@@ -10,7 +10,14 @@ impl Report {
     /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut page = String::new();
-        let before = [self.head(), self.statement_part(), self.numbers(), self.batches_part(), self.holds_part()];
+        let before = [
+            self.head(),
+            self.statement_part(),
+            self.numbers(),
+            self.batches_part(),
+            self.holds_part(),
+            self.vacuums_part(),
+        ];
         let after = [
             self.verification_part(),
             self.conflicts_part(),
@@ -144,6 +151,25 @@ impl Report {
             let (signal, reason) = (cell(&hold.signal), cell(&hold.reason));
             text.push_str(&format!("| {signal} | {} | {} | {reason} |\n", thousands(hold.holds), seconds(hold.held_s)));
         }
+        text
+    }
+
+    fn vacuums_part(&self) -> String {
+        let vacuums = &self.vacuums;
+        let missed = vacuums.skipped + vacuums.gave_way;
+        if vacuums.done + missed == 0 {
+            return String::new();
+        }
+        let mut text = format!("## Vacuums\n\n{} of the target on the way, {}.", vacuums.done, seconds(vacuums.took_s));
+        if let (Some(before), Some(after)) = (vacuums.pages_before, vacuums.pages_after) {
+            let (before, after) = (thousands(before), thousands(after));
+            text.push_str(&format!(" {before} pages before the first, {after} after the last."));
+        }
+        if missed > 0 {
+            let why = vacuums.last_why.as_ref().map_or(String::new(), |why| format!(", the last one since {why}"));
+            text.push_str(&format!(" {} not made{why}.", thousands(missed)));
+        }
+        text.push('\n');
         text
     }
 

@@ -222,9 +222,19 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
-    async fn close_apart(&self, tx: FencedTx<'_>, sum: Sum, to: Vec<String>, began: Instant) -> Result<Step, PgError> {
+    async fn close_apart(
+        &self,
+        mut tx: FencedTx<'_>,
+        sum: Sum,
+        to: Vec<String>,
+        began: Instant,
+    ) -> Result<Step, PgError> {
         fault::point("rows_set_aside");
-        if let Err(error) = self.allow(&sum) {
+        let allowed = match self.letters_elsewhere(&mut tx, &sum).await {
+            Ok(elsewhere) => self.allow(&sum, elsewhere),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = allowed {
             return give_up(tx, error).await;
         }
         let Sum { changed_rows, skipped_rows, conflict_rows, dead_rows, imaged_rows, .. } = sum;
@@ -236,8 +246,16 @@ impl Worker<'_, '_> {
         Ok(Step::Applied(applied))
     }
 
+    /// Rows that other workers of the run have set aside.
+    async fn letters_elsewhere(&self, tx: &mut FencedTx<'_>, sum: &Sum) -> Result<i64, PgError> {
+        match sum.dead_rows > 0 && self.partition.is_some() {
+            true => tx.letters_elsewhere().await,
+            false => Ok(self.others.dead_rows),
+        }
+    }
+
     /// Refuses a batch that sets too many rows aside.
-    fn allow(&self, sum: &Sum) -> Result<(), PgError> {
+    fn allow(&self, sum: &Sum, letters_elsewhere: i64) -> Result<(), PgError> {
         if sum.dead_rows == 0 {
             return Ok(());
         }
@@ -246,7 +264,7 @@ impl Worker<'_, '_> {
         let tally = Tally {
             planned_rows: self.run.planned_rows,
             good_rows: so_far + sum.changed_rows + sum.skipped_rows + sum.conflict_rows,
-            dead_rows: at.dead_rows + sum.dead_rows,
+            dead_rows: self.at.dead_rows + letters_elsewhere + sum.dead_rows,
         };
         let refuse = |code: Code, message: String| Err(PgError::new("change the rows", code.as_str(), message));
         match self.dead_letters.verdict(tally) {

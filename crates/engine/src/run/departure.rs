@@ -14,8 +14,9 @@ use crate::progress::{Event, Stop};
 impl Worker<'_, '_> {
     /// Why this process is to stop, if anybody wants it to.
     pub(super) fn stop_wish(&mut self) -> Option<String> {
-        if self.stop_after.is_some_and(|most| self.batches_here >= most) {
-            return Some(format!("stopped after {} batches, as asked", self.batches_here));
+        let batches = self.engine.slice.batches();
+        if self.stop_after.is_some_and(|most| batches >= most) {
+            return Some(format!("stopped after {batches} batches, as asked"));
         }
         match self.observer.stop() {
             Stop::None => None,

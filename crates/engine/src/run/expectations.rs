@@ -6,6 +6,7 @@ use pgmend_core::id::RunId;
 use pgmend_core::ledger::Entry;
 use pgmend_core::mask::TokenKey;
 use pgmend_core::plan::Plan;
+use pgmend_core::refusal::Code;
 use pgmend_core::run::RunState;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
@@ -15,7 +16,7 @@ use pgmend_pg::{PgError, Session};
 use super::worker::Worker;
 
 /// A guard of ours: the result is not what the job expects. The run stops, and can be resumed or undone.
-pub(super) const UNEXPECTED: &str = "PM533";
+pub(super) const UNEXPECTED: &str = Code::Unexpected.as_str();
 /// Why a run pauses after its canary batch; the ledger's entry with these words says that it was looked at.
 const CANARY_PAUSE: &str = "the canary batch is committed: look at its rows, then go on";
 /// Time for each query, in milliseconds.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, in the order that a run passes them; one that is not stopped, resumed or swept passes fewer.
-pub const POINTS: [&str; 15] = [
+pub const POINTS: [&str; 16] = [
     "planned",
     "run_started",
     "lease_taken",
@@ -15,6 +15,7 @@ pub const POINTS: [&str; 15] = [
     "rows_set_aside",
     "letters_retried",
     "batch_committed",
+    "vacuum_begun",
     "before_finish",
     "sweep_begun",
     "after_finish",
@@ -42,9 +43,11 @@ mod tests {
     use super::POINTS;
 
     /// The sources of the engine that a run goes through.
-    const SOURCES: [&str; 8] = [
+    const SOURCES: [&str; 10] = [
         include_str!("mod.rs"),
-        include_str!("worker.rs"),
+        include_str!("step.rs"),
+        include_str!("departure.rs"),
+        include_str!("vacuum.rs"),
         include_str!("stream.rs"),
         include_str!("frozen.rs"),
         include_str!("finish.rs"),

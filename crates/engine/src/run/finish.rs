@@ -206,6 +206,7 @@ impl Engine {
             duration_s: run.duration_s,
             resumed,
             verification: run.verification.clone(),
+            asked: if run.state.ended() { None } else { self.session.wish(run.run_id).await? },
         })
     }
 }

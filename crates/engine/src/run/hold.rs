@@ -25,6 +25,7 @@ impl Worker<'_, '_> {
             return Ok(Turn::Go);
         }
         loop {
+            self.retune();
             self.throttle.commit(self.heartbeat.took());
             match self.throttle.verdict() {
                 Verdict::Go => break,
@@ -75,6 +76,13 @@ impl Worker<'_, '_> {
         self.rest().await;
         // After a hold the hours may be over and the pace another one.
         Ok(if held && !self.wishes.asked() { Turn::Again } else { Turn::Go })
+    }
+
+    /// The limits that people set, within what the environment of this process allows.
+    fn retune(&mut self) {
+        let environment = self.engine.environment.as_ref().map(|named| &named.environment.throttle);
+        let limits = self.wishes.limits().into_iter().map(|limit| limit.within(environment)).collect();
+        self.throttle.tune(limits);
     }
 
     /// Tells the observer why nothing moves: at once when the signals change, then from time to time.

@@ -2,6 +2,7 @@
 
 mod apart;
 mod approval;
+mod blockers;
 mod cursor;
 mod departure;
 pub(crate) mod expectations;
@@ -19,15 +20,19 @@ mod prepare;
 mod recover;
 mod retry;
 mod run_sql;
+mod slice;
 mod step;
 mod stream;
 mod totals;
+mod vacuum;
 mod wishes;
 mod worker;
 
 pub use fault::POINTS as FAULT_POINTS;
 pub(crate) use nights::Away;
 pub(crate) use ownership::take as take_lease;
+pub(crate) use pace::Metered;
+pub(crate) use slice::Slice;
 
 use pgmend_core::id::RunId;
 use pgmend_core::job::Job;
@@ -83,6 +88,7 @@ impl Engine {
             let options = RunOptions {
                 dead_letters: options.dead_letters.or(own),
                 workers: options.workers.or(job.file.limits.workers),
+                vacuum_every: options.vacuum_every.or(job.file.limits.vacuum_every),
                 ..options.clone()
             };
             return self.drive(unfinished.clone(), &options, observer, true).await;

@@ -4,6 +4,7 @@
 //! sits on them for sixteen hours helps nobody: whoever looks sees why it waits, a person can cancel it or go on with
 //! it from anywhere, and a dead process leaves nothing behind. Credentials are read again for each connection.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgmend_core::id::RunId;
@@ -13,6 +14,8 @@ use pgmend_core::retry::access_backoff;
 use pgmend_pg::PgError;
 use pgmend_pg::store::StoredRun;
 
+use super::pace::Metered;
+use super::slice::Slice;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
@@ -47,7 +50,8 @@ impl Engine {
         observer: &mut Observer,
         resumed: bool,
     ) -> Result<Outcome, Error> {
-        let mut resumed = resumed;
+        let (mut run, mut resumed) = (run, resumed);
+        (self.slice, self.metered) = (Arc::new(Slice::begin()), Metered::begin());
         for _ in 0..WINDOWS_WAITED_MAX {
             self.away = None;
             let ended = Box::pin(self.drive_once(run.clone(), options, observer, resumed)).await;
@@ -65,7 +69,7 @@ impl Engine {
             if matches!(waited, Waited::Stopped) || now.state.ended() || held_back {
                 return self.outcome(&now, true).await;
             }
-            resumed = true;
+            (run, resumed) = (now, true);
         }
         let now = self.one_run(&run.run_id.to_string()).await?;
         self.outcome(&now, true).await

@@ -1,6 +1,7 @@
 //! Keeps a run to the pace that people asked for, between two batches: rate, rests, rows and time of one command, and
 //! the end of the allowed hours. What is decided is decided by `core::pace`; nothing here waits within a transaction.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgmend_core::pace::meter::{Meter, Wait, batch_rows_max};
@@ -10,6 +11,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 
 use super::nights::Away;
+use super::slice::Slice;
 use super::wishes::{Closing, Woken};
 use super::worker::{Turn, Worker};
 use crate::progress::Event;
@@ -19,16 +21,40 @@ const TOLD_MS: f64 = 1_000.0;
 /// Waits from this length on are told to the database, so that `status` knows them from any machine.
 const ANNOUNCED_MS: f64 = 2_000.0;
 
+/// The meter of one worker, from partition to partition: a new one would begin each with an empty bucket, and not know
+/// how long a batch takes.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    meter: Meter,
+    /// Until when the meter knows what time it is.
+    at: Instant,
+}
+
+impl Metered {
+    /// A worker begins.
+    pub fn begin() -> Self {
+        Self { meter: Meter::default(), at: Instant::now() }
+    }
+
+    /// A batch changed so many rows.
+    pub fn record(&mut self, rows: i64, took_ms: f64) {
+        self.meter.batch(u64::try_from(rows).unwrap_or(0), took_ms);
+    }
+
+    fn pass(&mut self, rate: Option<u32>) {
+        let now = Instant::now();
+        self.meter.pass((now - self.at).as_secs_f64() * 1_000.0, rate);
+        self.at = now;
+    }
+}
+
 /// The pace of one command.
 #[derive(Debug)]
 pub(super) struct Pacer {
     /// As the command was started.
     asked: Pace,
-    meter: Meter,
-    /// Until when the meter knows what time it is.
-    metered_at: Instant,
-    begun: Instant,
-    changed_here: u64,
+    /// What the command has done so far.
+    slice: Arc<Slice>,
     announced: bool,
     /// What the last wait was told to be for: the same is not told again, unless it is long.
     told: Option<String>,
@@ -40,49 +66,25 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// A command begins, with this pace.
-    pub fn new(asked: Pace, until_done: bool) -> Self {
-        let now = Instant::now();
-        Self {
-            asked,
-            meter: Meter::default(),
-            metered_at: now,
-            begun: now,
-            changed_here: 0,
-            announced: false,
-            told: None,
-            until_done,
-            sized: (None, None, u32::MAX),
-        }
-    }
-
-    /// A batch changed so many rows.
-    pub fn record(&mut self, rows: i64, took_ms: f64) {
-        let rows = u64::try_from(rows).unwrap_or(0);
-        self.changed_here += rows;
-        self.meter.batch(rows, took_ms);
-    }
-
-    fn pass(&mut self, rate: Option<u32>) {
-        let now = Instant::now();
-        self.meter.pass((now - self.metered_at).as_secs_f64() * 1_000.0, rate);
-        self.metered_at = now;
+    pub fn new(asked: Pace, until_done: bool, slice: Arc<Slice>) -> Self {
+        Self { asked, slice, announced: false, told: None, until_done, sized: (None, None, u32::MAX) }
     }
 
     /// Why this command is done for today, if it is.
     fn done(&self, pace: &Pace) -> Option<String> {
-        if let Some(most) = pace.rows_max.filter(|most| self.changed_here >= *most) {
-            let beyond = self.changed_here - most;
+        if let Some(most) = pace.rows_max.filter(|most| self.slice.changed_rows() >= *most) {
+            let beyond = self.slice.changed_rows().saturating_sub(most);
             let beyond = if beyond == 0 { String::new() } else { format!(" ({beyond} more)") };
             return Some(format!("stopped after {most} rows{beyond}, as asked"));
         }
-        let span = pace.stop_after.filter(|span| self.begun.elapsed() >= Duration::from_secs(span.seconds()))?;
+        let span = pace.stop_after.filter(|span| self.slice.elapsed() >= Duration::from_secs(span.seconds()))?;
         Some(format!("stopped after {span}, as asked"))
     }
 
     /// Time that this command has left.
     fn left(&self, pace: &Pace) -> Duration {
         let span = pace.stop_after.map(|span| Duration::from_secs(span.seconds()));
-        span.map_or(Duration::MAX, |span| span.saturating_sub(self.begun.elapsed()))
+        span.map_or(Duration::MAX, |span| span.saturating_sub(self.slice.elapsed()))
     }
 }
 
@@ -91,15 +93,14 @@ impl Worker<'_, '_> {
     fn pace_now(&self) -> Pace {
         let changes = self.wishes.tuned();
         let mut pace = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
-        // The run's, shared by its workers.
+        // The run's, shared by its workers; rows and time are counted over all of them.
         pace.rate = pace.rate.map(|rate| (rate / self.sharing).max(1));
-        pace.rows_max = pace.rows_max.map(|rows| rows.div_ceil(u64::from(self.sharing)));
         pace
     }
 
     /// Rows that the next batch may have at the pace that counts now.
     pub(super) fn paced_rows(&self) -> u32 {
-        batch_rows_max(&self.pace_now(), self.pacer.changed_here)
+        batch_rows_max(&self.pace_now(), self.pacer.slice.claimed_rows())
     }
 
     /// Waits until the next batch may begin.
@@ -123,8 +124,9 @@ impl Worker<'_, '_> {
             if let Some(state) = self.drained().await? {
                 return Ok(Turn::Stop(state));
             }
-            self.pacer.pass(pace.rate);
-            let Some(wait) = self.pacer.meter.wait(&pace, self.batch_rows()).filter(|_| !self.plan.one_transaction)
+            self.engine.metered.pass(pace.rate);
+            let Some(wait) =
+                self.engine.metered.meter.wait(&pace, self.batch_rows()).filter(|_| !self.plan.one_transaction)
             else {
                 return Ok(Turn::Go);
             };
@@ -169,7 +171,7 @@ impl Worker<'_, '_> {
         let (rate_then, rows_then, size_then) = self.pacer.sized;
         let slower = (rate_then, rows_then) != (pace.rate, rows) && size < size_then;
         // The bound of a command's last batch was read before the batch ahead of it was counted.
-        let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.changed_here));
+        let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.slice.claimed_rows()));
         let last = left.is_some_and(|left| left <= u64::from(self.sizing.rows()) * 2);
         if (slower || last) && !matches!(self.prefetched, Some(None)) {
             self.prefetched = None;
@@ -196,12 +198,12 @@ impl Worker<'_, '_> {
     async fn drained(&mut self) -> Result<Option<RunState>, PgError> {
         let Some(closing) = self.wishes.closing() else { return Ok(None) };
         let left_ms = closing.at.saturating_duration_since(Instant::now()).as_secs_f64() * 1_000.0;
-        if self.pacer.meter.fits(left_ms) {
+        if self.engine.metered.meter.fits(left_ms) {
             return Ok(None);
         }
         // Read again: somebody may have allowed more since.
         let Some(next) = self.session().next_hours().await? else { return Ok(None) };
-        if next.closes_in_s.is_some_and(|s| self.pacer.meter.fits(s * 1_000.0)) {
+        if next.closes_in_s.is_some_and(|s| self.engine.metered.meter.fits(s * 1_000.0)) {
             return Ok(None);
         }
         let end = closing.hours.closes_at.unwrap_or_else(|| "once".into());
@@ -216,7 +218,11 @@ impl Worker<'_, '_> {
     pub(super) fn overdue(&self) -> bool {
         let pace = self.pace_now();
         let closed = |closing: Closing| {
-            !self.pacer.meter.fits(closing.at.saturating_duration_since(Instant::now()).as_secs_f64() * 1_000.0)
+            !self
+                .engine
+                .metered
+                .meter
+                .fits(closing.at.saturating_duration_since(Instant::now()).as_secs_f64() * 1_000.0)
         };
         self.pacer.done(&pace).is_some() || self.wishes.closing().is_some_and(closed)
     }

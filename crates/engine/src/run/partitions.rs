@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgmend_core::limits::{PARTITIONS_PER_WORKER, WORKERS_MAX};
 use pgmend_core::plan::{Plan, RunSql};
-use pgmend_core::refusal::Code;
+use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::partitions::{Partition, Taken};
@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 256;
 /// Pages of the target that are sampled for the bounds of the partitions: a second of reading at worst.
 const SAMPLED_PAGES: f64 = 1_000.0;
+/// How often the end of one command may find a partition open again: each time means a failover.
+const REOPENED_MAX: u32 = 10;
+/// How often the rows of workers elsewhere are counted in.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Divides a run that has no batch yet, if it is to have several workers. Its own lease is held.
@@ -73,7 +77,8 @@ impl Engine {
         Ok(keys.flatten().collect())
     }
 
-    /// Drives a divided run: its partitions side by side, then its end.
+    /// Drives a divided run: its partitions side by side, then its end. A failover may take along the end of a
+    /// partition, or the division itself: then what is missing is driven again.
     pub(super) async fn drive_divided(
         &mut self,
         plan: Plan,
@@ -90,32 +95,57 @@ impl Engine {
             changed_rows: self.session.totals(run.run_id).await?.changed_rows,
             resumed,
         });
-        let ended = self.drive_partitions(&plan, &run, options, observer).await?;
-        let all_done = ended.iter().any(|end| matches!(end, Ok((Ended::AllDone, _))));
-        self.away = ended.iter().flatten().find_map(|(_, away)| *away);
-        if self.session.is_closed() {
-            self.reconnect().await?;
+        for _ in 0..REOPENED_MAX {
+            let ended = self.drive_partitions(&plan, &run, options, observer).await?;
+            let all_done = ended.iter().any(|end| matches!(end, Ok((Ended::AllDone, _))));
+            self.away = ended.iter().flatten().find_map(|(_, away)| *away);
+            if self.session.is_closed() {
+                self.reconnect().await?;
+            }
+            let now = self.one_run(&run.run_id.to_string()).await?;
+            if !all_done || now.state.ended() {
+                let failed = ended.into_iter().find_map(Result::err);
+                return match failed {
+                    Some(error) if now.state == RunState::Running => Err(error),
+                    Some(_) | None => self.say_ended(&now, resumed, observer).await,
+                };
+            }
+            match self.end_divided(&plan, &run, options, observer, resumed).await {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {}
+                // A lease that was taken just before a failover may be lost with it, like the end of a partition.
+                Err(Error::Refused(refusal)) if refusal.code == Code::LeaseHeld => {}
+                Err(error) => return Err(error),
+            }
+            if !self.session.is_divided(run.run_id).await? {
+                return Box::pin(self.drive_once(run, options, observer, true)).await;
+            }
         }
-        let now = self.one_run(&run.run_id.to_string()).await?;
-        if !all_done || now.state.ended() {
-            let failed = ended.into_iter().find_map(Result::err);
-            return match failed {
-                Some(error) if now.state == RunState::Running => Err(error),
-                Some(_) | None => self.outcome(&now, resumed).await,
-            };
-        }
-        self.end_divided(plan, run, options, observer, resumed).await
+        let message = format!("partitions of run {} were open again {REOPENED_MAX} times at its end", run.run_id);
+        let help = format!(
+            "look whether the server fails over again and again; then type: pgmend run {} --execute",
+            run.run_id
+        );
+        Err(Refusal::new(Code::PartitionOpen, message, help).into())
     }
 
-    /// All partitions are done: takes the run's own lease and ends it, unless somebody else does.
+    /// How the run stands, told once for all its workers here.
+    async fn say_ended(&self, run: &StoredRun, resumed: bool, observer: &mut Observer) -> Result<Outcome, Error> {
+        let outcome = self.outcome(run, resumed).await?;
+        observer.tell(&outcome.event());
+        Ok(outcome)
+    }
+
+    /// All partitions are done: takes the run's own lease and ends it, unless somebody else does. `None` when a
+    /// partition is open again.
     async fn end_divided(
         &mut self,
-        plan: Plan,
-        run: StoredRun,
+        plan: &Plan,
+        run: &StoredRun,
         options: &RunOptions,
         observer: &mut Observer,
         resumed: bool,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Option<Outcome>, Error> {
         let owner = uuid::Uuid::now_v7().to_string();
         let lease = loop {
             let holder = super::ownership::holder();
@@ -126,17 +156,20 @@ impl Engine {
             }
             let now = self.one_run(&run.run_id.to_string()).await?;
             if now.state != RunState::Running || observer.stop() != Stop::None {
-                return self.outcome(&now, resumed).await;
+                return self.say_ended(&now, resumed, observer).await.map(Some);
             }
         };
         let run = self.one_run(&run.run_id.to_string()).await?;
-        if run.state != RunState::Running {
+        let divided = self.session.is_divided(run.run_id).await?;
+        if run.state != RunState::Running || !divided {
             self.session.release(&lease).await?;
-            return self.outcome(&run, resumed).await;
+            return if divided { self.say_ended(&run, resumed, observer).await.map(Some) } else { Ok(None) };
         }
-        let mut worker = Worker::new(self, plan, run, lease, options, observer, resumed).await?;
+        let mut worker = Worker::new(self, plan.clone(), run, lease, options, observer, resumed).await?;
         worker.divided = true;
-        Box::pin(worker.drive()).await
+        let outcome = Box::pin(worker.drive()).await?;
+        let reopened = outcome.state == RunState::Running && observer.stop() == Stop::None;
+        Ok(Some(outcome).filter(|_| !reopened))
     }
 
     /// As many workers as the run may have, each with connections of its own, until no partition is left for them.
@@ -162,7 +195,11 @@ impl Engine {
             });
         }
         drop(events);
-        let mut totals = Totals::new(self.session.totals(run.run_id).await?.changed_rows);
+        let changed_rows = self.session.totals(run.run_id).await?.changed_rows;
+        self.slice.see_run(changed_rows);
+        let mut totals = Totals::new(changed_rows);
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut signal, mut listening) = (observer.stop_receiver(), true);
         let mut ended = Vec::new();
         loop {
@@ -171,6 +208,12 @@ impl Engine {
                     Some(told) => { if let Some(event) = totals.over_all(told) { observer.tell(&event); } }
                     None => break,
                 },
+                _ = count.tick() => {
+                    // A look that fails is made again: meanwhile the rows of this process count by themselves.
+                    if let Ok(at) = self.session.totals(run.run_id).await {
+                        self.slice.see_run(at.changed_rows);
+                    }
+                }
                 changed = signal.changed(), if listening => {
                     if changed.is_err() {
                         // A sender that is gone will never ask.

@@ -11,6 +11,7 @@ use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
 
+use super::blockers::BlockerWatch;
 use super::interruption::wait_or_stop;
 use super::step::{OTHER_COUNT, Step};
 use super::worker::Worker;
@@ -24,11 +25,13 @@ const PAUSE_ASKED: &str = "PM530";
 /// A person asked for the end; raised by `pgmend.begin_batch`.
 const CANCEL_ASKED: &str = "PM531";
 /// Another worker has stopped the run; raised for a batch of a partition.
-const STOPPED_ELSEWHERE: &str = "PM533";
+const STOPPED_ELSEWHERE: &str = Code::StoppedElsewhere.as_str();
 /// No batch begins at this hour; raised by `pgmend.begin_batch`.
 const OUTSIDE_HOURS: &str = "PM532";
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
 pub(super) const QUERY_CANCELED: &str = "57014";
+/// `lock_not_available`, and a timeout that may have been spent on a lock.
+const LOCK_WAITS: [&str; 2] = ["55P03", QUERY_CANCELED];
 /// `read_only_sql_transaction`: a standby.
 const READ_ONLY: &str = "25006";
 /// `too_many_connections`.
@@ -84,12 +87,13 @@ impl Worker<'_, '_> {
             Disposition::ShrinkBatch => self.sizing.shrink(),
             Disposition::RetryBatch => {}
         }
+        let blocked_by = self.blocked_by(&error);
         // A server that is away, or not yet the primary, is waited for as long as a connection to it is.
         let away = error.is_connection() || error.sqlstate == OTHER_SERVER || error.sqlstate == READ_ONLY;
         if self.attempt > if away { RECONNECTS_MAX } else { RETRIES_MAX } {
             if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction {
                 self.reload().await?;
-                return Ok(Some(given_up(&error)));
+                return Ok(Some(given_up(&error, blocked_by.as_deref())));
             }
             self.attempt = 1;
             if error.is_contention() {
@@ -105,11 +109,24 @@ impl Worker<'_, '_> {
             wait_s: wait.as_secs_f64(),
             error: error.to_string(),
             sqlstate: error.sqlstate.clone(),
+            blocked_by,
         });
         // A person's wish ends the wait as well: the server tells it to the next batch.
         self.wishes.rest(self.observer.stop_receiver(), wait).await;
         self.reload().await?;
         Ok(None)
+    }
+
+    /// Who was in the way of a batch that waited in vain, as far as was seen; watches the next attempt.
+    fn blocked_by(&mut self, error: &PgError) -> Option<String> {
+        if !LOCK_WAITS.contains(&error.sqlstate.as_str()) {
+            return None;
+        }
+        let seen = self.blockers.as_ref().and_then(BlockerWatch::seen);
+        if self.blockers.as_ref().is_none_or(BlockerWatch::is_over) {
+            self.blockers = Some(BlockerWatch::start(&self.conninfo, self.plan.target_oid));
+        }
+        seen
     }
 
     /// The same at the end of a run, where no row is changed any more: what is not in the way is a failure.
@@ -159,6 +176,7 @@ impl Worker<'_, '_> {
                         wait_s: wait.as_secs_f64(),
                         error: error.to_string(),
                         sqlstate: error.sqlstate.clone(),
+                        blocked_by: None,
                     });
                     wait_or_stop(self.observer.stop_receiver(), wait).await;
                 }
@@ -237,11 +255,12 @@ fn failed(error: &PgError, place: Option<String>) -> RunState {
 }
 
 /// Every retry was used up. What was only in the way may be gone tomorrow: that is no failure.
-fn given_up(error: &PgError) -> RunState {
+fn given_up(error: &PgError, blocked_by: Option<&str>) -> RunState {
     if error.is_ours() || !error.is_contention() {
         return failed(error, None);
     }
-    RunState::Paused { reason: format!("{error} ({}), {RETRIES_MAX} times over", error.sqlstate) }
+    let blocker = blocked_by.map_or(String::new(), |who| format!("; in the way: {who}"));
+    RunState::Paused { reason: format!("{error} ({}), {RETRIES_MAX} times over{blocker}", error.sqlstate) }
 }
 
 /// Why a constraint rejects a row that an undo would restore.

@@ -54,9 +54,10 @@ impl Worker<'_, '_> {
         self.at.skipped_rows += batch.skipped_rows;
         self.at.conflict_rows += batch.conflict_rows;
         self.at.dead_rows += batch.dead_rows;
-        self.batches_here += 1;
-        self.pacer.record(batch.changed_rows, batch.took_ms);
+        self.engine.slice.record(batch.changed_rows);
+        self.engine.metered.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
+        self.blockers = None;
         self.skipped_to = None;
         self.throttle.batch(Duration::from_secs_f64(batch.took_ms.max(0.0) / 1_000.0));
         if let Some(rows) = self.cornering {

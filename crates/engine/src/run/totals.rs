@@ -75,7 +75,8 @@ impl Totals {
             cursor,
         } = told.event
         else {
-            return (!matches!(told.event, Event::Started { .. })).then_some(told.event);
+            // The beginning and the end of a partition are not those of the run.
+            return (!matches!(told.event, Event::Started { .. } | Event::Ended { .. })).then_some(told.event);
         };
         if !self.parts.contains_key(&told.partition_no) {
             // What earlier sessions changed of this partition is counted in it from now on.

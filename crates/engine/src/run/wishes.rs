@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgmend_core::id::RunId;
+use pgmend_core::throttle::Limit;
 use pgmend_pg::pace::{Hours, Tuned, Wanted};
 use pgmend_pg::{PgError, Session};
 use tokio::sync::watch;
@@ -89,6 +90,11 @@ impl Wishes {
         });
     }
 
+    /// How people changed the limits of signals.
+    pub fn limits(&self) -> Vec<Limit> {
+        self.heard.borrow().limits.iter().map(|tuned| tuned.limit.clone()).collect()
+    }
+
     /// How people changed the pace.
     pub fn tuned(&self) -> Vec<Tuned> {
         self.heard.borrow().tuned.clone()
@@ -135,13 +141,13 @@ mod tests {
 
     fn pause() -> Wanted {
         let stop = Wish { wish: "pause".into(), reason: "slow".into(), asked_by: "alice".into() };
-        Wanted { stop: Some(stop), tuned: Vec::new() }
+        Wanted { stop: Some(stop), ..Wanted::default() }
     }
 
     fn slower() -> Wanted {
         let reason = "slow".to_owned();
         let tuned = Tuned { setting: Setting::Rate, value: 5.0, reason, tuned_by: "alice".into(), expires_at: None };
-        Wanted { stop: None, tuned: vec![tuned] }
+        Wanted { tuned: vec![tuned], ..Wanted::default() }
     }
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! The worker: drives one run to its end, one batch and one transaction at a time.
 
+use std::sync::Arc;
+
 use pgmend_core::dead_letters::DeadLetters;
 use pgmend_core::id::RunId;
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{Plan, RunSql};
+use pgmend_core::refusal::Code;
 use pgmend_core::run::RunState;
 use pgmend_core::sizing::Sizing;
+use pgmend_core::vacuum::Schedule;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::error::LEASE_LOST;
@@ -14,6 +18,7 @@ use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
 
+use super::blockers::BlockerWatch;
 use super::expectations::UNEXPECTED;
 use super::frozen::Spanned;
 use super::ownership::Heartbeat;
@@ -92,8 +97,12 @@ pub(super) struct Worker<'e, 'o> {
     pub canary_seen: bool,
     /// What may be shown of keys.
     pub shown: Mask,
+    /// Looks who keeps batches waiting, since one ran into a lock.
+    pub blockers: Option<BlockerWatch>,
+    /// When the target is vacuumed on the way.
+    pub vacuums: Option<Schedule>,
+    /// Batches after which the command stops.
     pub stop_after: Option<u64>,
-    pub batches_here: u64,
 }
 
 impl<'e, 'o> Worker<'e, 'o> {
@@ -111,11 +120,12 @@ impl<'e, 'o> Worker<'e, 'o> {
         let plan_dead_letters = plan.dead_letters;
         let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
         let wishes = Wishes::new();
+        let vacuums = super::vacuum::schedule(&plan, options.vacuum_every.or(plan.limits.vacuum_every));
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
             heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds, &wishes),
             wishes,
-            pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done),
+            pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done, Arc::clone(&engine.slice)),
             throttle: Throttle::start(&conninfo, &lease, &plan, resumed),
             scene: Scene::of_batch(&plan.settings, &plan.limits),
             sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
@@ -142,8 +152,9 @@ impl<'e, 'o> Worker<'e, 'o> {
             resumed,
             shown,
             canary_seen: false,
+            blockers: None,
+            vacuums,
             stop_after: options.stop_after_batches,
-            batches_here: 0,
         })
     }
 
@@ -162,7 +173,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             match self.batch().await {
                 Ok(Step::Applied(batch)) => self.advance(batch),
                 Ok(Step::Skipped) => self.attempt = 0,
-                Ok(Step::Exhausted) => match self.close().await? {
+                Ok(Step::Exhausted) => match self.exhausted().await? {
                     Close::Done => return self.leave().await,
                     Close::More => {}
                     Close::Stop(state) => return self.stop(state).await,
@@ -200,28 +211,35 @@ impl<'e, 'o> Worker<'e, 'o> {
         }
     }
 
-    /// Whether the lease, what the job expects and the pace let the next batch begin.
+    /// Whether the lease, what the job expects and the pace let the next batch begin; vacuums if it is time.
     async fn ready(&mut self) -> Result<Turn, PgError> {
         if !self.heartbeat.trusted() {
             self.regain_trust().await?;
         }
         match self.stop_unexpected().await? {
             Some(state) => Ok(Turn::Stop(state)),
-            None => self.pace().await,
+            None => match self.pace().await? {
+                Turn::Go => self.vacuum().await,
+                other @ (Turn::Again | Turn::Stop(_)) => Ok(other),
+            },
         }
     }
 
     /// The next batch.
     async fn batch(&mut self) -> Result<Step, PgError> {
-        match self.sql() {
+        let (slice, rows) = (Arc::clone(&self.engine.slice), self.batch_rows());
+        slice.begin_batch(rows);
+        let step = match self.sql() {
             _ if self.apart => self.apart_batch().await,
             RunSql::Stream { .. } => self.stream_batch().await,
             RunSql::Freeze { .. } => self.frozen_batch().await,
-        }
+        };
+        slice.end_batch(rows);
+        step
     }
 
     /// The range is exhausted: closes the partition, or ends the run.
-    async fn close(&mut self) -> Result<Close, Error> {
+    async fn exhausted(&mut self) -> Result<Close, Error> {
         if self.partition.is_some() {
             let closed = self.session().close_partition(&self.lease).await;
             return match closed {
@@ -233,6 +251,10 @@ impl<'e, 'o> Worker<'e, 'o> {
             Ok(true) => Ok(Close::Done),
             Ok(false) => Ok(Close::More),
             Err(error) if error.sqlstate == UNEXPECTED => Ok(Close::Stop(RunState::Failed { failure: error.message })),
+            // A failover took the end of a partition along: whoever divided the run drives it again.
+            Err(error) if self.divided && error.sqlstate == Code::PartitionOpen.as_str() => {
+                Ok(Close::Stop(RunState::Running))
+            }
             // The checks and the record of the end can be made again.
             Err(error) => Ok(self.recover_end(error).await?.map_or(Close::More, Close::Stop)),
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pgmend_core::plan::{Certainty, Plan};
 use pgmend_core::throttle::rate::Twice;
 use pgmend_core::throttle::{
-    Board, Builtin, Company, Controller, Ladder, Manners, Reading, Reason, Signal, Source, Verdict,
+    Board, Builtin, Company, Controller, Ladder, Limit, Manners, Reading, Reason, Signal, Source, Verdict,
 };
 use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
@@ -97,6 +97,10 @@ pub(crate) struct Throttle {
     took: Option<Duration>,
     /// The pace that was told last.
     paced: f64,
+    /// The signals with the plan's limits.
+    planned: Vec<Signal>,
+    /// What people changed of these.
+    tuned: Vec<Limit>,
 }
 
 impl Drop for Throttle {
@@ -114,7 +118,7 @@ impl Throttle {
         let signals = signals_of(plan);
         let cores = cores(throttle.cores, conninfo);
         let company = (!signals.is_empty() && throttle.full_pace.is_none()).then(|| Company::new(cores));
-        let shared = Arc::new(Shared::new(signals.clone(), company));
+        let (shared, planned) = (Arc::new(Shared::new(signals.clone(), company)), signals.clone());
         let mut tasks = Vec::new();
         let (by_database, beside): (Vec<Signal>, Vec<Signal>) =
             signals.into_iter().partition(|s| matches!(s.source, Source::Builtin { .. } | Source::Sql { .. }));
@@ -149,6 +153,8 @@ impl Throttle {
             held_since: None,
             took: None,
             paced: 1.0,
+            planned,
+            tuned: Vec::new(),
         }
     }
 
@@ -156,6 +162,23 @@ impl Throttle {
     pub fn verdict(&self) -> Verdict {
         let now = self.shared.now();
         self.shared.board().verdict(now)
+    }
+
+    /// Takes over the limits that people set for this run; those of the plan come back when they count no more.
+    pub fn tune(&mut self, limits: Vec<Limit>) {
+        if limits == self.tuned {
+            return;
+        }
+        let mut board = self.shared.board();
+        let gone = self.tuned.iter().filter(|before| limits.iter().all(|limit| limit.signal != before.signal));
+        for signal in gone.filter_map(|limit| self.planned.iter().find(|signal| signal.name == limit.signal)) {
+            board.relimit(&signal.name, signal.enter, signal.leave);
+        }
+        for limit in &limits {
+            board.relimit(&limit.signal, Some(limit.enter), limit.leave);
+        }
+        drop(board);
+        self.tuned = limits;
     }
 
     /// When a hold reaches its next rung.
@@ -226,7 +249,7 @@ impl Throttle {
 }
 
 /// The signals that a run of this plan holds for.
-fn signals_of(plan: &Plan) -> Vec<Signal> {
+pub(crate) fn signals_of(plan: &Plan) -> Vec<Signal> {
     if is_small(plan) && plan.throttle.is_default() { Vec::new() } else { plan.throttle.signals() }
 }
 

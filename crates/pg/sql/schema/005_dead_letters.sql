@@ -21,8 +21,16 @@ create table pgmend.dead_letter (
 );
 create index dead_letter_run_id on pgmend.dead_letter (run_id, letter_no);
 
+-- The turn of a batch that sets rows aside, in a run with several workers: two of them at the same moment would each miss
+-- the other's letters, and exceed the limit together. The later one fails to serialise, and counts anew.
+create table pgmend.dead_letter_turn (
+    run_id  uuid primary key,
+    letters bigint not null
+);
+
 -- Sets one row aside, in the transaction of its batch and in no other.
--- Lock:  the batch's own row; one new letter. Index: batch_pkey.
+-- Lock:  the batch's own row; one new letter; for a partition, the run's turn until the batch is over.
+-- Index: batch_pkey, dead_letter_turn_pkey.
 create function pgmend.set_aside(
     p_run uuid, p_partition int, p_batch_no bigint, p_ordinal bigint, p_key text[], p_sqlstate text, p_message text,
     p_constraint text, p_column text) returns void
@@ -32,6 +40,10 @@ begin
      where run_id = p_run and partition_no = p_partition and batch_no = p_batch_no and xid = pg_current_xact_id();
     if not found then
         raise exception 'batch % is not under way here', p_batch_no using errcode = 'PM520';
+    end if;
+    if p_partition > 0 then
+        insert into pgmend.dead_letter_turn as t (run_id, letters) values (p_run, 1)
+        on conflict (run_id) do update set letters = t.letters + 1;
     end if;
     insert into pgmend.dead_letter (run_id, partition_no, batch_no, ordinal, key, sqlstate, message, constraint_name, column_name)
     values (p_run, p_partition, p_batch_no, p_ordinal, p_key, p_sqlstate, p_message, p_constraint, p_column);

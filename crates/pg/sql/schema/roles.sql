@@ -7,7 +7,8 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 -- By name: tables of images are for the roles of their own run.
 grant select on pgmend.schema_version, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.partition
+    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.dead_letter_turn, pgmend.partition,
+    pgmend.vacuum, pgmend.tuned_limit
     to pgmend_runner, pgmend_approver, pgmend_observer;
 -- A plan's body holds the values of its parameters: whoever only reads gets it through plan_body, without them.
 revoke select on pgmend.plan from pgmend_observer;
@@ -34,6 +35,8 @@ grant execute on function
     pgmend.divide_run(uuid, bigint, json),
     pgmend.take_partition(uuid, text, text, double precision, int),
     pgmend.close_partition(uuid, int, bigint),
+    pgmend.begin_vacuum(uuid, int, bigint, bigint),
+    pgmend.end_vacuum(uuid, int, bigint, int, text, text, bigint, bigint),
     pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
     pgmend.record_fact(uuid, bigint, text, text),
     pgmend.set_holds(uuid, int, bigint, jsonb),
@@ -44,7 +47,7 @@ grant execute on function
     pgmend.prune_image_table(name, uuid, oid)
     to pgmend_runner;
 grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid), pgmend.token_secret(),
-    pgmend.tune(uuid, jsonb, int, text)
+    pgmend.tune(uuid, jsonb, int, text), pgmend.tune_limits(uuid, jsonb, int, text)
     to pgmend_runner, pgmend_approver;
 grant execute on function
     pgmend.approve(uuid, text, text, text),

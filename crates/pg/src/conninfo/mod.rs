@@ -212,6 +212,15 @@ impl Conninfo {
         self.options.as_deref()
     }
 
+    /// The same connection with further settings for its session, which go before its own.
+    pub fn with_options(&self, settings: &[(&str, String)]) -> Conninfo {
+        // As in libpq: a space ends a setting unless a backslash precedes it.
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
+        let added = settings.iter().map(|(name, value)| format!("-c {name}={}", quoted(value)));
+        let options: Vec<String> = self.options.iter().cloned().chain(added).collect();
+        Conninfo { options: Some(options.join(" ")), ..self.clone() }
+    }
+
     /// Which kind of server is wanted.
     pub fn target(&self) -> Target {
         self.target

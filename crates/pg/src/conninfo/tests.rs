@@ -69,6 +69,8 @@ fn without_a_url_the_libpq_variables_count() {
 fn defaults_are_a_named_application_and_a_watchful_connection() {
     let info = resolved("host=h user=u");
     assert_eq!((info.application_name(), info.dbname(), info.options()), ("pgmend", "u", None));
+    let with = info.with_options(&[("role", "a b\\c".to_owned()), ("statement_timeout", "5".to_owned())]);
+    assert_eq!(with.options(), Some("-c role=a\\ b\\\\c -c statement_timeout=5"));
     assert_eq!(info.connect_timeout.map(|timeout| timeout.as_secs()), Some(10));
     assert_eq!(info.liveness.idle.as_secs(), 10);
     assert_eq!(info.liveness.user_timeout.map(|timeout| timeout.as_secs()), Some(15));

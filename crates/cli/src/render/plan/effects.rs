@@ -1,6 +1,6 @@
 //! What a plan touches beside its rows, what it costs, and whether it can be put back.
 
-use pgmend::{Certainty, Plan};
+use pgmend::{Certainty, Figure, Plan};
 use pgmend_core::nights::{Ends, Nights};
 use pgmend_core::plan::Rehearsal;
 
@@ -37,12 +37,26 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     }
     page.pair("WAL", &size(estimates.wal_bytes));
     page.pair(if plan.change_set.is_some() { "change set" } else { "images" }, &size(estimates.image_bytes));
+    page.pairs("dead rows", &dead_rows(plan).into_iter().collect::<Vec<_>>());
     let limits = &plan.limits;
     let size = limits.batch_rows.map_or_else(
         || format!("sized to take {} ms at most", limits.target_batch_ms),
         |rows| format!("fixed at {}", figure::counted(rows.into(), "row")),
     );
     page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
+}
+
+/// `~1.2 GiB in the table, until a vacuum takes them away`.
+fn dead_rows(plan: &Plan) -> Option<String> {
+    let bytes = plan.estimates.dead_bytes.filter(|bytes| bytes.value > 0)?;
+    let scanned = plan.counts.scanned_rows.value;
+    let Some(every) = plan.limits.vacuum_every.filter(|_| !plan.one_transaction) else {
+        return Some(format!("{} in the table, until a vacuum takes them away", size(bytes)));
+    };
+    // No share of the table is more than all that changes.
+    let share = (every.of(scanned) as f64 / plan.counts.changed_rows.value.max(1) as f64).min(1.0);
+    let between = Figure { value: (bytes.value as f64 * share) as i64, ..bytes };
+    Some(format!("{} in the table, vacuumed after every {every} of its rows: {} at a time", size(bytes), size(between)))
 }
 
 /// `1,200,000–2,000,000 rows an hour, measured by rehearsal`.

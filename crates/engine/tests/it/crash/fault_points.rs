@@ -9,6 +9,7 @@ use super::stage::{
     BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
 };
 use super::sweeps::SWEPT;
+use super::vacuums::VACUUMED;
 use super::worker::{Errand, Said, Worker};
 
 /// Points that every run passes.
@@ -118,7 +119,7 @@ fn stopped(stage: &Stage, fault: Option<&str>) -> Result<(), String> {
 #[test]
 fn every_point_of_the_engine_is_in_one_of_these_tests() {
     let mut tested: Vec<&str> =
-        EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED, DIVIDED]).collect();
+        EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED, DIVIDED, VACUUMED]).collect();
     let mut listed = FAULT_POINTS.to_vec();
     tested.sort_unstable();
     listed.sort_unstable();

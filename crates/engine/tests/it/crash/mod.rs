@@ -7,6 +7,7 @@
 
 mod audit;
 mod stage;
+mod vacuums;
 mod worker;
 
 mod contention;

@@ -174,6 +174,51 @@ fn a_pause_stops_all_workers_and_a_resumption_goes_on() {
     succeeded(done).and_then(|()| stage.check()).expect("nothing is lost or doubled");
 }
 
+/// As a failover does that takes the end of a partition along, after all workers have heard that everything is done.
+#[test]
+fn a_partition_that_is_open_again_at_the_end_is_driven_again_and_the_run_succeeds() {
+    let stage = stage(STREAM, 60, 2);
+    let (url, mut before) = (stage.database.url(), true);
+    let mut observer = Observer::new(move |event| {
+        if matches!(event, pgmend::Event::Sweeping { .. }) && std::mem::take(&mut before) {
+            let url = url.clone();
+            let reopened = std::thread::spawn(move || {
+                let mut sql = pgmend_testkit::Sql::connect(&url).expect("a session");
+                sql.run("update pgmend.partition set state = 'open' where partition_no in (2, 5)").expect("it is open");
+            });
+            reopened.join().expect("it does not panic");
+        }
+    });
+    let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
+    succeeded(ended).and_then(|()| stage.check()).expect("it ends by itself");
+    assert_eq!(number(&stage, "select count(*) from pgmend.partition where state = 'open'"), 0);
+    assert_eq!(number(&stage, "select count(*) from pgmend.ledger where fact = 'run_failed'"), 0);
+    let leases = "select max(fence) from pgmend.lease where partition_no in (2, 5)";
+    assert!(number(&stage, leases) >= 2, "nobody drove them again");
+}
+
+/// Each worker sees the other's letters only once these are committed: counted by itself, each would stay within the
+/// limit, and both together exceed it.
+#[test]
+fn workers_that_set_rows_aside_at_the_same_moment_do_not_exceed_the_limit_together() {
+    let mut stage = stage(STREAM, 200, 4);
+    stage.file.dead_letters = pgmend_core::dead_letters::DeadLetters { rows_max: Some(3), share_max: None };
+    stage
+        .sql()
+        .run(
+            "create function obstacle() returns trigger language plpgsql as $$ begin
+                 perform pg_sleep(0.05); raise exception 'in the way' using errcode = '23514'; end $$;
+             create trigger obstacle before update on account for each row when (old.id % 60 = 3)
+                 execute function obstacle()",
+        )
+        .expect("the obstacle is there");
+    let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent())).expect("it ends");
+    let RunState::Failed { failure } = &ended.state else { panic!("not failed: {ended:?}") };
+    assert!(failure.contains("PM721") && failure.contains("3 may be set aside"), "{failure}");
+    assert!(number(&stage, "select count(*) from pgmend.dead_letter") <= 3);
+    assert!(number(&stage, "select count(distinct partition_no) from pgmend.batch") > 1, "several workers were at it");
+}
+
 /// Keys of two columns, text first: sampled, ordered and compared by the server alone.
 #[test]
 fn a_key_of_any_type_can_be_divided() {

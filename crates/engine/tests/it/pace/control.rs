@@ -10,7 +10,7 @@ use super::{Stage, nice, rate};
 const RESTING: &str = "select count(*) = 1 from pgmend.driving where waits_until > clock_timestamp() + interval '20 s'";
 
 fn tuning(setting: Setting, value: f64, minutes: Option<u32>) -> Tuning {
-    Tuning { changes: vec![(setting, Some(value))], minutes }
+    Tuning { changes: vec![(setting, Some(value))], minutes, ..Tuning::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod control;
 mod nights;
 mod slices;
+mod vacuum;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

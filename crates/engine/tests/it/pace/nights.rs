@@ -35,6 +35,14 @@ type Events = Arc<Mutex<Vec<Event>>>;
 
 /// Runs the job slowly enough for a few batches in a window of some seconds.
 async fn begin(url: &str, named: Option<&Named>, until_done: bool) -> (Events, JoinHandle<Result<Outcome, Error>>) {
+    begin_with(url, named, RunOptions { pace: rate(20), until_done, ..RunOptions::default() }).await
+}
+
+async fn begin_with(
+    url: &str,
+    named: Option<&Named>,
+    options: RunOptions,
+) -> (Events, JoinHandle<Result<Outcome, Error>>) {
     let events = Events::default();
     let kept = Arc::clone(&events);
     let engine = match named {
@@ -42,7 +50,6 @@ async fn begin(url: &str, named: Option<&Named>, until_done: bool) -> (Events, J
         None => Engine::connect(Some(url)).await,
     };
     let mut engine = engine.expect("a connection");
-    let options = RunOptions { pace: rate(20), until_done, ..RunOptions::default() };
     let task = tokio::spawn(async move {
         let mut observer = Observer::new(move |event| kept.lock().expect("nobody panics here").push(event.clone()));
         engine.run(&job(), &options, &mut observer).await
@@ -87,6 +94,39 @@ async fn a_run_drains_before_its_hours_end_and_goes_on_in_the_next_ones_until_it
     let facts =
         stage.value("select string_agg(fact, ' ' order by entry_no) from pgmend.ledger where fact like 'run\\_%'");
     assert_eq!(facts, "run_started run_paused run_resumed run_succeeded");
+}
+
+/// The names of the events that tell where a run begins and ends, in their order.
+fn course(events: &Events) -> String {
+    let events = events.lock().expect("nobody panics here");
+    let names = events.iter().filter_map(|event| {
+        if let Event::Ended { state, .. } = event {
+            return Some(state.as_str());
+        }
+        let waiting = matches!(event, Event::Waiting { .. }).then_some("waiting");
+        matches!(event, Event::Started { .. }).then_some("started").or(waiting)
+    });
+    names.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_workers_drain_before_their_hours_end_and_all_go_on_in_the_next_ones() {
+    let mut stage = Stage::new(20).await;
+    let named = hours(&mut stage, &[(-60, 3), (7, 7_200)]);
+    install(&stage, &named).await;
+    let options = RunOptions { pace: rate(20), until_done: true, workers: Some(2), ..RunOptions::default() };
+    let (events, task) = begin_with(&stage.db.url(), Some(&named), options).await;
+    stage.wait_until("select count(*) = 1 from pgmend.run where state = 'paused'").await;
+    stage.wait_until("select bool_and(expires_at = '-infinity') from pgmend.lease").await;
+    let reason = stage.value("select reason from pgmend.run");
+    assert!(reason.contains(" begin again at 2") && reason.contains("goes on by itself"), "{reason}");
+
+    let outcome = ended(task).await.expect("the run");
+    assert_eq!((outcome.state, outcome.changed_rows, outcome.resumed), (RunState::Succeeded, 100, true));
+    stage.assert_every_row_changed_once();
+    assert_eq!(course(&events), "started paused waiting started succeeded", "one run, whatever its workers");
+    let both = "select count(distinct owner) >= 2 from pgmend.lease where partition_no > 0";
+    assert_eq!(stage.value(both), "t");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,37 @@ async fn a_run_stops_after_so_many_rows_and_goes_on_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_slice_are_those_of_all_its_workers() {
+    let mut stage = Stage::new(2).await;
+    let mut job = job();
+    job.file.limits.workers = Some(3);
+    let options = RunOptions { pace: rows(45), ..RunOptions::default() };
+    let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+    let RunState::Paused { reason } = &outcome.state else { panic!("not paused: {outcome:?}") };
+    assert!(reason.starts_with("stopped after 45 rows"), "{reason}");
+    // A worker that begins its batch while another ends one has a row of its own.
+    assert!((45..=48).contains(&outcome.changed_rows), "{outcome:?}");
+    assert_eq!(stage.value("select count(distinct partition_no) > 1 from pgmend.batch"), "t");
+    let last =
+        Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
+    assert_eq!((last.changed_rows, last.state), (100, RunState::Succeeded));
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_a_slice_does_not_begin_anew_with_each_partition() {
+    let mut stage = Stage::new(50).await;
+    let mut job = job();
+    job.file.limits.workers = Some(2);
+    let pace = Pace { stop_after: Some("1s".parse().expect("a second")), ..Pace::default() };
+    let options = RunOptions { pace, ..RunOptions::default() };
+    let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+    assert_eq!(outcome.state, RunState::Paused { reason: "stopped after 1s, as asked".into() });
+    // Two workers make 40 rows a second at most, and each ends the batch that it has begun.
+    assert!(outcome.changed_rows < 90, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_stops_after_so_much_time_and_goes_on_from_there() {
     let mut stage = Stage::new(0).await;
     let pace = Pace { stop_after: Some("1s".parse().expect("a second")), ..rate(10) };
