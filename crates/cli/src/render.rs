@@ -14,4 +14,4 @@ pub mod trace;
 pub mod tune;
 
 #[cfg(test)]
-mod example;
+pub(crate) mod example;

@@ -162,7 +162,7 @@ impl Engine {
             return self.need_control_schema().await;
         }
         self.init().await.map(|_| ()).map_err(|error| match error {
-            Error::Database { sqlstate, message, .. } if sqlstate == "42501" => Refusal::new(
+            Error::Refused(Refusal { code: Code::Privilege, message, .. }) => Refusal::new(
                 Code::ControlSchema,
                 format!("the control schema is missing and this role may not install it ({message})"),
                 "let the database's owner type: pgmend init",

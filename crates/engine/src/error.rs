@@ -56,13 +56,20 @@ impl Error {
     }
 }
 
+/// `insufficient_privilege`.
+const DENIED: &str = "42501";
+
 impl From<pgmend_pg::PgError> for Error {
     fn from(error: pgmend_pg::PgError) -> Self {
         if error.sqlstate == "XX001" && error.doing == "read the control schema" {
             return Error::Corrupt(error.message);
         }
         if let Some(code) = Code::find(&error.sqlstate) {
-            return Refusal::new(code, error.message, format!("type: pgmend explain {code}")).into();
+            return Refusal::new(code, error.message, way_out(code)).into();
+        }
+        if error.sqlstate == DENIED {
+            let message = format!("could not {}: {}", error.doing, error.message);
+            return Refusal::new(Code::Privilege, message, way_out(Code::Privilege)).into();
         }
         Error::Database {
             doing: format!("could not {}", error.doing),
@@ -70,4 +77,30 @@ impl From<pgmend_pg::PgError> for Error {
             sqlstate: error.sqlstate,
         }
     }
+}
+
+/// What to do about a refusal of the server's own guards, which know codes but not what was typed.
+const WAYS_OUT: [(Code, &str); 13] = [
+    (Code::NotFound, "type: pgmend list"),
+    (Code::StalePlan, "plan again"),
+    (Code::ConsumedPlan, "plan again"),
+    (Code::AlreadyDone, "to make it once more, add --again --reason \"…\""),
+    (Code::LeaseHeld, "pgmend status says who drives it: wait for its end, or let them pause it"),
+    (Code::SameColumns, "pgmend status says who drives it: wait for its end, or let them pause it"),
+    (Code::WrongState, "pgmend status says where it is"),
+    (Code::WrongServer, "connect to the primary that the plan was made on, or plan again"),
+    (Code::SameRole, "let another login type the same"),
+    (Code::BreakGlass, "an approver gives leave to another login than their own, for 1 to 240 minutes"),
+    (Code::ApprovalMissing, "an approver types: pgmend approve PLAN --reason \"…\""),
+    (Code::OutsideHours, "type the same command within the hours"),
+    (
+        Code::Privilege,
+        "connect as a role that may: members of pgmend_runner plan, run and undo, those of pgmend_approver approve, the \
+         owner of schema pgmend does the rest; rights on your own tables are granted as usual",
+    ),
+];
+
+fn way_out(code: Code) -> String {
+    let known = WAYS_OUT.iter().find(|(of, _)| *of == code);
+    known.map_or_else(|| format!("type: pgmend explain {code}"), |(_, way)| (*way).to_owned())
 }

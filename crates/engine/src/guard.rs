@@ -139,7 +139,10 @@ impl Engine {
                 // A role that may not even read the control schema gets the usual name.
                 let role = self.session.group_role(Part::Approver).await;
                 let role = role.unwrap_or_else(|_| Part::Approver.usual_role().to_owned());
-                let help = format!("let the owner of schema pgmend type: grant {} to …", quote_ident(&role));
+                let help = format!(
+                    "let one of them type the same from their own login; the owner of schema pgmend adds members: grant {} to …",
+                    quote_ident(&role)
+                );
                 Err(Refusal::new(Code::Privilege, format!("only members of {role} may do this"), help).into())
             }
             answer => Ok(answer?),
@@ -218,7 +221,14 @@ impl Engine {
         if open.iter().any(|g| g.rule == "hours") {
             return Err(Refusal::new(Code::OutsideHours, message, "type the same command within the hours").into());
         }
-        Err(Refusal::new(Code::Guardrail, message, "change the job as demanded, and plan again").into())
+        let elsewhere = open.iter().find(|g| g.rule == "requires").and_then(|g| g.demanded.strip_prefix("done in "));
+        let help = match elsewhere {
+            Some(first) if open.iter().all(|g| by_people(g) || g.rule == "requires") => {
+                format!("run the job there first, with --env {first}; then plan it here again")
+            }
+            Some(_) | None => "change the job as demanded, and plan again".to_owned(),
+        };
+        Err(Refusal::new(Code::Guardrail, message, help).into())
     }
 }
 

@@ -199,6 +199,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
         |(place, p): (usize, &BoundParam)| (p.name.clone(), p.type_sql.clone(), plan.shown_param(place).to_owned());
     let params = plan.params.iter().enumerate().map(shown).collect();
     let name = if kept.latest { word(&run.job) } else { run.run_id.to_string() };
+    let environment = kept.trail.environment.as_ref().map_or(String::new(), |e| format!(" --env {}", word(&e.name)));
     Report {
         run_id: run.run_id,
         plan_id: run.plan_id,
@@ -209,7 +210,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
             RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
         },
         state: run.state.name().to_owned(),
-        undo_line: undo.0.then(|| format!("pgmend undo {name} --execute")),
+        undo_line: undo.0.then(|| format!("pgmend undo {name} --execute{environment}")),
         undo,
         job: run.job,
         about: plan.about,

@@ -107,10 +107,49 @@ pub fn next_of_stored(shell: &Shell, planned: &Planned) -> Vec<String> {
     if plan.changes_nothing() || !planned.stored {
         return Vec::new();
     }
+    if let Some(line) = before_it_can_start(planned) {
+        return vec![line];
+    }
     let run = shell.line(&format!("pgmend run {} --execute", plan.plan_id));
     if planned.guardrails.iter().any(|g| g.rule == "approvals" && !g.met) {
         let approve = shell.line(&format!("pgmend approve {} --reason \"…\"", plan.plan_id));
         return vec![format!("{approve}  # typed by an approver, from their own login"), run];
     }
     vec![run]
+}
+
+/// What must happen before this plan, or rather the next one, can start: what the policy asks of a job no approval
+/// mends, nor does time.
+fn before_it_can_start(planned: &Planned) -> Option<String> {
+    let open =
+        planned.guardrails.iter().filter(|g| !g.met && !["approvals", "veto", "hours"].contains(&g.rule.as_str()));
+    let (elsewhere, own): (Vec<_>, Vec<_>) = open.partition(|g| g.rule == "requires");
+    if !own.is_empty() {
+        let rules: Vec<&str> = own.iter().map(|g| g.rule.as_str()).collect();
+        return Some(format!("change the job ({}), then plan again: this plan cannot start", rules.join(", ")));
+    }
+    let first = elsewhere.first()?.demanded.strip_prefix("done in ")?;
+    Some(format!("run the same job with --env {first}, then plan here again: this plan cannot start before"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::before_it_can_start;
+    use crate::render::example;
+
+    #[test]
+    fn a_plan_that_no_approval_can_start_says_what_can() {
+        let mut planned = example::planned();
+        let mut open = |rules: &[(&str, &str)]| {
+            let rule = |(rule, demanded): &(&str, &str)| serde_json::json!({ "rule": rule, "demanded": demanded, "found": "none", "met": false });
+            let rules: serde_json::Value = rules.iter().map(rule).collect();
+            planned.guardrails = serde_json::from_value(rules).unwrap();
+            before_it_can_start(&planned)
+        };
+        assert_eq!(open(&[("approvals", "2"), ("hours", "an open window")]), None);
+        let first = open(&[("approvals", "2"), ("requires", "done in staging")]).unwrap();
+        assert!(first.starts_with("run the same job with --env staging, then plan here again"), "{first}");
+        let own = open(&[("ticket", "like ^OPS"), ("requires", "done in staging"), ("goal", "a sentence")]).unwrap();
+        assert!(own.starts_with("change the job (ticket, goal), then plan again"), "{own}");
+    }
 }

@@ -97,7 +97,7 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
     // A job's name means its latest forward run, which this is; an undo has only its id.
     let name = if reading.undo { run.clone() } else { quoted(&outcome.job) };
     let anything = outcome.changed_rows > 0 && reading.reversible;
-    let put_back = if reading.undo { "make the change again" } else { "put every row back that nobody changed since" };
+    let put_back = if reading.undo { "take this undo back" } else { "put every row back that nobody changed since" };
     let mut lines = Vec::new();
     match &outcome.state {
         RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {

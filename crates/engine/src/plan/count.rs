@@ -142,9 +142,10 @@ pub async fn refuse_ambiguity(
     }
     let example = ambiguous_keys(tx, bound, rewriter, mask).await?;
     let message = format!(
-        "{disagreeing} row{} of `{}` match several source rows with different values, for example {example}: PostgreSQL would pick one of them arbitrarily",
-        if disagreeing == 1 { "" } else { "s" },
-        bound.table.name
+        "{} of `{}` {} several source rows with different values, for example {example}: PostgreSQL would pick one of them arbitrarily",
+        if disagreeing == 1 { "1 row".to_owned() } else { format!("{disagreeing} rows") },
+        bound.table.name,
+        if disagreeing == 1 { "matches" } else { "match" }
     );
     let help = "make the source unique for each target row, for example with select distinct on (…) … order by …, or an aggregate";
     Err(Refusal::new(Code::AmbiguousSource, message, help).into())

@@ -476,6 +476,8 @@ pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) 
 /// What a plan says of its job: goal, owner, ticket, and where it comes from.
 pub(crate) fn about(job: &Job) -> BTreeMap<String, String> {
     let said = [("goal", &job.file.goal), ("owner", &job.file.owner), ("ticket", &job.file.ticket)];
-    let said = said.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name.to_owned(), value)));
+    // What is left blank is not said: an environment that demands it is not content with an empty line.
+    let given = |value: &Option<String>| value.clone().filter(|text| !text.trim().is_empty());
+    let said = said.into_iter().filter_map(|(name, value)| given(value).map(|value| (name.to_owned(), value)));
     job.facts.clone().into_iter().chain(said).collect()
 }

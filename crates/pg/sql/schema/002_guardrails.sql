@@ -366,12 +366,12 @@ begin
     end if;
     if (v_policy ->> 'owner')::boolean then
         rule := 'owner'; demanded := 'named'; present := coalesce(v_plan #>> '{about,owner}', 'none');
-        met := v_plan #>> '{about,owner}' is not null;
+        met := coalesce(btrim(v_plan #>> '{about,owner}') <> '', false);
         return next;
     end if;
     if (v_policy ->> 'goal')::boolean then
         rule := 'goal'; demanded := 'a sentence'; present := coalesce(v_plan #>> '{about,goal}', 'none');
-        met := v_plan #>> '{about,goal}' is not null;
+        met := coalesce(btrim(v_plan #>> '{about,goal}') <> '', false);
         return next;
     end if;
     if (v_policy ->> 'clean_commit')::boolean then

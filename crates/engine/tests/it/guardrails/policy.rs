@@ -57,6 +57,8 @@ async fn what_the_policy_asks_of_a_job_is_refused_with_what_was_found() {
     let bank = Bank::new(policy).await;
     let mut runner = bank.as_role(&bank.runner).await;
     let mut job = job("raise", CHANGE);
+    // Blank lines are none.
+    (job.file.owner, job.file.goal) = (Some(String::new()), Some("  ".into()));
     let (code, said) = refusal(run(&mut runner, &job, None).await);
     assert_eq!(code, Code::Guardrail);
     for part in [

@@ -298,4 +298,7 @@ async fn an_observer_reads_no_value_of_a_parameter_that_is_not_plain() {
     assert!(seen.samples.is_empty() && seen.transitions.is_empty() && seen.explain.is_empty());
     assert_eq!(seen.params[0].value, "‹masked›");
     assert_eq!(observer.status(None).await.expect("its status").len(), 0);
+    // What they may not do is refused with who may.
+    let (code, said) = refusal(observer.init().await);
+    assert!(code == Code::Privilege && said.contains("the owner of schema pgmend does the rest"), "{said}");
 }
