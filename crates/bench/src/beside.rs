@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::error::BenchError;
 use crate::lap::{self, Work};
+use crate::loops::BY_HAND;
 use crate::stage::{REPAIR, Stage};
 
 /// Transactions that the application makes each second, over its sessions: well within what two cores can do.
@@ -31,29 +32,6 @@ pub const P99_TARGET: f64 = 1.15;
 /// Reads four rows for each that it writes, anywhere in the table that is repaired.
 const READ: &str = "\\set id random(1, :rows)\nselect amount, region from orders where id = :id;\n";
 const WRITE: &str = "\\set id random(1, :rows)\nupdate orders set amount = amount + 0.01 where id = :id;\n";
-
-/// A loop as a careful person writes it: so many rows at a time, at a rate, for some seconds.
-const AT_RATE: &str = "
-create procedure at_rate(batch int, rows_per_s float, seconds float) language plpgsql as $$
-declare
-    begun timestamptz := clock_timestamp();
-    done bigint := 0;
-    last bigint := 0;
-    upto bigint;
-begin
-    while clock_timestamp() < begun + make_interval(secs => seconds) loop
-        select max(id) into upto
-          from (select id from orders where id > last and region = 'unknown' order by id limit batch) as next;
-        exit when upto is null;
-        update orders
-           set region = case when customer_id % 2 = 0 then 'north' else 'south' end
-         where id > last and id <= upto and region = 'unknown';
-        last := upto;
-        done := done + batch;
-        commit;
-        perform pg_sleep(extract(epoch from begun + make_interval(secs => done / rows_per_s) - clock_timestamp()));
-    end loop;
-end $$";
 
 /// What the application saw while something went on beside it.
 #[derive(Debug, Clone)]
@@ -103,7 +81,7 @@ fn alone(stage: &Stage) -> Result<Seen, BenchError> {
 fn beside_a_run(stage: &Stage) -> Result<Seen, BenchError> {
     let url = stage.fresh()?;
     let load = Load::start(stage, RUN_S)?;
-    let work = Work { name: "beside", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
+    let work = Work { name: "beside", statement: REPAIR, images: true, mode: Some(Mode::Stream), ..Work::default() };
     let from = now();
     let (lap, _) = stage.runtime()?.block_on(lap::mend_beside(&url, work, &PlanOptions::default()))?;
     let to = now();
@@ -113,10 +91,10 @@ fn beside_a_run(stage: &Stage) -> Result<Seen, BenchError> {
 fn beside_a_loop(stage: &Stage, rows_per_s: f64) -> Result<Seen, BenchError> {
     stage.fresh()?;
     let mut sql = stage.sql()?;
-    sql.run(AT_RATE)?;
+    sql.run(BY_HAND)?;
     let load = Load::start(stage, LOOK_S)?;
     let from = now();
-    sql.run(&format!("call at_rate({SCRIPT_ROWS}, {rows_per_s}, {})", LOOK_S - SETTLE.as_secs()))?;
+    sql.run(&format!("call by_hand({SCRIPT_ROWS}, {rows_per_s}, {})", LOOK_S - SETTLE.as_secs()))?;
     let to = now();
     let changed = sql.value("select count(*) from orders where region <> 'unknown'")?;
     let changed: f64 = changed.and_then(|n| n.parse().ok()).unwrap_or(0.0);

@@ -8,6 +8,7 @@ use pgmend_testkit::FaultProxy;
 use crate::arguments::Arguments;
 use crate::error::BenchError;
 use crate::lap::{self, Lap, Work};
+use crate::loops::BY_HAND;
 use crate::stage::{DELETE, INSERT, REPAIR, Shape, Stage};
 
 /// The one big UPDATE: what the others are measured against.
@@ -16,6 +17,7 @@ pub const LOOP: &str = "loop: PL/pgSQL with COMMIT, 5,000 rows a batch";
 pub const STREAM_BARE: &str = "stream without images";
 pub const STREAM: &str = "stream with images";
 pub const UNDO: &str = "undo, its plan included";
+pub const TWO: &str = "two workers: stream with images";
 pub const FIXED: &str = "5,000 rows a batch: stream with images";
 pub const DISTANT: &str = "10 ms away: stream with images";
 pub const FREEZE: &str = "freeze, its plan included";
@@ -26,14 +28,15 @@ pub const MEND_INSERT: &str = "insert: pgmend with images, its plan included";
 
 /// Heats of a round: contestants that share a copy of the table, in order. The one big update comes again and again,
 /// since a shared machine is twice as fast in one minute as in the next.
-const HEATS: [&[&str]; 13] = [
+const HEATS: [&[&str]; 14] = [
     &[BASE],
     &[STREAM_BARE],
     &[STREAM, UNDO],
     &[BASE],
-    &[FREEZE],
+    &[TWO],
     &[LOOP],
     &[BASE],
+    &[FREEZE],
     &[FIXED],
     &[DISTANT],
     &[ONE_DELETE],
@@ -44,25 +47,6 @@ const HEATS: [&[&str]; 13] = [
 
 /// Half of a round trip to a server in another place.
 const ONE_WAY: Duration = Duration::from_millis(5);
-
-/// A loop as an experienced person writes it.
-const BY_HAND: &str = "
-create procedure by_hand(batch int) language plpgsql as $$
-declare
-    last bigint := 0;
-    upto bigint;
-begin
-    loop
-        select max(id) into upto
-          from (select id from orders where id > last and region = 'unknown' order by id limit batch) as next;
-        exit when upto is null;
-        update orders
-           set region = case when customer_id % 2 = 0 then 'north' else 'south' end
-         where id > last and id <= upto and region = 'unknown';
-        last := upto;
-        commit;
-    end loop;
-end $$";
 
 /// All laps so far, in the order of time.
 #[derive(Debug, Default)]
@@ -86,19 +70,24 @@ impl Contest {
             let url = stage.fresh()?;
             for name in heat.iter().copied().filter(|name| stage.shape != Shape::Scattered || wanted(name)) {
                 let lap = measure(stage, &url, name)?;
-                eprintln!(
-                    "round {}: {name}: {:.0} rows/s, {:.1} s, {:.1} s of processor, plan {:.1} s, {} batches",
-                    round + 1,
-                    lap.rows_per_s(),
-                    lap.seconds,
-                    lap.cpu_seconds.unwrap_or(0.0),
-                    lap.plan_seconds.unwrap_or(0.0),
-                    lap.batches.unwrap_or(1)
-                );
-                self.laps.push((name, lap));
+                self.record(round, name, lap);
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a lap, and tells of it.
+    pub fn record(&mut self, round: usize, name: &'static str, lap: Lap) {
+        eprintln!(
+            "round {}: {name}: {:.0} rows/s, {:.1} s, {:.1} s of processor, plan {:.1} s, {} batches",
+            round + 1,
+            lap.rows_per_s(),
+            lap.seconds,
+            lap.cpu_seconds.unwrap_or(0.0),
+            lap.plan_seconds.unwrap_or(0.0),
+            lap.batches.unwrap_or(1)
+        );
+        self.laps.push((name, lap));
     }
 
     /// Rows a second of each lap as a share of another's: of the mean of those next to it, before and after.
@@ -138,9 +127,10 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((values[low] + values[high]) / 2.0)
 }
 
-fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchError> {
+/// One lap of a contestant, on the copy at `url`.
+pub fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchError> {
     let (rows, quarter) = (stage.rows as i64, (stage.rows / 4) as i64);
-    let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
+    let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), ..Work::default() };
     let meter = || stage.cpu_seconds();
     let mend = |work: Work<'_>| -> Result<Lap, BenchError> {
         let (lap, _) = stage.runtime()?.block_on(lap::mend(url, work, &PlanOptions::default(), &meter))?;
@@ -160,6 +150,7 @@ fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, BenchErr
         }
         STREAM_BARE => mend(Work { images: false, ..stream }),
         STREAM => mend(stream),
+        TWO => mend(Work { workers: Some(2), ..stream }),
         FIXED => mend(Work { batch_rows: Some(5_000), ..stream }),
         DISTANT => {
             let proxy = FaultProxy::start(url)?;

@@ -33,7 +33,7 @@ pub fn all(stage: &Stage, arguments: &Arguments) -> Result<Vec<Forecast>, BenchE
                 continue;
             }
             let url = stage.fresh()?;
-            let work = Work { name, statement, images: true, mode, batch_rows };
+            let work = Work { name, statement, images: true, mode, batch_rows, workers: None };
             let options = PlanOptions { rehearse: REHEARSED, ..PlanOptions::default() };
             let (lap, plan) = stage.runtime()?.block_on(lap::mend(&url, work, &options, &|| None))?;
             let (low, high) = plan.estimates.duration_s;

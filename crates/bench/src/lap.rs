@@ -34,13 +34,14 @@ impl Lap {
 }
 
 /// A job over the bench's table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Work<'a> {
     pub name: &'a str,
     pub statement: &'a str,
     pub images: bool,
     pub mode: Option<Mode>,
     pub batch_rows: Option<u32>,
+    pub workers: Option<u32>,
 }
 
 impl Work<'_> {
@@ -48,6 +49,7 @@ impl Work<'_> {
         let mut job = Job::from_statement(self.name, self.statement);
         job.file.mode = self.mode;
         job.file.limits.batch_rows = self.batch_rows;
+        job.file.limits.workers = self.workers;
         job.file.images.keep = self.images;
         if !self.images {
             job.file.images.reason = Some("measured without".into());

@@ -48,7 +48,7 @@ pub fn child(words: &[String]) -> Option<Result<(), BenchError>> {
 
 fn run(url: &str, scenario: &str) -> Result<(), BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), batch_rows: None };
+    let stream = Work { name: "repair", statement: REPAIR, images: true, mode: Some(Mode::Stream), ..Work::default() };
     let other = SPARSE.replace("= 7", "= 9");
     let lap = match scenario {
         "undo" => runtime.block_on(lap::undo(url, "repair", &|| None))?,

@@ -132,6 +132,11 @@ impl Stage {
         self.server.version().to_string()
     }
 
+    /// The server itself.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// Host, port and database of the copy.
     pub fn address(&self) -> (String, u16, String) {
         (self.server.host().to_owned(), self.server.port(), COPY.to_owned())

@@ -169,7 +169,9 @@ codes! {
     RoleMissing = "PM731", "a role that was named does not exist";
     /// The job is not what its unfinished run was planned from.
     ChangedJob = "PM732", "the job has changed since its unfinished run was planned";
-    // PM76x: the result, and what a live run may still be told.
+    // PM76x: what the server lacks, the result, and what a live run may still be told.
+    /// The server ran out of disk, memory or connections while a run went.
+    OutOfRoom = "PM761", "the server has run out of room";
     /// The result is not what the job's `[expect]` says.
     Unexpected = "PM765", "the result is not what the job expects";
 }

@@ -42,6 +42,19 @@ pub fn disposition(sqlstate: &str) -> Disposition {
     }
 }
 
+/// What somebody has to do before a run that paused at this SQLSTATE can go on; `None` where the server's own words
+/// say it.
+pub fn remedy(sqlstate: &str) -> Option<&'static str> {
+    match sqlstate {
+        "53100" => Some("free space on the server's disk, then go on (pgmend explain PM761)"),
+        "53200" => Some("give the server more memory, or other work less, then go on (pgmend explain PM761)"),
+        "53300" => Some("free a connection, or raise the limit, then go on (pgmend explain PM761)"),
+        "53400" => Some("raise that limit of the server, then go on (pgmend explain PM761)"),
+        "42501" => Some("grant that right again, then go on"),
+        _ => None,
+    }
+}
+
 /// First pause between attempts.
 const BACKOFF_FIRST_MS: u64 = 250;
 /// Longest pause between attempts.
@@ -77,6 +90,15 @@ mod tests {
         assert_eq!(disposition("57014"), Disposition::ShrinkBatch);
         assert_eq!(disposition("XX001"), Disposition::FailRun);
         assert_eq!(disposition("P0001"), Disposition::FindRow);
+    }
+
+    #[test]
+    fn whatever_the_server_lacks_pauses_a_run_and_says_what_to_do() {
+        for lacking in ["53100", "53200", "53300", "53400", "42501"] {
+            assert_eq!(disposition(lacking), Disposition::PauseRun, "{lacking}");
+            assert!(remedy(lacking).is_some_and(|remedy| remedy.contains("then go on")), "{lacking}");
+        }
+        assert_eq!(remedy("40001"), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Error {
                 if refusal.code == Code::ApprovalMissing {
                     return exit::APPROVAL_MISSING;
                 }
-                if [Code::AccessLost, Code::WaitEnded].contains(&refusal.code) {
+                if [Code::AccessLost, Code::WaitEnded, Code::OutOfRoom].contains(&refusal.code) {
                     return exit::PAUSED;
                 }
                 if usage { exit::USAGE } else { exit::STOPPED }

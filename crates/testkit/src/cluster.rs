@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::account::Account;
 use crate::binaries::Binaries;
 use crate::error::KitError;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{POSTMASTER, Watchdog};
 
 /// A server with `fsync = off` is up in 0.2 s; this allows for a loaded machine and a recovery.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -246,7 +246,8 @@ impl Drop for Cluster {
     }
 }
 
-fn make_folder() -> Result<PathBuf, KitError> {
+/// A folder for a process of ours, whose path leaves room for that of a socket.
+pub(crate) fn make_folder() -> Result<PathBuf, KitError> {
     let usual = std::env::temp_dir();
     let parent = if usual.as_os_str().len() <= LONGEST_PARENT { usual.as_path() } else { Path::new("/tmp") };
     let folder = tempfile::Builder::new()
@@ -258,10 +259,11 @@ fn make_folder() -> Result<PathBuf, KitError> {
 }
 
 fn watch(folder: &Path) -> Result<Watchdog, KitError> {
-    Watchdog::over(folder).map_err(KitError::while_doing("start the server's watchdog"))
+    Watchdog::over(folder, POSTMASTER).map_err(KitError::while_doing("start the server's watchdog"))
 }
 
-fn free_port() -> Result<u16, KitError> {
+/// A port that nobody listens on just now.
+pub(crate) fn free_port() -> Result<u16, KitError> {
     let doing = "find a free port";
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(KitError::while_doing(doing))?;
     Ok(listener.local_addr().map_err(KitError::while_doing(doing))?.port())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pgmend_core::id::RunId;
 use pgmend_core::limits::{ACCESS_WAIT_MAX_S, WINDOWS_WAITED_MAX};
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::retry::access_backoff;
+use pgmend_core::retry::{access_backoff, remedy};
 use pgmend_pg::PgError;
 use pgmend_pg::store::StoredRun;
 
@@ -55,6 +55,7 @@ impl Engine {
         for _ in 0..WINDOWS_WAITED_MAX {
             self.away = None;
             let ended = Box::pin(self.drive_once(run.clone(), options, observer, resumed)).await;
+            let ended = ended.map_err(|error| without_room(error, run.run_id));
             let away = self.away.take();
             if !options.until_done {
                 return ended;
@@ -173,6 +174,17 @@ pub(super) fn cut_off(error: PgError, run: RunId) -> Error {
         "once the server admits it again, type: pgmend run {run} --execute; with --until-done a run waits for that by itself"
     );
     Refusal::new(Code::AccessLost, format!("{error} ({})", error.sqlstate), help).into()
+}
+
+/// The server lacks room so much that not even the pause could be recorded: the run is where its last batch left it,
+/// and its lease runs out by itself.
+fn without_room(error: Error, run: RunId) -> Error {
+    let Error::Database { doing, message, sqlstate } = &error else { return error };
+    // Connections become free by themselves, and are waited for elsewhere; a disk does not.
+    let lacking = sqlstate.starts_with("53") && !is_access(sqlstate);
+    let Some(remedy) = remedy(sqlstate).filter(|_| lacking) else { return error };
+    let help = format!("{remedy}: pgmend run {run} --execute");
+    Refusal::new(Code::OutOfRoom, format!("{doing}: {message} ({sqlstate})"), help).into()
 }
 
 /// Whether an error of the connection may pass: no access, no server, no free place.

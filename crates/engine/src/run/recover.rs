@@ -6,7 +6,7 @@ use pgmend_core::job::Mode;
 use pgmend_core::limits::RETRIES_MAX;
 use pgmend_core::plan::ChangeKind;
 use pgmend_core::refusal::Code;
-use pgmend_core::retry::{Disposition, backoff, disposition};
+use pgmend_core::retry::{Disposition, backoff, disposition, remedy};
 use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
@@ -76,7 +76,8 @@ impl Worker<'_, '_> {
         match meaning {
             Disposition::PauseRun => {
                 self.reload().await?;
-                return Ok(Some(RunState::Paused { reason: format!("{} ({})", error, error.sqlstate) }));
+                let remedy = remedy(&error.sqlstate).map_or(String::new(), |remedy| format!("; {remedy}"));
+                return Ok(Some(RunState::Paused { reason: format!("{error} ({}){remedy}", error.sqlstate) }));
             }
             Disposition::FailRun => {
                 self.reload().await?;

@@ -1,17 +1,11 @@
 //! A failover to a standby that never received the primary's last batches.
 
-use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use pgmend::{Event, Observer};
-use pgmend_testkit::{Binaries, Server};
+use pgmend_testkit::{Server, Standby};
 
 use super::network::succeeded;
 use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
@@ -24,105 +18,6 @@ const LAST_WRITTEN: i64 = 40;
 const UNSEEN: i64 = 17;
 /// For so long the standby answers, but is one: longer than a worker trusts a lease that was not renewed.
 const BEFORE_PROMOTION: Duration = Duration::from_millis(2_500);
-
-/// A copy of a server that takes over its port.
-pub struct Standby {
-    folder: PathBuf,
-    owner: (u32, u32),
-    port: String,
-}
-
-impl Standby {
-    /// Copies what the primary has written until now, by the server's own means: `pg_basebackup` is not where only a
-    /// server is installed.
-    pub fn copy(primary: &Server) -> Self {
-        let folder = primary.data_folder().with_file_name("standby");
-        let data = fs::metadata(primary.data_folder()).expect("the server has a data folder");
-        let standby = Self { folder, owner: (data.uid(), data.gid()), port: primary.port().to_string() };
-        let mut sql = primary.sql("postgres").expect("the server is up");
-        let (start, stop) = if primary.version().major < 15 {
-            ("pg_start_backup('standby', true, false)", "pg_stop_backup(false, false)")
-        } else {
-            ("pg_backup_start('standby', true)", "pg_backup_stop(false)")
-        };
-        sql.run(&format!("select {start}")).expect("a backup begins");
-        standby.take(primary, "");
-        let label =
-            sql.value(&format!("select labelfile from {stop}")).expect("a backup ends").expect("it has a label");
-        // What was written during the backup, and its end.
-        standby.take(primary, "pg_wal/");
-        standby.write("backup_label", &label);
-        standby.write("standby.signal", "");
-        fs::remove_file(standby.folder.join("postmaster.pid")).expect("the primary runs");
-        standby
-    }
-
-    /// Copies what is below a folder of the primary's data.
-    fn take(&self, primary: &Server, below: &str) {
-        let (from, to) = (primary.data_folder().join(below).join("."), self.folder.join(below));
-        // The server goes on: files that vanish meanwhile are not part of the backup.
-        let _some_vanished = Command::new("cp").arg("-a").args([&from, &to]).stderr(Stdio::null()).status();
-        assert!(to.is_dir(), "nothing was copied from {}", from.display());
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        let file = self.folder.join(name);
-        fs::write(&file, content).expect("the copy can be written");
-        chown(&file, Some(self.owner.0), Some(self.owner.1)).expect("the copy is its owner's");
-    }
-
-    /// A copy that streams from its primary as `standby1`, on a port of its own.
-    pub fn follow(primary: &Server) -> Self {
-        let mut standby = Self::copy(primary);
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
-        standby.port = free.port().to_string();
-        let settings = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres application_name=standby1'\n\
-             wal_receiver_status_interval = 1\n",
-            primary.port()
-        );
-        standby.write("postgresql.auto.conf", &settings);
-        standby
-    }
-
-    /// The URL of one of its databases.
-    pub fn url(&self, database: &str) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
-    }
-
-    pub fn start(&self) {
-        let log = self.folder.with_file_name("standby.log").display().to_string();
-        self.run("pg_ctl", &["start", "-w", "-l", &log, "-o", &format!("-p {}", self.port)]);
-    }
-
-    fn promote(&self) {
-        self.run("pg_ctl", &["promote", "-w"]);
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let binaries = Binaries::find().expect("there is a PostgreSQL");
-        let status = Command::new(binaries.program(program))
-            .args(arguments)
-            .arg("-D")
-            .arg(&self.folder)
-            .current_dir("/")
-            .uid(self.owner.0)
-            .gid(self.owner.1)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        let log = fs::read_to_string(self.folder.with_file_name("standby.log")).unwrap_or_default();
-        assert!(status.expect("the program starts").success(), "{program} {arguments:?}: {log}");
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        if self.folder.join("postmaster.pid").exists() {
-            self.run("pg_ctl", &["stop", "-m", "immediate"]);
-        }
-    }
-}
 
 #[test]
 fn a_streamed_run_makes_the_batches_again_that_a_failover_lost() {
@@ -146,15 +41,15 @@ fn survives_failover(shape: Shape) {
         numbers.lock().expect("nobody panics holding it").push(*batch_no);
         let mut heir = heir.lock().expect("nobody panics holding it");
         if *batch_no == LAST_RECEIVED && heir.is_none() {
-            *heir = Some(Arc::new(Standby::copy(&dying)));
+            *heir = Some(Arc::new(Standby::copy(&dying).expect("a copy is made")));
         }
         if *batch_no == LAST_WRITTEN && dying.pid().is_some() {
             dying.stop_immediate().expect("the primary dies");
             let heir = Arc::clone(heir.as_ref().expect("there is a copy by now"));
             thread::spawn(move || {
-                heir.start();
+                heir.start().expect("the copy starts");
                 sleep(BEFORE_PROMOTION);
-                heir.promote();
+                heir.promote().expect("the copy is promoted");
             });
         }
     });

@@ -12,13 +12,15 @@ mod worker;
 
 mod contention;
 mod dead_letters;
-pub mod failover;
+mod disk_full;
+mod failover;
 mod fault_points;
 mod gates;
 mod kills;
 mod network;
 mod obstacles;
 mod partitions;
+mod pooler;
 mod restarts;
 mod sweeps;
 mod takeover;

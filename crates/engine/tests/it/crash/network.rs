@@ -195,9 +195,18 @@ async fn through(
     stage: &Stage,
     listen: impl FnMut(&Event) + Send + 'static,
 ) -> Result<Outcome, Error> {
+    by_way_of(&proxy.url(), stage, listen).await
+}
+
+/// Runs the stage's errand over a connection to this URL, in this process.
+pub async fn by_way_of(
+    url: &str,
+    stage: &Stage,
+    listen: impl FnMut(&Event) + Send + 'static,
+) -> Result<Outcome, Error> {
     let errand = stage.errand();
     let mut observer = Observer::new(listen);
-    let mut engine = Box::pin(Engine::connect(Some(&proxy.url()))).await?;
+    let mut engine = Box::pin(Engine::connect(Some(url))).await?;
     if errand.undo {
         return Box::pin(engine.undo(&errand.job, &UndoOptions::default(), &mut observer)).await;
     }

@@ -1,16 +1,15 @@
 //! A standby that replays nothing holds a run; one that was never in step does not.
 
-use pgmend_testkit::{Server, Sql};
+use pgmend_testkit::{Server, Sql, Standby};
 
 use super::stage::{Stage, job, until};
-use crate::crash::failover::Standby;
 
 #[test]
 fn a_slow_standby_holds_a_run_until_it_has_caught_up() {
     let primary = Server::start().expect("a server");
     let mut stage = Stage::on(&primary);
-    let standby = Standby::follow(&primary);
-    standby.start();
+    let standby = Standby::follow(&primary).expect("a standby");
+    standby.start().expect("it starts");
     until("it streams", || {
         stage.number("select count(*) from pg_stat_replication where state = 'streaming' and replay_lsn is not null")
             == 1
