@@ -196,8 +196,17 @@ const FOR_ALL: [&str; 8] = [
     "window_at",
     "windows",
 ];
-const FOR_APPROVERS: [&str; 8] =
-    ["approve", "ask", "close_review", "grant_break_glass", "lift", "revoke_approval", "token_secret", "tune"];
+const FOR_APPROVERS: [&str; 9] = [
+    "approve",
+    "ask",
+    "close_review",
+    "grant_break_glass",
+    "lift",
+    "revoke_approval",
+    "token_secret",
+    "tune",
+    "tune_limits",
+];
 /// What only the owner and functions of the schema call.
 const FOR_NOBODY: [&str; 9] = [
     "append_ledger",
