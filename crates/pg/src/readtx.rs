@@ -22,11 +22,13 @@ impl Session {
     }
 
     async fn open(&self, scene: &Scene, begin: &str) -> Result<(), PgError> {
-        self.run(&Statement::new("begin a transaction", begin, vec![])).await?;
-        self.dirty.store(true, Ordering::Relaxed);
-        for statement in [scene.enter(), scene.as_job()] {
-            self.pipeline(&[statement]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut statements = Vec::with_capacity(4);
+        // Marked before anything is sent: whatever fails or is dropped on the way, the next user rolls back.
+        if self.dirty.swap(true, Ordering::Relaxed) {
+            statements.push(Statement::new("roll back", "rollback", vec![]));
         }
+        statements.extend([Statement::new("begin a transaction", begin, vec![]), scene.enter(), scene.as_job()]);
+        self.pipeline(&statements).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(())
     }
 
@@ -56,18 +58,29 @@ impl ReadTx<'_> {
 
     /// Runs a statement built from the job: its parameters come first, `own` after them.
     pub async fn query_job(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Result<Answer, PgError> {
+        self.send(self.of_job(doing, sql, own)).await
+    }
+
+    fn of_job(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Statement {
         let params = self.params.iter().cloned().chain(own.into_iter().map(Some)).collect();
-        self.send(Statement { doing, sql: sql.to_owned(), params }).await
+        Statement { doing, sql: sql.to_owned(), params }
     }
 
     /// Runs a statement that may fail, and goes on in the same transaction if it does.
     pub async fn attempt(&self, doing: &'static str, sql: &str, own: Vec<String>) -> Result<Answer, PgError> {
-        self.query("set a savepoint", "savepoint pgmend", vec![]).await?;
-        let answer = self.query_job(doing, sql, own).await;
-        if answer.is_err() {
+        let plain = |doing: &'static str, sql: &'static str| Statement::new(doing, sql, vec![]);
+        let release = || plain("release a savepoint", "release savepoint pgmend");
+        let statements = [plain("set a savepoint", "savepoint pgmend"), self.of_job(doing, sql, own), release()];
+        let mut answers = self.session.pipeline(&statements).await.into_iter();
+        let lost = || Err(PgError::corrupt("a statement gave no answer"));
+        answers.next().unwrap_or_else(lost)?;
+        let answer = answers.next().unwrap_or_else(lost);
+        if answer.is_ok() {
+            answers.next().unwrap_or_else(lost)?;
+        } else {
             self.query("roll back to a savepoint", "rollback to savepoint pgmend", vec![]).await?;
+            self.send(release()).await?;
         }
-        self.query("release a savepoint", "release savepoint pgmend", vec![]).await?;
         answer
     }
 

@@ -64,6 +64,8 @@ pub struct Session {
     conninfo: Conninfo,
     /// A transaction may be open on the server although nobody holds it here.
     pub(crate) dirty: AtomicBool,
+    /// The control schema was found here.
+    pub(crate) installed: AtomicBool,
     /// Where errors are shown in full, if somebody asked for it.
     in_full: Option<InFull>,
     told_in_full: AtomicU32,
@@ -86,7 +88,8 @@ impl Session {
     pub async fn connect(conninfo: &Conninfo) -> Result<Self, PgError> {
         let (client, driver) = crate::connect::connect(conninfo).await.map_err(ConnectError::into_pg_error)?;
         let (conninfo, dirty, told_in_full) = (conninfo.clone(), AtomicBool::new(false), AtomicU32::new(0));
-        Ok(Self { client, driver, conninfo, dirty, in_full: None, told_in_full })
+        let installed = AtomicBool::new(false);
+        Ok(Self { client, driver, conninfo, dirty, installed, in_full: None, told_in_full })
     }
 
     /// From now on errors are also shown in full, the first few of them. They are kept nowhere.

@@ -1,5 +1,7 @@
 //! The control schema's rows: plans, runs, leases, checkpoints. Raw rows become valid values here.
 
+use std::sync::atomic::Ordering;
+
 use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
@@ -121,11 +123,24 @@ pub enum LeaseAnswer {
     },
 }
 
+fn known(version: i64) -> Result<ControlSchema, PgError> {
+    let version = i32::try_from(version).map_err(|_| PgError::corrupt("a version out of range"))?;
+    Ok(if version == 0 { ControlSchema::Missing } else { ControlSchema::Version(version) })
+}
+
 const RUN_COLUMNS: &str = include_str!("../sql/store/run.sql");
 
 impl Session {
     /// Whether the control schema is there, and whether this role may use it.
     pub async fn control_schema(&self) -> Result<ControlSchema, PgError> {
+        let version = "select coalesce(max(version), 0)::text from pgmend.schema_version";
+        let version = Statement::new("read the control schema's version", version, vec![]);
+        if self.installed.load(Ordering::Relaxed) {
+            // It was there a moment ago: one question instead of three, unless it is gone.
+            if let Ok(found) = self.run(&version).await {
+                return known(found.number()?);
+            }
+        }
         let exists = "select coalesce((select has_schema_privilege(oid, 'usage')::text from pg_catalog.pg_namespace \
                       where nspname = 'pgmend'), 'missing')";
         let found = self.run(&Statement::new("look for the control schema", exists, vec![])).await?;
@@ -141,10 +156,9 @@ impl Session {
             Some("false") => return Ok(ControlSchema::Forbidden),
             Some(_) | None => return Ok(ControlSchema::Missing),
         }
-        let sql = "select coalesce(max(version), 0)::text from pgmend.schema_version";
-        let version = self.run(&Statement::new("read the control schema's version", sql, vec![])).await?.number()?;
-        let version = i32::try_from(version).map_err(|_| PgError::corrupt("a version out of range"))?;
-        Ok(if version == 0 { ControlSchema::Missing } else { ControlSchema::Version(version) })
+        let version = self.run(&version).await?.number()?;
+        self.installed.store(version > 0, Ordering::Relaxed);
+        known(version)
     }
 
     /// The plans whose id starts with `prefix`, or ends with it: the short id that people see is its end.
