@@ -174,6 +174,8 @@ codes! {
     OutOfRoom = "PM761", "the server has run out of room";
     /// The result is not what the job's `[expect]` says.
     Unexpected = "PM765", "the result is not what the job expects";
+    /// A run that needed approvals is to set more rows aside than its plan said.
+    UnapprovedDeadLetters = "PM766", "more dead letters than were approved";
 }
 
 impl Code {

@@ -30,7 +30,7 @@ pages! {
     "PM711" "PM712" "PM713"
     "PM721" "PM722" "PM723" "PM724"
     "PM731" "PM732"
-    "PM761" "PM765"
+    "PM761" "PM765" "PM766"
     "corrupt"
 }
 

@@ -113,6 +113,33 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Where people had to approve a plan, they have approved its limit of dead letters too.
+    pub(crate) async fn refuse_more_letters(
+        &self,
+        plan: &Plan,
+        run: &StoredRun,
+        options: &RunOptions,
+    ) -> Result<(), Error> {
+        let Some(wanted) = options.dead_letters.map(|limit| limit.allowed(run.planned_rows)) else { return Ok(()) };
+        let approved = plan.dead_letters.allowed(run.planned_rows);
+        if wanted <= approved {
+            return Ok(());
+        }
+        let demanded = self.session.guardrails(plan.plan_id).await?;
+        if demanded.iter().all(|guardrail| guardrail.rule != "approvals") {
+            return Ok(());
+        }
+        let message =
+            format!("run {} may set {approved} rows aside, as was approved; {wanted} are asked for", run.run_id);
+        let help = format!(
+            "mend the rows and go on as approved: pgmend run {0} --execute; or pgmend cancel {0} --reason \"…\", and have a plan with the larger limit approved",
+            run.run_id
+        );
+        Err(Refusal::new(Code::UnapprovedDeadLetters, message, help).into())
+    }
+}
+
 /// Refuses to go on with a run whose job now says something else: a run goes on as it was planned.
 pub fn refuse_changed(job: &Job, plan: &Plan, run: &StoredRun) -> Result<(), Error> {
     let differences = differences(job, plan);

@@ -242,6 +242,7 @@ impl Engine {
         self.refuse_unnamed_environment().await?;
         if resumed {
             self.refuse_held_back(&run).await?;
+            self.refuse_more_letters(&plan, &run, options).await?;
         }
         if self.session.is_divided(run.run_id).await? {
             let run = self.wake(run, &plan, options, observer).await?;

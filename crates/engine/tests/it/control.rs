@@ -126,7 +126,31 @@ async fn a_run_that_waits_for_a_lock_names_who_holds_it() {
     holder.run("rollback").expect("the lock goes");
     let outcome = running.await.expect("the run's task").expect("the run");
     assert!(doing.contains(&format!("waits for a lock that pid {} ", holder.backend_pid())), "{doing}");
+    assert!(doing.contains("last: begin; update item set code = code where id = ?)"), "its shape, no value: {doing}");
     assert_eq!(outcome.changed_rows, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_gives_up_waiting_for_a_lock_says_who_was_in_the_way() {
+    let mut stage = Stage::new().await;
+    let mut holder = stage.db.sql().expect("a session");
+    holder.run("begin; update item set code = code where id = 55").expect("a lock");
+    let events = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = std::sync::Arc::clone(&events);
+    let mut observer = Observer::new(move |event| {
+        if let pgmend::Event::Retrying { blocked_by: Some(who), .. } = event {
+            kept.lock().expect("nobody panics here").push(who.clone());
+        }
+    });
+    // One row, so that a batch cannot be made smaller to get past it.
+    let mut one = job("one", "update item set label = 'new' where id = 55");
+    one.file.limits.batch_rows = Some(1);
+    let outcome = Box::pin(stage.engine.run(&one, &RunOptions::default(), &mut observer)).await.expect("a run");
+    let pgmend::RunState::Paused { reason } = &outcome.state else { panic!("not paused: {outcome:?}") };
+    let who = format!("in the way: pid {} (", holder.backend_pid());
+    assert!(reason.contains(&who) && reason.contains("where id = ?"), "{reason}");
+    assert!(!events.lock().expect("nobody panics here").is_empty(), "a retry names it too");
+    holder.run("rollback").expect("the lock goes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

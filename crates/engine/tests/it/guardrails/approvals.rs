@@ -142,3 +142,23 @@ async fn approvals_die_with_a_plan_that_went_stale() {
     assert!(code == Code::ApprovalMissing && !said.contains(&id), "a new plan, which nobody has approved: {said}");
     assert_eq!(bank.total(), "5050");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_approved_sets_no_more_rows_aside_than_its_plan_said() {
+    let bank = Bank::new(approvals(1)).await;
+    let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
+    let mut job = job("raise", CHANGE);
+    let limit = |rows| pgmend_core::dead_letters::DeadLetters { rows_max: Some(rows), share_max: None };
+    job.file.dead_letters = limit(2);
+    let planned = plan(&mut runner, &job).await;
+    approver.approve(&planned, "two may fail").await.expect("an approval");
+    let first = run(&mut runner, &job, Some(1)).await.expect("a slice");
+    assert_eq!(first.changed_rows, 10);
+    job.file.dead_letters = limit(3);
+    let (code, said) = refusal(run(&mut runner, &job, Some(1)).await);
+    assert_eq!(code, Code::UnapprovedDeadLetters, "{said}");
+    assert!(said.contains("may set 2 rows aside") && said.contains("pgmend cancel "), "{said}");
+    job.file.dead_letters = limit(1);
+    let done = run(&mut runner, &job, None).await.expect("a stricter limit is nobody's business");
+    assert_eq!(done.changed_rows, 49);
+}

@@ -5,4 +5,5 @@ mod builtin;
 mod company;
 mod stage;
 mod standby;
+mod tuned;
 mod web;
