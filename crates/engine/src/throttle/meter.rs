@@ -42,6 +42,11 @@ impl Meter {
         }
     }
 
+    /// Whether some standby has much to replay.
+    pub fn standby_is_behind(&self) -> bool {
+        self.trail.is_behind()
+    }
+
     /// Readings of the signals that a probe stands for. A rate has none at first.
     pub fn read(&mut self, at: Duration, probe: Probe, sampled: Sampled) -> Vec<Read> {
         let one = |builtin: Builtin, reading: Reading| vec![Read { builtin, reading, most: None }];
