@@ -84,7 +84,11 @@ pub fn measure(stage: &Stage, limit_s: u64) -> Result<Lagged, BenchError> {
 
 async fn run(url: &str, limit_s: u64, told: &Told) -> Result<f64, BenchError> {
     let leave = limit_s as f64 / 2.0;
-    let limits = format!("mode = \"stream\"\n[throttle.signal.replay_lag]\nenter = {limit_s}\nleave = {leave}\n");
+    // Whoever looks at the lag works beside the run, and is no application.
+    let limits = format!(
+        "mode = \"stream\"\n[throttle]\nfull_pace = \"the lag is watched\"\n\
+         [throttle.signal.replay_lag]\nenter = {limit_s}\nleave = {leave}\n"
+    );
     let file = JobFile::parse(&limits).map_err(|refusal| BenchError::new(refusal.to_string()))?;
     let job = Job { file, ..Job::from_statement("lag", REPAIR) };
     let mut engine = Engine::connect(Some(url)).await?;
