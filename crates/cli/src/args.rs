@@ -435,6 +435,9 @@ pub struct Undo {
     /// Restore only rows for which this predicate holds now
     #[arg(long = "where", value_name = "PREDICATE")]
     pub predicate: Option<String>,
+    /// The age identity file that opens encrypted images, or `-` for standard input; it stays on this machine
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<std::path::PathBuf>,
     /// Write. Without it nothing is changed
     #[arg(long)]
     pub execute: bool,
@@ -485,6 +488,9 @@ pub struct Trace {
     /// Show all values instead of masking them
     #[arg(long)]
     pub show_values: bool,
+    /// The age identity file that opens encrypted images, or `-` for standard input; it stays on this machine
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<std::path::PathBuf>,
 }
 
 /// `prune`.

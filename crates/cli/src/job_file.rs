@@ -113,6 +113,10 @@ fn overridden(mut file: JobFile, flags: &JobFlags) -> JobFile {
     if let Some(reason) = &flags.no_images {
         file.images.keep = false;
         file.images.reason = Some(reason.clone());
+        file.images.recipient = None;
+    }
+    if let Some(recipient) = &flags.images_recipient {
+        file.images.recipient = Some(recipient.clone());
     }
     file.key = flags.key.clone().or(file.key);
     file.mode = flags.mode.or(file.mode);

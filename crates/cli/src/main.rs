@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod environment;
 mod failure;
+mod identity_file;
 mod job_file;
 mod log;
 mod progress;

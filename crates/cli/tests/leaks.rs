@@ -364,3 +364,51 @@ fn whoever_asks_for_values_sees_the_error_in_full_and_it_is_kept_nowhere() {
         .expect("not these");
     stage.assert_nothing_leaked();
 }
+
+/// The secret and the public half of a key that is used nowhere else.
+fn key_pair() -> (String, String) {
+    use age::secrecy::ExposeSecret as _;
+    let identity = age::x25519::Identity::generate();
+    (identity.to_string().expose_secret().to_owned(), identity.to_public().to_string())
+}
+
+#[test]
+fn with_a_recipient_not_even_the_images_hold_a_planted_value() {
+    let mut stage = Stage::new();
+    stage.sql().run("create extension pgcrypto").expect("pgcrypto");
+    let (secret, recipient) = key_pair();
+    std::fs::write(stage.folder.path().join("key.txt"), format!("# a key\n{secret}\n")).expect("a key");
+    stage.sql().run("alter table person drop constraint person_boss_fkey; alter table person drop constraint person_pkey, add id int generated always as identity primary key").expect("a key without values");
+    let common = ["--images-recipient", &recipient, "--batch-rows", "10", "--execute"];
+    for (name, statement, mode) in [
+        ("streamed", "update person set name = name || '!', raw = raw || raw", "stream"),
+        ("frozen", "update person set doc = doc || doc, amount = amount - 1", "freeze"),
+        ("gone", "delete from person where id % 3 = 0", "freeze"),
+    ] {
+        let run: Vec<&str> =
+            ["run", "-c", statement, "--name", name, "--mode", mode].iter().chain(&common).copied().collect();
+        assert_eq!(stage.typed(&run).status.code(), Some(0), "{:?}", stage.said.last());
+        stage.both(&["status", name], 0);
+        stage.both(&["report", name], 0);
+        stage.both(&["undo", name], 3);
+        stage.both(&["trace", "person", "7"], 0);
+        stage.both(&["undo", name, "--identity", "key.txt"], 0);
+        let undo = stage.typed(&["undo", name, "--identity", "key.txt", "--execute"]);
+        assert_eq!(undo.status.code(), Some(0), "{:?}", stage.said.last());
+    }
+    // Change sets that were planned and never run are dropped with their plans.
+    stage.sql().run("update pgmend.plan set expires_at = now() - interval '1 hour'").expect("a day later");
+    stage.both(&["prune", "--older-than", "30", "--execute"], 0);
+    stage.assert_nothing_leaked();
+    assert!(stage.said.iter().all(|(_, text)| !text.contains(&secret)), "the identity is printed");
+    let tables = "select format('select string_agg(t::text, '' '') from pgmend.%I t', relname) from pg_class \
+                  where relnamespace = 'pgmend'::regnamespace and relkind = 'r' and relname ~ '^(image|change_set|encrypting|dead|conflict)'";
+    let tables: Vec<String> = stage.sql().run(tables).expect("the tables").into_iter().flatten().flatten().collect();
+    assert!(tables.len() > 6, "{tables:?}");
+    for query in tables {
+        let rows = stage.sql().value(&query).expect("its rows").unwrap_or_default().to_lowercase();
+        for planted in [TEXT, NUMBER, BYTES] {
+            assert!(!rows.contains(planted), "{query} shows {planted}");
+        }
+    }
+}

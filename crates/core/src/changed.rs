@@ -34,6 +34,10 @@ pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {
     if !job.file.images.keep {
         differs("images.keep", plan.images.keep.to_string(), false.to_string());
     }
+    if let Some(recipient) = &job.file.images.recipient {
+        let planned = plan.images.recipient.as_ref().map_or("unset", |planned| planned.as_str());
+        differs("images.recipient", planned.to_owned(), recipient.trim().to_owned());
+    }
     if let Some(rows) = job.file.expect_rows {
         let planned = plan.expect_rows.map_or_else(|| "unset".to_owned(), |n| n.to_string());
         differs("expect_rows", planned, rows.to_string());

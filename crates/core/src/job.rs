@@ -8,6 +8,7 @@ use crate::dead_letters::DeadLetters;
 use crate::expect::{Canary, Expect};
 use crate::limits::Limits;
 use crate::pace::Pace;
+use crate::recipient::Recipient;
 use crate::refusal::{Code, Refusal};
 use crate::throttle::Throttle;
 
@@ -86,6 +87,21 @@ pub struct Images {
     /// Why not, when off.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Whom their values are encrypted to; plain when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+}
+
+impl Images {
+    /// The recipient, if there is one and it has the form of one.
+    pub fn recipient(&self) -> Result<Option<Recipient>, Refusal> {
+        let Some(text) = &self.recipient else { return Ok(None) };
+        if !self.keep {
+            let message = "images are switched off, and have a recipient";
+            return Err(Refusal::new(Code::Recipient, message, "leave one of `keep` and `recipient` out"));
+        }
+        Recipient::parse(text).map(Some)
+    }
 }
 
 fn yes() -> bool {
@@ -94,7 +110,7 @@ fn yes() -> bool {
 
 impl Default for Images {
     fn default() -> Self {
-        Self { keep: true, reason: None }
+        Self { keep: true, reason: None, recipient: None }
     }
 }
 
@@ -239,6 +255,7 @@ impl Job {
             let help = "give a reason (`images.reason`, or --no-images REASON), or keep images";
             return Err(Refusal::new(Code::BadJob, "images are switched off without a reason", help));
         }
+        file.images.recipient()?;
         file.expect.check()?;
         file.dead_letters.checked()?;
         if file.expect_rows.is_some() && file.dead_letters.allowed(i64::MAX) > 0 {

@@ -2,6 +2,7 @@
 //! them. Nothing here does I/O, reads a clock, is async or holds SQL.
 
 pub mod changed;
+pub mod composite;
 pub mod dead_letters;
 pub mod digest;
 pub mod environment;
@@ -18,6 +19,7 @@ pub mod nights;
 pub mod pace;
 pub mod plan;
 pub mod policy;
+pub mod recipient;
 pub mod refusal;
 pub mod retry;
 pub mod run;

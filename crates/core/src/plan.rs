@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::mask::MASKED;
 use crate::nights::Nights;
 use crate::pace::Pace;
+use crate::recipient::Recipient;
 use crate::table::RelationName;
 use crate::throttle::Throttle;
 
@@ -410,6 +411,10 @@ pub struct PlanImages {
     /// Whether the change saves its images itself (one statement), because triggers or the server
     /// decide the values that are stored.
     pub exact: bool,
+    /// Whom values are encrypted to, in the run's own images from the first row and in the change set at the end of
+    /// the run; `None` where they are plain. Keys are never encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Recipient>,
 }
 
 /// A plan.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::recipient::Recipient;
 use crate::refusal::{Code, Refusal};
 
 /// What a run needs. Everything absent asks for nothing.
@@ -43,6 +44,9 @@ pub struct Policy {
     /// The run must be reversible.
     #[serde(default, skip_serializing_if = "is_false")]
     pub undo: bool,
+    /// Whom images must be encrypted to; a plan takes it from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
 }
 
 /// A condition on a plan, all parts of which must hold, and the approvals that it then needs.
@@ -140,6 +144,12 @@ impl Policy {
             if name.matches('.').count() < dots {
                 let whole = if dots == 1 { "schema.table" } else { "schema.table.column" };
                 return Err(bad(format!("`{name}` is not {whole}"), format!("write {whole}")));
+            }
+        }
+        if let Some(recipient) = &self.recipient {
+            // The database compares it with the plan's, letter by letter.
+            if Recipient::parse(recipient)?.as_str() != recipient {
+                return Err(bad("the recipient has spaces around it", "write it without"));
             }
         }
         if let Some(hours) = &self.hours {

@@ -169,6 +169,19 @@ codes! {
     RoleMissing = "PM731", "a role that was named does not exist";
     /// The job is not what its unfinished run was planned from.
     ChangedJob = "PM732", "the job has changed since its unfinished run was planned";
+    // PM74x: encrypted images.
+    /// The server lacks pgcrypto, or this role may not use it.
+    NoPgcrypto = "PM741", "images cannot be encrypted: pgcrypto cannot be used";
+    /// The images are encrypted, and no identity was given.
+    IdentityMissing = "PM742", "the images are encrypted, and no identity was given";
+    /// An identity that opens none of the keys, or is none.
+    WrongIdentity = "PM743", "the identity does not open the images";
+    /// Not a recipient, or another one than the environment demands.
+    Recipient = "PM744", "the recipient of the images is not valid here";
+    /// What would need values that only an identity can read.
+    EncryptedRows = "PM745", "the change set is encrypted";
+    /// Rows that do not read back: another key, an altered row, a type that changed since.
+    UnreadableImages = "PM746", "the encrypted images cannot be read back";
     // PM76x: what the server lacks, the result, and what a live run may still be told.
     /// The server ran out of disk, memory or connections while a run went.
     OutOfRoom = "PM761", "the server has run out of room";

@@ -49,6 +49,7 @@ impl Engine {
             return Ok(Retried { run_id: Some(run.run_id), ..Retried::default() });
         }
         self.refuse_no_retry(&run).await?;
+        self.refuse_encrypted(&run, &plan).await?;
         self.refuse_held_back(&run).await?;
         let lease = run::take_lease(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
         let retried = run::retry(self, plan, run, lease.clone(), &RunOptions::default(), observer).await;
@@ -57,6 +58,17 @@ impl Engine {
             let _ = self.session.release(&lease).await;
         }
         retried
+    }
+
+    /// Refuses where the new values of the rows are encrypted: a worker binds no identity.
+    async fn refuse_encrypted(&self, run: &StoredRun, plan: &Plan) -> Result<(), Error> {
+        let Some(change_set) = &plan.change_set else { return Ok(()) };
+        if !self.session.is_encrypted(&change_set.relation.name).await? {
+            return Ok(());
+        }
+        let message = format!("the dead letters of run {} cannot be retried: its change set is encrypted", run.run_id);
+        let help = "plan a new change for these rows: pgmend dead-letters RUN --export FILE lists their keys";
+        Err(Refusal::new(Code::EncryptedRows, message, help).into())
     }
 
     /// Refuses where the retried rows could not be put back with the rest, or nobody wants the change any more.

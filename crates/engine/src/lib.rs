@@ -29,11 +29,13 @@ pub mod run;
 pub mod trace;
 pub mod undo;
 
+mod encryption;
 mod engine;
 mod throttle;
 mod tokens;
 
 pub use control::{InForce, SignalInForce, Tuning};
+pub use encryption::Identities;
 pub use engine::Engine;
 pub use error::Error;
 pub use outcome::*;

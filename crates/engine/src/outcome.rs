@@ -9,6 +9,7 @@ use pgmend_core::run::RunState;
 use pgmend_core::vacuum::Share;
 use serde::Serialize;
 
+use crate::encryption::Identities;
 use crate::progress::Event;
 pub use pgmend_pg::dead_letters::DeadLetter;
 pub use pgmend_pg::guardrails::{Guardrail, Wish};
@@ -74,6 +75,8 @@ pub struct RunOptions {
 pub struct UndoOptions {
     /// A predicate over the target's current columns; only matching rows are restored.
     pub predicate: Option<String>,
+    /// What opens encrypted images.
+    pub identity: Option<Identities>,
     /// Options of its plan.
     pub plan: PlanOptions,
     /// How fast it runs, and whether it goes on by itself.
@@ -245,6 +248,9 @@ pub struct Touch {
     pub columns: Vec<(String, Option<String>, Option<String>)>,
     /// Whether images are gone.
     pub pruned: bool,
+    /// Whom its values are encrypted to, where no identity opened them; the columns are then empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted_to: Option<String>,
 }
 
 /// A table of images or a change set that `prune` found.

@@ -12,6 +12,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::StoredRun;
 
+use crate::encryption::{Identities, rows_of_key};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Touch;
@@ -56,12 +57,21 @@ pub(crate) struct Found {
     kind: ImageTable,
     pub rows: Vec<ImageRow>,
     pub layout: ImageLayout,
+    /// Whom the values are encrypted to, where no key was opened: the rows are without them.
+    pub encrypted_to: Option<String>,
 }
 
 impl Engine {
     /// Every run that touched a row, oldest first: when, by whom, and what it changed, masked unless asked for.
-    /// `key` are the values of the table's key, in its order.
-    pub async fn trace(&mut self, table: &str, key: &[String], show_values: bool) -> Result<Vec<Touch>, Error> {
+    /// `key` are the values of the table's key, in its order. Encrypted values are told only where one of the
+    /// identities opens them.
+    pub async fn trace(
+        &mut self,
+        table: &str,
+        key: &[String],
+        show_values: bool,
+        identities: Option<&Identities>,
+    ) -> Result<Vec<Touch>, Error> {
         self.need_control_schema().await?;
         let scene = planning_scene(&self.here);
         let tx = self.session.read(&scene, vec![]).await?;
@@ -72,13 +82,16 @@ impl Engine {
         for table in &subject.tables {
             for run in self.session.runs_on(table.oid).await? {
                 let plan = self.session.plan_of(run.plan_id).await?.plan;
-                let Some(found) = self.images_of(&scene, run, plan, table, &subject.keys).await? else { continue };
+                let Some(found) = self.images_of(&scene, run, plan, table, &subject.keys, identities).await? else {
+                    continue;
+                };
                 touches.extend(self.touches_of(&found, table, show_values).await?);
             }
             let known: Vec<_> = touches.iter().map(|t: &Touch| t.run_id).collect();
             let pruned = self.pruned_touches(table, &subject.keys).await?;
             touches.extend(pruned.into_iter().filter(|t| !known.contains(&t.run_id)));
         }
+        refuse_useless(&touches, identities)?;
         // A row's story is told from its beginning; within a second ids sort by their time of creation.
         touches.sort_by(|a, b| (&a.changed_at, a.run_id.uuid()).cmp(&(&b.changed_at, b.run_id.uuid())));
         Ok(touches)
@@ -92,24 +105,35 @@ impl Engine {
         plan: Plan,
         table: &Table,
         keys: &[RowKey],
+        identities: Option<&Identities>,
     ) -> Result<Option<Found>, Error> {
         let Some(Place { kind, name, layout }) = place(&run, &plan) else { return Ok(None) };
         if self.session.image_bytes(name).await?.is_none() {
             return Ok(None);
         }
         let layout = layout.clone();
+        let encrypted = match self.session.is_encrypted(name).await? {
+            true => Some(self.session.image_keys(run.run_id).await?),
+            false => None,
+        };
+        let opened = encrypted.as_ref().zip(identities).map(|(kept, own)| own.open(kept)).unwrap_or_default();
         let tx = self.session.read(scene, vec![]).await?;
         let mut rows = Ok(None);
         for key in keys {
             let Some(columns) = key.columns_in(table) else { continue };
-            rows = tx.images_of_key(kind, name, &layout, &columns, &key.values).await;
+            rows = match &encrypted {
+                Some(_) => rows_of_key(&tx, kind, name, &layout, (&columns, &key.values), &opened).await,
+                None => tx.images_of_key(kind, name, &layout, &columns, &key.values).await,
+            };
             if !matches!(&rows, Ok(found) if found.as_ref().is_none_or(Vec::is_empty)) {
                 break;
             }
         }
         tx.end().await?;
         let rows = rows.map_err(|error| unreadable(error, name, &run))?.unwrap_or_default();
-        Ok((!rows.is_empty()).then_some(Found { run, plan, kind, rows, layout }))
+        let shut = encrypted.filter(|_| rows.iter().any(|row| row.before.is_empty() && row.after.is_empty()));
+        let encrypted_to = shut.and_then(|kept| kept.first().map(|key| key.recipient.clone()));
+        Ok((!rows.is_empty()).then_some(Found { run, plan, kind, rows, layout, encrypted_to }))
     }
 
     /// What may be shown of a run's rows: columns declared plain, constants of the statement. An undo shows what the
@@ -139,8 +163,12 @@ impl Engine {
             let Some(changed_at) = self.session.batch_begun_at(found.run.run_id, found.kind, row.place).await? else {
                 continue;
             };
-            let columns = columns_of(row, &found.layout, table, &mask);
-            touches.push(Touch { columns, ..touch(&found.run, changed_at) });
+            let encrypted_to = found.encrypted_to.clone();
+            let columns = match encrypted_to {
+                Some(_) => Vec::new(),
+                None => columns_of(row, &found.layout, table, &mask),
+            };
+            touches.push(Touch { columns, encrypted_to, ..touch(&found.run, changed_at) });
         }
         Ok(touches)
     }
@@ -266,7 +294,20 @@ fn touch(run: &StoredRun, changed_at: String) -> Touch {
         changed_by: run.started_by.clone(),
         columns: Vec::new(),
         pruned: false,
+        encrypted_to: None,
     }
+}
+
+/// An identity that opens nothing of what was found is the wrong one; one that opens some of it is not.
+fn refuse_useless(touches: &[Touch], identities: Option<&Identities>) -> Result<(), Refusal> {
+    let mut shut = touches.iter().filter_map(|touch| touch.encrypted_to.as_ref());
+    let Some(recipient) = shut.next().filter(|_| identities.is_some()) else { return Ok(()) };
+    if touches.iter().any(|touch| !touch.columns.is_empty()) {
+        return Ok(());
+    }
+    let message = format!("the identity opens none of the row's images: they are encrypted to {recipient}");
+    let help = "give the identity of that recipient: age-keygen -y FILE prints whose a file is";
+    Err(Refusal::new(Code::WrongIdentity, message, help))
 }
 
 /// Columns that refer to other tables are keys there.

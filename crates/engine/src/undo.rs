@@ -13,12 +13,14 @@ use pgmend_core::job::Mode;
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
 use pgmend_core::pace::Pace;
 use pgmend_core::plan::{ChangeKind, Counts, Figure, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_core::table::Table;
 use pgmend_pg::readtx::FreezeTx;
 use pgmend_pg::store::StoredRun;
 
+use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
@@ -41,7 +43,7 @@ impl Engine {
         let forward = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&forward)?;
         let predicate = options.predicate.as_deref().map(pgmend_sql::predicate).transpose()?;
-        let plan = self.compute(&run, &forward, predicate, false, options.plan.show_values).await?;
+        let plan = self.compute(&run, &forward, predicate, false, options).await?;
         let digest = plan.digest().0;
         let guardrails = self.session.guardrails(plan.plan_id).await?;
         let signals = self.survey(&plan).await?;
@@ -107,17 +109,29 @@ impl Engine {
         forward: &Plan,
         predicate: Option<String>,
         filter: bool,
-        show: bool,
+        options: &UndoOptions,
     ) -> Result<Plan, Error> {
         let shown = self.shown_of(forward).await?;
         let source = Source::of(run, forward, &self.session, shown).await?;
+        let source = source.opened(run, forward, self, options.identity.as_ref()).await?;
+        // What was encrypted stays so when it is put back; an environment may demand more by now.
+        let recipient = match self.demanded_recipient().await? {
+            Some(demanded) => Some(demanded),
+            None => forward.images.recipient.clone(),
+        };
+        let show = options.plan.show_values;
         // Undone, redone, undone again: each is another change.
         let prior =
             self.session.runs_undoing(run.run_id).await?.iter().filter(|u| u.state == RunState::Succeeded).count();
         let scene = planning_scene(&self.here);
         let tx = self.session.freeze(&scene, vec![Some(self.here.now.clone())]).await?;
-        let computed =
-            self.compute_within(&tx, &scene, run, forward, &source, predicate.as_deref(), filter, show, prior).await;
+        let computed = match source.decrypt(&tx, &scene).await {
+            Ok(()) => {
+                let predicate = predicate.as_deref();
+                self.compute_within(&tx, &scene, run, forward, &source, predicate, filter, show, prior, recipient).await
+            }
+            Err(error) => Err(error),
+        };
         match computed {
             Ok(Some(plan)) => {
                 tx.as_self().await?;
@@ -127,7 +141,7 @@ impl Engine {
             }
             Ok(None) => {
                 tx.rollback().await?;
-                Box::pin(self.compute(run, forward, predicate, true, show)).await
+                Box::pin(self.compute(run, forward, predicate, true, options)).await
             }
             Err(error) => {
                 tx.rollback().await?;
@@ -148,6 +162,7 @@ impl Engine {
         filter: bool,
         show: bool,
         prior: usize,
+        recipient: Option<Recipient>,
     ) -> Result<Option<Plan>, Error> {
         let table = current_table(&tx.read, forward, &self.here.settings.search_path).await?;
         let columns = UndoColumns::of(&tx.read, &table, forward, source).await?;
@@ -160,7 +175,12 @@ impl Engine {
             .map_err(|error| about_predicate(error, predicate, &table))?;
         let number = 2;
         let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
-        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction)?;
+        let pgcrypto = match &recipient {
+            Some(_) => Some(encryption::pgcrypto(&tx.read).await?),
+            None => None,
+        };
+        let pgcrypto = pgcrypto.as_deref();
+        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction, pgcrypto)?;
         self.refuse_forbidden(tx, &built).await?;
         let classes = tx.read.query("look for conflicts", &built.classify, vec![]).await?;
         let classes: Vec<(String, i64)> = classes
@@ -200,6 +220,9 @@ impl Engine {
                 )
             })
             .collect();
+        if recipient.is_some() {
+            findings.extend(encryption::parameters_logged(&tx.read).await?);
+        }
         let triggers: Vec<&str> =
             table.triggers.iter().filter(|t| t.enabled && t.row).map(|t| t.name.as_str()).collect();
         if !triggers.is_empty() {
@@ -261,7 +284,13 @@ impl Engine {
             limits: forward.limits.clone(),
             // As gentle as the run was; the whole of it, though.
             pace: Pace { rows_max: None, stop_after: None, ..forward.pace.clone() },
-            images: PlanImages { keep: true, reason: None, exact: built.images.is_some(), layout: built.images },
+            images: PlanImages {
+                keep: true,
+                reason: None,
+                exact: built.images.is_some(),
+                layout: built.images,
+                recipient,
+            },
             change_set: Some(change_set),
             sql: built.sql,
             sweep: None,

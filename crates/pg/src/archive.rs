@@ -282,10 +282,7 @@ impl ReadTx<'_> {
         values: &[String],
     ) -> Result<Option<Vec<ImageRow>>, PgError> {
         let Some(matching) = matching_key(layout, key) else { return Ok(None) };
-        let place = match kind {
-            ImageTable::Images => "batch_no",
-            ImageTable::ChangeSet => "n",
-        };
+        let place = kind.place();
         let cells =
             layout.before.iter().chain(&layout.after).map(|c| format!(", i.{}::text", quote_ident(&c.image_column)));
         let sql = format!(
@@ -384,7 +381,7 @@ fn canonical(expression: &str, type_sql: &str) -> String {
 }
 
 /// The row's key as it was or as it became: a statement may write the key itself.
-fn matching_key(layout: &ImageLayout, key: &[&Column]) -> Option<String> {
+pub(crate) fn matching_key(layout: &ImageLayout, key: &[&Column]) -> Option<String> {
     let find = |part: &[ImageColumn], column: &Column| part.iter().find(|c| c.attnum == column.attnum).cloned();
     let old: Option<Vec<ImageColumn>> =
         key.iter().map(|c| find(&layout.key, c).or_else(|| find(&layout.before, c))).collect();

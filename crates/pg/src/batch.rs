@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use pgmend_core::id::RunId;
 
 use crate::error::{CONNECTION_FAILURE, PgError};
+use crate::image_keys::ImageKey;
 use crate::scene::Scene;
 use crate::session::{Answer, Session, Statement, array_literal};
 
@@ -90,15 +91,16 @@ impl Lease {
             Statement::new("begin a batch", "begin isolation level repeatable read", vec![]),
             scene.enter(),
             self.guards(&start),
-            scene.as_job(),
         ];
+        let guards = statements.len() - 1;
+        statements.extend(scene.image_key.iter().flat_map(ImageKey::hold));
+        statements.push(scene.as_job());
         let ours = statements.len();
         statements.extend(start.statements);
         let answers = session.pipeline(&statements).await;
         // The first error is the cause; later ones only say that the transaction is aborted.
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        // The last of ours but the role: the guards.
-        let wal_from = answers.get(ours - 2).and_then(wal_at);
+        let wal_from = answers.get(guards).and_then(wal_at);
         let answers = answers.split_off(ours);
         Ok(FencedTx { session, lease: self.clone(), scene: scene.clone(), batch_no: start.batch_no, answers, wal_from })
     }

@@ -1,6 +1,6 @@
 //! Tables of images and change sets: typed like the target, one per run, readable with plain SQL.
 
-use pgmend_core::plan::{ImageColumn, ImageLayout};
+use pgmend_core::plan::{ImageColumn, ImageLayout, PlanImages};
 use pgmend_core::table::{Column, Table};
 
 use crate::error::PgError;
@@ -34,6 +34,14 @@ impl ImageTable {
             .collect();
         format!("{prefix}_{digits}_{job}_{short_id}")
     }
+
+    /// The column that orders its rows as they are applied.
+    pub fn place(self) -> &'static str {
+        match self {
+            ImageTable::Images => "batch_no",
+            ImageTable::ChangeSet => "n",
+        }
+    }
 }
 
 /// The layout of images over `key`, `before` and `after` columns of a table.
@@ -59,10 +67,29 @@ fn image_column(part: &str, column: &Column) -> ImageColumn {
     }
 }
 
+fn plain_columns(layout: &ImageLayout) -> Vec<ImageColumn> {
+    layout.key.iter().chain(&layout.before).chain(&layout.after).cloned().collect()
+}
+
+/// The columns of images whose values are encrypted: the keys, the number of the image key, one text of values.
+fn encrypted_columns(layout: &ImageLayout) -> Vec<ImageColumn> {
+    let own = |name: &str, type_sql: &str, type_oid: u32| ImageColumn {
+        attnum: 0,
+        column: name.to_owned(),
+        image_column: name.to_owned(),
+        type_sql: type_sql.to_owned(),
+        type_oid,
+        typmod: -1,
+        collation: None,
+    };
+    // The oids of int8 and bytea, as pg_type.dat fixes them.
+    let own = [own("encrypted_with", "bigint", 20), own("encrypted", "bytea", 17)];
+    layout.key.iter().cloned().chain(own).collect()
+}
+
 /// Lock:  none but on the new table. Index: none; a change set is indexed once it is complete.
-fn create(kind: ImageTable, name: &str, layout: &ImageLayout, role: &str, comment: &str) -> Statement {
-    let columns: Vec<&ImageColumn> = layout.key.iter().chain(&layout.before).chain(&layout.after).collect();
-    let list = |f: &dyn Fn(&ImageColumn) -> String| array_literal(&columns.iter().map(|c| f(c)).collect::<Vec<_>>());
+fn create(kind: ImageTable, name: &str, columns: &[ImageColumn], role: &str, comment: &str) -> Statement {
+    let list = |f: &dyn Fn(&ImageColumn) -> String| array_literal(&columns.iter().map(f).collect::<Vec<_>>());
     Statement::new(
         "create a table of images",
         "select pgmend.create_image_table($1::name, $2::boolean, $3::name[], $4::oid[], $5::int[], \
@@ -86,7 +113,7 @@ impl Session {
     pub async fn create_images(
         &self,
         name: &str,
-        layout: &ImageLayout,
+        images: &PlanImages,
         role: &str,
         comment: &str,
     ) -> Result<(), PgError> {
@@ -96,7 +123,12 @@ impl Session {
         {
             return Ok(());
         }
-        self.run(&create(ImageTable::Images, name, layout, role, comment)).await?;
+        let Some(layout) = &images.layout else { return Ok(()) };
+        let columns = match &images.recipient {
+            Some(_) => encrypted_columns(layout),
+            None => plain_columns(layout),
+        };
+        self.run(&create(ImageTable::Images, name, &columns, role, comment)).await?;
         Ok(())
     }
 
@@ -123,7 +155,7 @@ impl FreezeTx<'_> {
         role: &str,
         comment: &str,
     ) -> Result<(), PgError> {
-        let statement = create(ImageTable::ChangeSet, name, layout, role, comment);
+        let statement = create(ImageTable::ChangeSet, name, &plain_columns(layout), role, comment);
         let params = statement.params.into_iter().flatten().collect();
         self.read.query("create a change set", &statement.sql, params).await?;
         Ok(())

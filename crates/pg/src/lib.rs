@@ -11,6 +11,7 @@ pub mod error;
 pub mod gate;
 pub mod guardrails;
 pub mod health;
+pub mod image_keys;
 pub mod images;
 pub mod pace;
 pub mod partitions;

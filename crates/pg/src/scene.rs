@@ -4,6 +4,7 @@
 use pgmend_core::limits::Limits;
 use pgmend_core::plan::Settings;
 
+use crate::image_keys::ImageKey;
 use crate::session::Statement;
 
 /// What a transaction that touches a user's table runs under.
@@ -17,6 +18,8 @@ pub struct Scene {
     pub statement_timeout_ms: u64,
     /// `idle_in_transaction_session_timeout` in milliseconds.
     pub idle_timeout_ms: u64,
+    /// What the images of a batch are encrypted with; `None` where they are plain.
+    pub image_key: Option<ImageKey>,
 }
 
 impl Scene {
@@ -28,6 +31,7 @@ impl Scene {
             lock_timeout_ms: limits.lock_timeout_ms,
             statement_timeout_ms: limits.statement_timeout(),
             idle_timeout_ms: limits.lease_seconds * 1_000 / 3,
+            image_key: None,
         }
     }
 

@@ -71,11 +71,17 @@ impl Rewriter<'_> {
         lock: Lock,
     ) -> Result<String, Refusal> {
         let rows = self.rows(&before(columns), !columns.after.is_empty(), range, skip_unchanged, lock)?;
+        let of = |kind: char, count: usize| -> Vec<String> {
+            names(kind, count).iter().map(|name| format!("m.{name}")).collect()
+        };
+        let (list, values) = columns.written(
+            &of('k', columns.keys.len()),
+            &of('b', columns.before.len()),
+            &of('a', columns.after.len()),
+        );
         Ok(format!(
-            "insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, '{}', {} from ({rows}) as m",
-            list(columns),
+            "insert into {image} (batch_no, op, {list}) select ${batch}::text::bigint, '{}', {values} from ({rows}) as m",
             self.op(),
-            qualify("m", &outputs(columns))
         ))
     }
 
@@ -99,15 +105,15 @@ impl Rewriter<'_> {
         while self.statement.reads().iter().any(|(_, name)| *name == changed) {
             changed.push('_');
         }
-        let mut values: Vec<String> = keys.iter().map(|key| format!("m.{key}")).collect();
-        values.extend(names('b', columns.before.len()).iter().map(|name| format!("m.{name}")));
-        values.extend(names('a', columns.after.len()).iter().map(|name| format!("c.{name}")));
+        let of = |alias: char, names: &[String]| -> Vec<String> {
+            names.iter().map(|name| format!("{alias}.{name}")).collect()
+        };
+        let (before, after) = (names('b', columns.before.len()), names('a', columns.after.len()));
+        let (list, values) = columns.written(&of('m', &keys), &of('m', &before), &of('c', &after));
         Ok(format!(
-            "with {changed} as ({change}) insert into {image} (batch_no, op, {}) select ${batch}::text::bigint, \
-             '{}', {} from ({rows}) as m join {changed} as c on {}",
-            list(columns),
+            "with {changed} as ({change}) insert into {image} (batch_no, op, {list}) select ${batch}::text::bigint, \
+             '{}', {values} from ({rows}) as m join {changed} as c on {}",
             self.op(),
-            values.join(", "),
             same.join(" and ")
         ))
     }

@@ -34,27 +34,24 @@ impl Applied<'_> {
     pub fn update_imaged(&self, image_table: &str, batch: usize, images: &ImageColumns) -> String {
         let set = self.columns.after.iter().map(|(c, image)| format!("{} = s.{}", quote_ident(c), quote_ident(image)));
         let keys: Vec<String> = self.table.key_columns(self.key).map(|c| quote_ident(&c.name)).collect();
-        let mut into = vec!["batch_no".to_owned(), "op".to_owned()];
-        let mut select = vec![format!("${batch}::text::bigint"), "'U'".to_owned()];
         let mut returning = vec!["s.n as pgmend_n".to_owned()];
-        for (i, (image, key)) in images.keys.iter().zip(&keys).enumerate() {
+        let (mut kept, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, key) in keys.iter().enumerate().take(images.keys.len()) {
             returning.push(format!("t.{key} as pgmend_k{i}"));
-            into.push(quote_ident(image));
-            select.push(format!("d.pgmend_k{i}"));
+            kept.push(format!("d.pgmend_k{i}"));
         }
         for (column, image) in &images.before {
             let source = self.columns.before.iter().find(|(c, _)| c == column).map_or(image, |(_, source)| source);
-            into.push(quote_ident(image));
-            select.push(format!("s.{}", quote_ident(source)));
+            before.push(format!("s.{}", quote_ident(source)));
         }
-        for (i, (column, image)) in images.after.iter().enumerate() {
+        for (i, (column, _)) in images.after.iter().enumerate() {
             returning.push(format!("t.{} as pgmend_a{i}", quote_ident(column)));
-            into.push(quote_ident(image));
-            select.push(format!("d.pgmend_a{i}"));
+            after.push(format!("d.pgmend_a{i}"));
         }
+        let (list, values) = images.written(&kept, &before, &after);
         format!(
             "with pgmend_done as (update {} as t set {} from {} as s where {} and s.op = 'U' and {}{}{} returning {}) \
-             insert into {image_table} ({}) select {} from {} as s join pgmend_done as d on d.pgmend_n = s.n where {}",
+             insert into {image_table} (batch_no, op, {list}) select ${batch}::text::bigint, 'U', {values} from {} as s join pgmend_done as d on d.pgmend_n = s.n where {}",
             self.table.alone(),
             set.collect::<Vec<_>>().join(", "),
             self.change_set,
@@ -63,8 +60,6 @@ impl Applied<'_> {
             self.window.within_span(self.table, self.key),
             unchanged(self.table, self.guard),
             returning.join(", "),
-            into.join(", "),
-            select.join(", "),
             self.change_set,
             self.window.condition("s"),
         )

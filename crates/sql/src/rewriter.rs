@@ -39,6 +39,8 @@ pub struct ImageColumns {
     pub before: Vec<(String, String)>,
     /// After-images: table column and image column.
     pub after: Vec<(String, String)>,
+    /// The schema of pgcrypto, ready for SQL, where before and after are kept encrypted in one column.
+    pub pgcrypto: Option<String>,
 }
 
 /// Builds the statements of one change over one table.

@@ -2,6 +2,7 @@
 
 use pgmend_core::table::{Key, Table, quote_ident};
 
+use crate::matched::names;
 use crate::rewriter::ImageColumns;
 
 /// Wraps an insert that returns `pgmend_k1..` and `pgmend_a1..` (the image's after columns, in order).
@@ -18,28 +19,15 @@ pub fn insert_imaged(
 ) -> String {
     let keys: Vec<String> = table.key_columns(key).map(|c| quote_ident(&c.name)).collect();
     let first = keys.first().map_or("true", String::as_str);
-    let mut into = vec!["batch_no".to_owned(), "op".to_owned()];
-    let mut select = vec![
-        format!("${batch}::text::bigint"),
-        format!("(case when t.{first} is null then 'I' else 'U' end)::\"char\""),
-    ];
-    for (i, image) in images.keys.iter().enumerate() {
-        into.push(quote_ident(image));
-        select.push(format!("d.pgmend_k{}", i + 1));
-    }
-    for (column, image) in &images.before {
-        into.push(quote_ident(image));
-        select.push(format!("t.{}", quote_ident(column)));
-    }
-    for (i, (_, image)) in images.after.iter().enumerate() {
-        into.push(quote_ident(image));
-        select.push(format!("d.pgmend_a{}", i + 1));
-    }
+    let returned = |kind: char, count: usize| -> Vec<String> {
+        names(kind, count).iter().map(|name| format!("d.{name}")).collect()
+    };
+    let before: Vec<String> = images.before.iter().map(|(column, _)| format!("t.{}", quote_ident(column))).collect();
+    let (list, values) = images.written(&returned('k', images.keys.len()), &before, &returned('a', images.after.len()));
     let same: Vec<String> = keys.iter().enumerate().map(|(i, k)| format!("t.{k} = d.pgmend_k{}", i + 1)).collect();
     format!(
-        "with pgmend_done as ({insert}) insert into {image_table} ({}) select {} from pgmend_done as d left join {} as t on {}",
-        into.join(", "),
-        select.join(", "),
+        "with pgmend_done as ({insert}) insert into {image_table} (batch_no, op, {list}) select ${batch}::text::bigint, \
+         (case when t.{first} is null then 'I' else 'U' end)::\"char\", {values} from pgmend_done as d left join {} as t on {}",
         table.alone(),
         same.join(" and "),
     )

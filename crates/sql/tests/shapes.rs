@@ -3,8 +3,8 @@
 mod fixture;
 
 use pgmend_sql::{
-    ImageColumns, Join, Kind, Lock, Matched, Options, ParamDecl, Range, Returning, Rewriter, Statement, Target, Window,
-    apply_delete, apply_insert, apply_update, span,
+    Applied, ImageColumns, Join, Kind, Lock, Matched, Options, ParamDecl, Range, Returning, Rewriter, Statement,
+    Target, Window, apply_delete, apply_insert, apply_update, insert_imaged, span,
 };
 
 const PAGE: Range = Range { lower: Some(8), upper: Some(6), exactly: None };
@@ -45,6 +45,7 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
         keys: table.key_columns(&table.keys[0]).map(|c| format!("key_{}", c.name)).collect(),
         before: pairs("before", &statement.assigned()),
         after: if both { pairs("after", &after) } else { Vec::new() },
+        pgcrypto: None,
     };
     let assigned = statement.assigned();
     let join = if both { Join::All } else { Join::Exists };
@@ -148,6 +149,7 @@ fn change_sets_are_applied_by_key_and_guard() {
         keys: vec![text("key_region"), text("key_id")],
         before: pairs("before", &[text("name"), text("code")]),
         after: pairs("after", &[text("name"), text("code")]),
+        pgcrypto: None,
     };
     let window = Window { lower: 8, upper: 6, span: None };
     insta::assert_snapshot!(
@@ -169,6 +171,7 @@ fn a_window_reads_the_range_of_its_keys() {
         keys: vec![text("key_region"), text("key_id")],
         before: pairs("before", &[text("code")]),
         after: pairs("after", &[text("code")]),
+        pgcrypto: None,
     };
     let window = Window { lower: 8, upper: 6, span: Some(11) };
     insta::assert_snapshot!(
@@ -176,6 +179,43 @@ fn a_window_reads_the_range_of_its_keys() {
             span(&table, key, "shop.cs", &columns, window),
             apply_update(&table, key, "shop.cs", &columns, &columns.before, window, false),
             apply_delete(&table, key, "shop.cs", &columns, &columns.before, window, None, false),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn encrypted_images_hold_keys_and_one_text_of_values() {
+    let table = fixture::table(&[1, 0]);
+    let key = &table.keys[0];
+    let text = |s: &str| s.to_owned();
+    let columns = ImageColumns {
+        keys: vec![text("key_region"), text("key_id")],
+        before: pairs("before", &[text("name"), text("code")]),
+        after: pairs("after", &[text("name"), text("code")]),
+        pgcrypto: Some(text("crypto")),
+    };
+    let change_set = ImageColumns { pgcrypto: None, ..columns.clone() };
+    let window = Window { lower: 8, upper: 6, span: None };
+    let applied = Applied {
+        table: &table,
+        key,
+        change_set: "shop.cs",
+        columns: &change_set,
+        guard: &change_set.before,
+        window,
+        block: None,
+        complete: None,
+    };
+    let statement = Statement::parse("update users set name = upper(name), code = 'x'", &[]).unwrap();
+    let rewriter = Rewriter::new(&statement, Target { table: &table, key }, Options::default()).unwrap();
+    let range = Range { lower: Some(8), upper: Some(6), exactly: None };
+    insta::assert_snapshot!(
+        [
+            rewriter.image_insert("shop.image", 10, range, &columns, false, Lock::None).unwrap(),
+            rewriter.image_change("shop.image", 10, range, &columns, false).unwrap(),
+            applied.update_imaged("shop.image", 10, &columns),
+            insert_imaged(&table, key, "insert …", "shop.image", 10, &columns),
         ]
         .join("\n")
     );

@@ -41,6 +41,9 @@ pub struct JobFlags {
     /// Keep no images: the run cannot be undone
     #[arg(long, value_name = "REASON")]
     pub no_images: Option<String>,
+    /// Encrypt the values of images to this age recipient; undo and trace then need its identity
+    #[arg(long, value_name = "age1…", conflicts_with = "no_images")]
+    pub images_recipient: Option<String>,
     /// A column whose values may be shown; may be repeated
     #[arg(long, value_name = "COLUMN")]
     pub plain: Vec<String>,

@@ -43,6 +43,11 @@ fn missing(job: &pgmend::Job, policy: &Policy) -> Vec<String> {
     if policy.undo && !job.file.images.keep {
         open.push("images, for undo (`images.keep`)".to_owned());
     }
+    if let (Some(demanded), Some(own)) = (&policy.recipient, &job.file.images.recipient)
+        && demanded != own.trim()
+    {
+        open.push(format!("images encrypted to {demanded} (leave `images.recipient` out)"));
+    }
     if let Some(max) = policy.batch_rows_max
         && job.file.limits.batch_rows.unwrap_or(job.file.limits.rows_per_transaction_max) > max
     {

@@ -30,6 +30,7 @@ pages! {
     "PM711" "PM712" "PM713"
     "PM721" "PM722" "PM723" "PM724"
     "PM731" "PM732"
+    "PM741" "PM742" "PM743" "PM744" "PM745" "PM746"
     "PM761" "PM765" "PM766"
     "corrupt"
 }

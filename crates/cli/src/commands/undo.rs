@@ -6,13 +6,16 @@ use pgmend_core::exit;
 use super::{plan, run};
 use crate::Done;
 use crate::args::Undo;
+use crate::identity_file;
 use crate::render;
 use crate::shell::{Shell, quoted};
 
 /// Plans the undo; with `--execute` also runs that plan.
 pub async fn main(shell: &Shell, args: &Undo) -> Done {
     let run = args.pace.options()?;
-    let options = UndoOptions { predicate: args.predicate.clone(), plan: plan::options(&args.planning), run };
+    let identity = args.identity.as_deref().map(identity_file::read).transpose()?;
+    let planning = plan::options(&args.planning);
+    let options = UndoOptions { predicate: args.predicate.clone(), identity, plan: planning, run };
     let mut engine = shell.engine().await?;
     shell.show_errors(&mut engine, args.planning.show_values);
     let planned = engine.plan_undo(&args.run, &options).await?;
@@ -36,5 +39,10 @@ fn next(shell: &Shell, args: &Undo, verdict: u8) -> Vec<String> {
         return Vec::new();
     }
     let predicate = args.predicate.as_deref().map(|p| format!(" --where {}", quoted(p))).unwrap_or_default();
-    vec![shell.line(&format!("pgmend undo {}{predicate} --execute", quoted(&args.run)))]
+    let identity = args
+        .identity
+        .as_deref()
+        .map(|f| format!(" --identity {}", quoted(&f.display().to_string())))
+        .unwrap_or_default();
+    vec![shell.line(&format!("pgmend undo {}{predicate}{identity} --execute", quoted(&args.run)))]
 }

@@ -97,7 +97,7 @@ fn plan() -> Plan {
         },
         limits: pgmend_core::limits::Limits::default(),
         pace: pgmend_core::pace::Pace::default(),
-        images: PlanImages { keep: true, reason: None, layout: None, exact: true },
+        images: PlanImages { keep: true, reason: None, layout: None, exact: true, recipient: None },
         change_set: None,
         sql: RunSql::Freeze { apply: Vec::new(), conflicts: None, residual: None, span: None },
         sweep: None,

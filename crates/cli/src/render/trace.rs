@@ -23,6 +23,9 @@ pub fn text(table: &str, key: &[String], touches: &[Touch], paint: Paint) -> Str
         if touch.pruned {
             page.line("its images are pruned: what changed is no longer known");
         }
+        if let Some(recipient) = &touch.encrypted_to {
+            page.line(&format!("its values are encrypted to {recipient}: add --identity FILE"));
+        }
         let width = touch.columns.iter().map(|(name, _, _)| name.chars().count()).max().unwrap_or(0);
         for (name, before, after) in &touch.columns {
             let (before, after) = (value(before.as_deref()), value(after.as_deref()));
@@ -50,6 +53,7 @@ mod tests {
                 ("note".into(), None, Some("x".into())),
             ],
             pruned: false,
+            encrypted_to: None,
         };
         let pruned = Touch { columns: Vec::new(), pruned: true, kind: "undo".into(), ..touch.clone() };
         insta::assert_snapshot!(text("users", &["17".into()], &[touch, pruned], Paint::PLAIN));

@@ -58,6 +58,8 @@ impl Engine {
     pub(crate) async fn give_up(&mut self, run: &StoredRun, why: &str, observer: &mut Observer) -> Result<(), Error> {
         let seconds = pgmend_core::limits::LEASE_SECONDS;
         let lease = crate::run::take_lease(&self.session, run.run_id, seconds, observer).await?;
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        self.encrypt_given_up(&lease, &plan).await;
         let fact = Fact { name: "run_cancelled", body: &serde_json::json!({ "why": why }) };
         self.session.change_state(&lease, &["running", "paused", "failed"], &RunState::Cancelled, None, fact).await?;
         self.session.release(&lease).await?;

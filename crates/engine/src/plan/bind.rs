@@ -215,6 +215,11 @@ impl Bound {
     }
 }
 
+/// The layout of a run's own images as the SQL builder takes it. `pgcrypto` is its schema where values are encrypted.
+pub fn kept_columns(layout: &ImageLayout, pgcrypto: Option<&str>) -> ImageColumns {
+    ImageColumns { pgcrypto: pgcrypto.map(str::to_owned), ..image_columns(layout) }
+}
+
 /// The layout as the SQL builder takes it.
 pub fn image_columns(layout: &ImageLayout) -> ImageColumns {
     let pairs = |columns: &[pgmend_core::plan::ImageColumn]| {
@@ -224,5 +229,6 @@ pub fn image_columns(layout: &ImageLayout) -> ImageColumns {
         keys: layout.key.iter().map(|c| c.image_column.clone()).collect(),
         before: pairs(&layout.before),
         after: pairs(&layout.after),
+        pgcrypto: None,
     }
 }

@@ -17,6 +17,7 @@ pub struct Checked {
 
 /// Parses the job's statement with its parameters.
 pub fn check(job: &Job) -> Result<Checked, Refusal> {
+    crate::encryption::recipient_of(job)?;
     let statement = bind::parse(job, false)?;
     let kind = match statement.kind() {
         Kind::Update => "update",

@@ -30,6 +30,7 @@ use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
 use pgmend_core::throttle::Throttle;
@@ -38,6 +39,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
 use pgmend_sql::{Kind, Rewriter, Statement};
 
+use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{PlanOptions, Planned};
@@ -65,11 +67,12 @@ impl Engine {
         let statement = bind::parse(job, self.here.escapes_in_strings)?;
         let throttle = self.throttle_within(job.file.throttle.clone())?;
         let store = !options.print_only && self.has_control_schema().await?;
+        let recipient = self.recipient_for(job).await?;
         self.plan_key = Some(self.plan_tokens().await?);
         let scene = planning_scene(&self.here);
         let params = self.params(job);
         let tx = self.session.read(&scene, params.clone()).await?;
-        let drafted = self.draft(&tx, job, statement, options).await;
+        let drafted = self.draft(&tx, job, statement, options, recipient).await;
         tx.end().await?;
         let (mut draft, bound) = drafted?;
         draft.plan.throttle = throttle;
@@ -126,6 +129,7 @@ impl Engine {
         job: &Job,
         statement: Statement,
         options: &PlanOptions,
+        recipient: Option<Recipient>,
     ) -> Result<(Draft, Bound), Error> {
         let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
         let mut bound = bind::bind(tx, job, statement, &self.here.settings).await?;
@@ -147,21 +151,29 @@ impl Engine {
             choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
         }
         let rewriter = bound.rewriter(&empty)?;
-        let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches).await?;
-        draft.plan.findings.extend(unwritable.into_iter().chain(failing));
+        // A stream without images keeps no values at all.
+        let kept = job.file.images.keep || bound.class.mode == Mode::Freeze;
+        let (pgcrypto, logged) = match recipient.as_ref().filter(|_| kept) {
+            Some(_) => (Some(encryption::pgcrypto(tx).await?), encryption::parameters_logged(tx).await?),
+            None => (None, None),
+        };
+        let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches, pgcrypto.as_deref())?;
+        draft.plan.images.recipient = recipient;
+        draft.plan.findings.extend(unwritable.into_iter().chain(failing).chain(logged));
         self.describe(tx, options, &bound, &rewriter, &mask, &mut draft).await?;
         drop(rewriter);
         Ok((draft, bound))
     }
 
     /// Everything that the run needs.
-    async fn assemble(
+    fn assemble(
         &self,
         job: &Job,
         bound: &Bound,
         rewriter: &Rewriter<'_>,
         counts: Counts,
         several_matches: bool,
+        pgcrypto: Option<&str>,
     ) -> Result<Draft, Error> {
         let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
         let keep = job.file.images.keep;
@@ -183,23 +195,24 @@ impl Engine {
             };
             let fill = freeze::filling(bound, rewriter, &relation, &layout, several_matches, skip)?;
             let sql = if insert {
-                statements::insert(bound, rewriter, &relation.sql(), &layout, own_images)?
+                statements::insert(bound, rewriter, &relation.sql(), &layout, own_images, pgcrypto)?
             } else {
-                statements::freeze(bound, rewriter, &relation.sql(), &layout, own_images)?
+                statements::freeze(bound, rewriter, &relation.sql(), &layout, own_images, pgcrypto)?
             };
             filling = Some((fill, relation, layout));
             sql
         } else {
             let skip = skip && counts.already_right_rows.value > 0;
-            statements::stream(bound, rewriter, keep, exact, skip)?
+            statements::stream(bound, rewriter, keep, exact, skip, pgcrypto)?
         };
         let images = PlanImages {
             keep,
             reason: job.file.images.reason.clone(),
             layout: own_images.then(|| bound.image_layout(rewriter)),
             exact,
+            recipient: None,
         };
-        let sweep = if freeze || !keep { None } else { statements::sweep(bound)? };
+        let sweep = if freeze || !keep { None } else { statements::sweep(bound, pgcrypto)? };
         let plan = self.blank(job, bound, plan_id, (sql, sweep), images, counts);
         Ok(Draft { plan, filling })
     }
@@ -456,6 +469,7 @@ pub(crate) fn planning_scene(here: &Here) -> Scene {
         lock_timeout_ms: pgmend_core::limits::LOCK_TIMEOUT_MS * 10,
         statement_timeout_ms: 0,
         idle_timeout_ms: 60_000,
+        image_key: None,
     }
 }
 

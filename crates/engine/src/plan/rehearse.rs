@@ -144,9 +144,19 @@ impl<'a> Rehearsing<'a> {
     /// Makes the table that stands for the run's own images, if it has one.
     async fn create_images(&self, tx: &ReadTx<'_>) -> Result<(), PgError> {
         let Some(layout) = &self.plan.images.layout else { return Ok(()) };
+        let columns = match &self.plan.images.recipient {
+            None => columns(layout),
+            Some(_) => {
+                // What it encrypts is rolled back: no key is made, and none is kept.
+                let sql = "select set_config('pgmend.image_key', pg_catalog.gen_random_uuid()::text, true), \
+                           set_config('pgmend.image_key_no', '0', true)";
+                tx.query("set the image key of a rehearsal", sql, vec![]).await?;
+                let keys = ImageLayout { key: layout.key.clone(), ..ImageLayout::default() };
+                format!("{}, encrypted_with bigint, encrypted bytea", columns(&keys))
+            }
+        };
         let sql = format!(
-            "create temporary table pgmend_rehearsed_images (batch_no bigint not null, op \"char\" not null{}) on commit drop",
-            columns(layout)
+            "create temporary table pgmend_rehearsed_images (batch_no bigint not null, op \"char\" not null{columns}) on commit drop"
         );
         tx.query("make a table for a rehearsal's images", &sql, vec![]).await?;
         Ok(())

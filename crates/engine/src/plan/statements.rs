@@ -7,7 +7,7 @@ use pgmend_sql::{
     Applied, Guard, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_update,
 };
 
-use super::bind::{Bound, image_columns};
+use super::bind::{Bound, image_columns, kept_columns};
 
 /// A placeholder that the run replaces by the name of its own table of images, which is not known
 /// before the run starts. No identifier in use can be mistaken for it, since it holds a line feed; it is spelt
@@ -24,10 +24,11 @@ pub fn stream(
     keep: bool,
     exact: bool,
     skip_unchanged: bool,
+    pgcrypto: Option<&str>,
 ) -> Result<RunSql, Refusal> {
     let key = bound.key()?;
     let number = rewriter.first_param();
-    let columns = image_columns(&bound.image_layout(rewriter));
+    let columns = kept_columns(&bound.image_layout(rewriter), pgcrypto);
     let ranged = |f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
         let (upper, lower) = (number + 1, number + 1 + key.columns.len());
         Ok(Ranged {
@@ -94,6 +95,7 @@ pub fn freeze(
     change_set: &str,
     layout: &ImageLayout,
     own_images: bool,
+    pgcrypto: Option<&str>,
 ) -> Result<RunSql, Refusal> {
     let key = bound.key()?;
     let op = match bound.statement.kind() {
@@ -103,7 +105,7 @@ pub fn freeze(
             return Err(Refusal::new(Code::CannotFreeze, "an insert has no change set of keys", "report this"));
         }
     };
-    let images = own_images.then(|| image_columns(&bound.image_layout(rewriter)));
+    let images = own_images.then(|| kept_columns(&bound.image_layout(rewriter), pgcrypto));
     let number = rewriter.first_param();
     let columns = image_columns(layout);
     let window = Window { lower: number + 1, upper: number + 2, span: Some(number + 4) };
@@ -132,6 +134,7 @@ pub fn insert(
     change_set: &str,
     layout: &ImageLayout,
     own_images: bool,
+    pgcrypto: Option<&str>,
 ) -> Result<RunSql, Refusal> {
     let number = rewriter.first_param();
     let values: Vec<String> = layout.after.iter().map(|c| c.image_column.clone()).collect();
@@ -139,7 +142,7 @@ pub fn insert(
     let conflict = bound.statement.on_conflict();
     let sql = match (&bound.key, own_images) {
         (Some(key), true) => {
-            let images = image_columns(&bound.image_layout(rewriter));
+            let images = kept_columns(&bound.image_layout(rewriter), pgcrypto);
             let after: Vec<String> = images.after.iter().map(|(column, _)| column.clone()).collect();
             let insert = rewriter.insert_apply(change_set, &values, window, Returning::Rows(&after))?;
             pgmend_sql::insert_imaged(&bound.table, key, &insert, IMAGE_TABLE, number, &images)
@@ -194,7 +197,7 @@ fn key_texts(bound: &Bound) -> impl Iterator<Item = (usize, String)> + '_ {
 
 /// The SQL of the sweep: the same change, but never to a row that has an image or was set aside. `None` unless the
 /// assignments provably falsify the predicate.
-pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
+pub fn sweep(bound: &Bound, pgcrypto: Option<&str>) -> Result<Option<RunSql>, Refusal> {
     let statement = &bound.statement;
     if !bound.class.row_local
         || statement.kind() != Kind::Update
@@ -225,5 +228,5 @@ pub fn sweep(bound: &Bound) -> Result<Option<RunSql>, Refusal> {
     let rewriter =
         Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
     // In one statement: separate images would already be there when the change looks for them.
-    stream(bound, &rewriter, true, true, false).map(Some)
+    stream(bound, &rewriter, true, true, false, pgcrypto).map(Some)
 }

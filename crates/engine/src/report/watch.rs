@@ -39,11 +39,17 @@ impl Engine {
             let row = RowKey { columns: key.columns.clone(), values: watch.values() };
             let key = key_text(Some(key), &row.values, &mask);
             let (scene, keys) = (planning_scene(&self.here), [row.clone()]);
-            let (found, unreadable) = match self.images_of(&scene, run.clone(), plan.clone(), &table, &keys).await {
+            let (found, unreadable) = match self.images_of(&scene, run.clone(), plan.clone(), &table, &keys, None).await
+            {
                 Ok(found) => (found, false),
                 Err(Error::Refused(_)) => (None, true),
                 Err(error) => return Err(error),
             };
+            if found.as_ref().is_some_and(|found| found.encrypted_to.is_some()) {
+                let said = "changed by this run; its values are encrypted".to_owned();
+                all.push(WatchedRow { name: watch.name.clone(), key, said, columns: Vec::new() });
+                continue;
+            }
             let columns = columns(plan, found.as_ref(), &table);
             let now = self.row_now(&table, &row, &columns).await?;
             let (said, columns) = compared(found.as_ref(), &columns, now.as_deref(), &table, &mask);

@@ -39,6 +39,9 @@ impl Worker<'_, '_> {
             RunState::Cancelled => ("run_cancelled", String::new()),
             RunState::Running | RunState::Succeeded => ("run_stopped", String::new()),
         };
+        if state == RunState::Cancelled {
+            self.engine.encrypt_given_up(&self.lease, &self.plan).await;
+        }
         let body = serde_json::json!({ "why": why, "batch": self.at.batch_no, "changed_rows": self.at.changed_rows, "dead_rows": self.at.dead_rows });
         let fact = Fact { name, body: &body };
         if self.record(&state, None, fact).await.is_err_and(|error| error.is_connection()) {

@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, in the order that a run passes them; one that is not stopped, resumed or swept passes fewer.
-pub const POINTS: [&str; 16] = [
+pub const POINTS: [&str; 20] = [
     "planned",
     "run_started",
     "lease_taken",
     "run_resumed",
     "images_created",
+    "image_key_kept",
     "run_divided",
     "batch_applied",
     "rows_set_aside",
@@ -18,6 +19,9 @@ pub const POINTS: [&str; 16] = [
     "vacuum_begun",
     "before_finish",
     "sweep_begun",
+    "encryption_begun",
+    "range_encrypted",
+    "change_set_encrypted",
     "after_finish",
     "run_stopped",
     "lease_released",
@@ -43,7 +47,7 @@ mod tests {
     use super::POINTS;
 
     /// The sources of the engine that a run goes through.
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 12] = [
         include_str!("mod.rs"),
         include_str!("step.rs"),
         include_str!("departure.rs"),
@@ -54,6 +58,8 @@ mod tests {
         include_str!("recover.rs"),
         include_str!("apart.rs"),
         include_str!("retry.rs"),
+        include_str!("image_key.rs"),
+        include_str!("../encryption/change_set.rs"),
     ];
 
     #[test]

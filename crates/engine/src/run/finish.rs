@@ -11,6 +11,7 @@ use super::fault;
 use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
 use super::worker::Worker;
+use crate::encryption::encrypt_change_set;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;
@@ -31,6 +32,10 @@ impl Worker<'_, '_> {
             return Ok(false);
         }
         end.verification.extend(self.hold_expectations().await?);
+        encrypt_change_set(self.session(), &self.lease, &self.plan).await?;
+        if self.plan.images.recipient.is_some() && self.plan.change_set.is_some() {
+            end.verification.push("the change set is encrypted, and the plain one dropped".into());
+        }
         let total = self.total();
         let body = serde_json::json!({
             "changed_rows": total.changed_rows, "conflict_rows": total.conflict_rows, "dead_rows": total.dead_rows,

@@ -30,9 +30,11 @@ impl Engine {
     /// job's limits.
     pub(crate) async fn usable_plan(&self, job: &Job, signature: &str) -> Result<Option<Plan>, Error> {
         let mut newest = None;
+        let recipient = self.recipient_for(job).await?;
         for stored in self.session.plans_of_signature(signature).await? {
             let same_job = stored.plan.limits == job.file.limits
                 && stored.plan.images.keep == job.file.images.keep
+                && stored.plan.images.recipient == recipient
                 && job.file.mode.is_none_or(|mode| mode == stored.plan.mode)
                 && job.file.key.as_ref().is_none_or(|key| stored.plan.key.as_ref().is_some_and(|k| k.columns == *key))
                 && stored.plan.expect_rows == job.file.expect_rows

@@ -11,6 +11,7 @@ mod finish;
 mod frozen;
 pub(crate) mod gate;
 mod hold;
+mod image_key;
 mod interruption;
 mod nights;
 mod ownership;
@@ -281,9 +282,9 @@ impl Engine {
             self.session.change_state(lease, &["paused", "failed", "running"], &RunState::Running, None, fact).await?;
             fault::point("run_resumed");
         }
-        if let (Some(name), Some(layout)) = (&run.image_table, &plan.images.layout) {
+        if let Some(name) = &run.image_table {
             let comment = format!("images of run {}, job {}", run.run_id, run.job);
-            self.session.create_images(name, layout, &plan.settings.role, &comment).await?;
+            self.session.create_images(name, &plan.images, &plan.settings.role, &comment).await?;
             fault::point("images_created");
         }
         let run = self.one_run(&run.run_id.to_string()).await?;

@@ -145,6 +145,7 @@ impl Worker<'_, '_> {
     pub(super) async fn reload(&mut self) -> Result<(), Error> {
         self.prefetched = None;
         self.spanned = None;
+        self.scene.image_key = None;
         let mut reconnects = 0;
         loop {
             let read = match self.session().is_closed() {

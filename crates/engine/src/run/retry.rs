@@ -62,6 +62,7 @@ impl Worker<'_, '_> {
         let cursor = self.at.cursor.clone().or_else(end);
         let cursor = cursor.ok_or_else(|| PgError::corrupt("dead letters before the first batch"))?;
         let began = Instant::now();
+        self.need_image_key().await?;
         let mut tx = self.begin_apart(self.at.pass, &cursor, Vec::new()).await?;
         let mut counts = Retried::default();
         let mut imaged_rows = None;

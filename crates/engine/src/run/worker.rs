@@ -227,6 +227,7 @@ impl<'e, 'o> Worker<'e, 'o> {
 
     /// The next batch.
     async fn batch(&mut self) -> Result<Step, PgError> {
+        self.need_image_key().await?;
         let (slice, rows) = (Arc::clone(&self.engine.slice), self.batch_rows());
         slice.begin_batch(rows);
         let step = match self.sql() {

@@ -11,7 +11,7 @@ use super::Built;
 use super::fit::Fit;
 use super::source::{SAMPLES, Source};
 use crate::error::Error;
-use crate::plan::bind::image_columns;
+use crate::plan::bind::{image_columns, kept_columns};
 use crate::plan::statements::IMAGE_TABLE;
 
 /// How the columns of an undo's change set come from the images.
@@ -103,6 +103,7 @@ impl UndoColumns {
         ops: &[char],
         number: usize,
         together: bool,
+        pgcrypto: Option<&str>,
     ) -> Result<Built, Error> {
         let columns = image_columns(&self.layout);
         let set = self.assignable(table, &columns);
@@ -135,7 +136,7 @@ impl UndoColumns {
         });
         let statement = |op: char| match (op, &images) {
             ('U', None) => apply_update(table, &self.key, change_set, &set, &guard, window, false),
-            ('U', Some(images)) => applied(&set).update_imaged(IMAGE_TABLE, number, &image_columns(images)),
+            ('U', Some(images)) => applied(&set).update_imaged(IMAGE_TABLE, number, &kept_columns(images, pgcrypto)),
             ('D', _) => apply_delete(table, &self.key, change_set, &columns, &guard, window, block, false),
             (_, _) => apply_insert(table, &self.key, change_set, &columns.after, window, complete, false),
         };
@@ -165,7 +166,7 @@ impl UndoColumns {
             identity || (key && !self.key_written)
         };
         let after = columns.after.iter().filter(|(column, _)| !fixed(column)).cloned().collect();
-        ImageColumns { keys: columns.keys.clone(), before: columns.before.clone(), after }
+        ImageColumns { after, ..columns.clone() }
     }
 }
 

@@ -5,11 +5,15 @@ use pgmend_core::plan::{ImageColumn, ImageLayout, Plan, Sample};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{RelationName, Table, quote_ident};
 use pgmend_pg::Session;
-use pgmend_pg::readtx::ReadTx;
+use pgmend_pg::images::ImageTable;
+use pgmend_pg::readtx::{FreezeTx, ReadTx};
+use pgmend_pg::scene::Scene;
 use pgmend_pg::store::StoredRun;
 use pgmend_sql::Kind;
 
 use super::columns::UndoColumns;
+use crate::encryption::{Encrypted, Identities};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::plan::sample::value_kind;
 use crate::trace::keys_plain;
@@ -31,6 +35,8 @@ pub struct Source {
     pub change_set: bool,
     /// What may be shown of the rows: columns declared plain, constants of the statement.
     shown: Mask,
+    /// What has to be decrypted first, where the images are.
+    encrypted: Option<Encrypted>,
 }
 
 impl Source {
@@ -61,6 +67,7 @@ impl Source {
                 ops,
                 change_set: false,
                 shown,
+                encrypted: None,
             });
         }
         let Some(change_set) = forward.change_set.as_ref().filter(|c| !c.layout.key.is_empty()) else {
@@ -81,7 +88,33 @@ impl Source {
             ops: ops_of(forward),
             change_set: true,
             shown,
+            encrypted: None,
         })
+    }
+
+    /// The same over what the keys of an identity decrypt, where the images are encrypted.
+    pub async fn opened(
+        self,
+        run: &StoredRun,
+        forward: &Plan,
+        engine: &Engine,
+        identities: Option<&Identities>,
+    ) -> Result<Self, Error> {
+        if !engine.session.is_encrypted(&self.relation.name).await? {
+            return Ok(self);
+        }
+        let keys = engine.opened_keys(run.run_id, identities).await?;
+        let kind = if self.change_set { ImageTable::ChangeSet } else { ImageTable::Images };
+        let encrypted = Encrypted::new(forward, kind, &self.relation.name, &self.layout, keys);
+        Ok(Self { relation: Encrypted::relation(), encrypted: Some(encrypted), ..self })
+    }
+
+    /// Decrypts the images, where they are encrypted, into the table that this reads.
+    pub async fn decrypt(&self, tx: &FreezeTx<'_>, scene: &Scene) -> Result<(), Error> {
+        match &self.encrypted {
+            Some(encrypted) => encrypted.decrypt(tx, scene).await,
+            None => Ok(()),
+        }
     }
 
     /// Operations of the undo: the inverse of what the run did.

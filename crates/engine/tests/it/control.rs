@@ -178,16 +178,16 @@ async fn conflicts_are_listed_by_key_and_left_out_of_a_rows_story() {
     let conflicts = stage.engine.conflicts(&outcome.run_id.to_string()).await.expect("the conflicts");
     assert_eq!(conflicts.iter().map(|c| c.key.as_str()).collect::<Vec<_>>(), ["id=42"]);
     let trace = |touches: Vec<pgmend::Touch>| touches.into_iter().map(|t| (t.kind, t.columns)).collect::<Vec<_>>();
-    assert_eq!(trace(stage.engine.trace("item", &["42".into()], true).await.expect("a trace")), []);
-    let changed = stage.engine.trace("item", &["43".into()], false).await.expect("a trace");
+    assert_eq!(trace(stage.engine.trace("item", &["42".into()], true, None).await.expect("a trace")), []);
+    let changed = stage.engine.trace("item", &["43".into()], false, None).await.expect("a trace");
     assert_eq!(
         trace(changed),
         [("update".to_owned(), vec![("label".to_owned(), Some("old".to_owned()), Some("new".to_owned()))])]
     );
 
     stage.engine.prune(Some(0), true).await.expect("a prune");
-    assert!(stage.engine.trace("item", &["42".into()], false).await.expect("a trace").is_empty());
-    assert_eq!(stage.engine.trace("item", &["43".into()], false).await.expect("a trace").len(), 1);
+    assert!(stage.engine.trace("item", &["42".into()], false, None).await.expect("a trace").is_empty());
+    assert_eq!(stage.engine.trace("item", &["43".into()], false, None).await.expect("a trace").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,18 +199,18 @@ async fn a_row_tells_every_run_that_touched_it_until_its_images_are_pruned() {
     stage.run(&job("delete", "delete from item where id = 1007")).await;
 
     let kinds = |touches: &[pgmend::Touch]| touches.iter().map(|t| t.kind.clone()).collect::<Vec<_>>();
-    let old = stage.engine.trace("item", &["7".into()], false).await.expect("a trace");
+    let old = stage.engine.trace("item", &["7".into()], false, None).await.expect("a trace");
     assert_eq!(kinds(&old), ["update", "undo", "update"]);
     assert_eq!(old[2].columns, [("id".to_owned(), Some("7".to_owned()), Some("1007".to_owned()))]);
-    let new = stage.engine.trace("item", &["1007".into()], false).await.expect("a trace");
+    let new = stage.engine.trace("item", &["1007".into()], false, None).await.expect("a trace");
     assert_eq!(kinds(&new), ["update", "delete"]);
     let code = new[1].columns.iter().find(|(name, _, _)| name == "code").expect("the column");
     assert!(code.1.as_deref().is_some_and(pgmend_core::mask::is_masked) && code.2.is_none(), "{code:?}");
-    let shown = stage.engine.trace("public.item", &["1007".into()], true).await.expect("a trace");
+    let shown = stage.engine.trace("public.item", &["1007".into()], true, None).await.expect("a trace");
     assert!(shown[1].columns.contains(&("code".to_owned(), Some("c7".to_owned()), None)));
 
     stage.engine.prune(Some(0), true).await.expect("a prune");
-    let pruned = stage.engine.trace("item", &["8".into()], true).await.expect("a trace");
+    let pruned = stage.engine.trace("item", &["8".into()], true, None).await.expect("a trace");
     assert_eq!(kinds(&pruned), ["update", "undo"], "{pruned:?}");
     assert!(pruned.iter().all(|t| t.pruned && t.columns.is_empty()));
 }
@@ -218,11 +218,11 @@ async fn a_row_tells_every_run_that_touched_it_until_its_images_are_pruned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_does_not_fit_the_table_is_refused_with_its_columns() {
     let mut stage = Stage::new().await;
-    let (code, text) = refusal(stage.engine.trace("item", &["1".into(), "2".into()], false).await);
+    let (code, text) = refusal(stage.engine.trace("item", &["1".into(), "2".into()], false, None).await);
     assert!(code == Code::Parameter && text.contains("in this order: id"), "{text}");
-    let (code, text) = refusal(stage.engine.trace("item", &["seven".into()], false).await);
+    let (code, text) = refusal(stage.engine.trace("item", &["seven".into()], false, None).await);
     assert!(code == Code::Parameter && text.contains("id (integer)") && !text.contains("seven"), "{text}");
-    assert_eq!(refusal(stage.engine.trace("nothing", &["1".into()], false).await).0, Code::NoSuchTable);
+    assert_eq!(refusal(stage.engine.trace("nothing", &["1".into()], false, None).await).0, Code::NoSuchTable);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod collations;
 mod control;
 mod crash;
 mod embed;
+mod encryption;
 mod equality;
 mod expectations;
 mod guardrails;

@@ -504,6 +504,10 @@ begin
         get diagnostics v_rows = row_count;
     end if;
     execute format('drop table pgmend.%I', p_name);
+    -- What an encryption left behind that was cut off and never went on.
+    if p_name like 'change\_set\_%' then
+        execute format('drop table if exists pgmend.%I', 'encrypting_' || substr(p_name, length('change_set_') + 1));
+    end if;
     update pgmend.run set pruned_at = clock_timestamp() where run_id = p_run;
     update pgmend.plan set pruned_at = clock_timestamp() where change_set = p_name;
     if p_run is not null then

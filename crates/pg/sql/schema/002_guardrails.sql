@@ -391,6 +391,12 @@ begin
         met := (v_plan -> 'reversible' ->> 0)::boolean;
         return next;
     end if;
+    if v_policy ? 'recipient' then
+        rule := 'recipient'; demanded := v_policy ->> 'recipient';
+        present := coalesce(v_plan #>> '{images,recipient}', 'none');
+        met := coalesce(v_plan #>> '{images,recipient}' = v_policy ->> 'recipient', false);
+        return next;
+    end if;
     if v_policy ? 'requires' then
         rule := 'requires'; demanded := 'done in ' || (v_policy ->> 'requires');
         present := coalesce(v_plan #>> array['about', 'done in ' || (v_policy ->> 'requires')], 'not done there');

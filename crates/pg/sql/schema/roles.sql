@@ -8,7 +8,7 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 grant select on pgmend.schema_version, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
     pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.dead_letter_turn, pgmend.partition,
-    pgmend.vacuum, pgmend.tuned_limit
+    pgmend.vacuum, pgmend.tuned_limit, pgmend.image_key
     to pgmend_runner, pgmend_approver, pgmend_observer;
 -- A plan's body holds the values of its parameters: whoever only reads gets it through plan_body, without them.
 revoke select on pgmend.plan from pgmend_observer;
@@ -18,7 +18,7 @@ grant select (plan_id, job, kind, signature, digest, target_oid, undo_of, undo_w
 grant execute on function pgmend.plan_body(uuid) to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
-    pgmend.windows(jsonb, timestamptz, int)
+    pgmend.windows(jsonb, timestamptz, int), pgmend.is_encrypted(name)
     to pgmend_runner, pgmend_approver, pgmend_observer;
 
 grant execute on function
@@ -37,6 +37,10 @@ grant execute on function
     pgmend.close_partition(uuid, int, bigint),
     pgmend.begin_vacuum(uuid, int, bigint, bigint),
     pgmend.end_vacuum(uuid, int, bigint, int, text, text, bigint, bigint),
+    pgmend.keep_image_key(uuid, int, bigint, text, bytea),
+    pgmend.need_image_key(uuid, bigint),
+    pgmend.begin_encryption(uuid, int, bigint),
+    pgmend.end_encryption(uuid, int, bigint),
     pgmend.change_state(uuid, bigint, text[], text, text, bigint, bigint, text[], text, text),
     pgmend.record_fact(uuid, bigint, text, text),
     pgmend.set_holds(uuid, int, bigint, jsonb),

@@ -1,6 +1,6 @@
 //! What a plan touches beside its rows, what it costs, and whether it can be put back.
 
-use pgmend::{Certainty, Figure, Plan};
+use pgmend::{Certainty, Figure, Mode, Plan};
 use pgmend_core::nights::{Ends, Nights};
 use pgmend_core::plan::Rehearsal;
 
@@ -141,6 +141,10 @@ pub fn undo(page: &mut Page, plan: &Plan) {
     page.line(&verdict);
     if let Some(reason) = plan.images.reason.as_deref().filter(|_| !plan.images.keep) {
         page.pair("images off", reason);
+    }
+    let kept = plan.images.layout.is_some() || plan.mode == Mode::Freeze;
+    if let Some(recipient) = plan.images.recipient.as_ref().filter(|_| kept) {
+        page.pair("encrypted to", &format!("{recipient}: undo and trace need its identity; keys stay plain"));
     }
 }
 

@@ -19,9 +19,10 @@ impl Stage {
     /// Undoes the run; every row must be as it was before.
     pub(super) fn undo(&self) -> Result<(), String> {
         let job = self.errand().job;
+        let options = UndoOptions { identity: self.identity.clone(), ..UndoOptions::default() };
         let undone = block_on(async {
             let mut engine = Box::pin(Engine::connect(Some(&self.database.url()))).await?;
-            Box::pin(engine.undo(&job, &UndoOptions::default(), &mut Observer::silent())).await
+            Box::pin(engine.undo(&job, &options, &mut Observer::silent())).await
         });
         let outcome = undone.map_err(text)?;
         if outcome.state != RunState::Succeeded || outcome.conflict_rows != 0 {

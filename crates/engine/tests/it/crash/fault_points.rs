@@ -4,6 +4,7 @@ use pgmend::Mode;
 use pgmend::run::FAULT_POINTS;
 
 use super::dead_letters::{RETRIED, SET_ASIDE};
+use super::encryption::{ENCRYPTED, KEPT};
 use super::partitions::DIVIDED;
 use super::stage::{
     BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
@@ -120,6 +121,8 @@ fn stopped(stage: &Stage, fault: Option<&str>) -> Result<(), String> {
 fn every_point_of_the_engine_is_in_one_of_these_tests() {
     let mut tested: Vec<&str> =
         EACH.iter().copied().chain([IMAGES, RESUMED, STOPPED, SWEPT, SET_ASIDE, RETRIED, DIVIDED, VACUUMED]).collect();
+    tested.extend([KEPT]);
+    tested.extend(ENCRYPTED);
     let mut listed = FAULT_POINTS.to_vec();
     tested.sort_unstable();
     listed.sort_unstable();

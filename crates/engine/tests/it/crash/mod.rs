@@ -13,6 +13,7 @@ mod worker;
 mod contention;
 mod dead_letters;
 mod disk_full;
+mod encryption;
 mod failover;
 mod fault_points;
 mod gates;

@@ -1,7 +1,7 @@
 //! A database with a table to change, the same table beside it for the plain statement, and what must
 //! be true of both in the end.
 
-use pgmend::{JobFile, Mode};
+use pgmend::{Identities, JobFile, Mode};
 use pgmend_testkit::{Database, Server, Sql};
 
 use super::text;
@@ -81,6 +81,8 @@ pub struct Stage {
     pub file: JobFile,
     /// Rows beyond those planned that the run is to change.
     pub arrived: u32,
+    /// What opens its images, where they are encrypted.
+    pub identity: Option<Identities>,
     rows: u32,
 }
 
@@ -99,7 +101,7 @@ impl Stage {
         file.limits.lease_seconds = 3;
         file.images.keep = shape.images;
         file.images.reason = (!shape.images).then(|| "a test of runs without".to_owned());
-        let stage = Self { database, shape, file, arrived: 0, rows };
+        let stage = Self { database, shape, file, arrived: 0, identity: None, rows };
         stage.reset().expect("the tables are created");
         stage
     }

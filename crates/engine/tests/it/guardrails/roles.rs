@@ -186,11 +186,12 @@ async fn existing_roles_stand_for_the_groups_by_name() {
 }
 
 /// Functions that a group may call beside those that all of them may.
-const FOR_ALL: [&str; 8] = [
+const FOR_ALL: [&str; 9] = [
     "approvals_held",
     "approvals_required",
     "current_policy",
     "guardrails",
+    "is_encrypted",
     "is_planner",
     "plan_body",
     "window_at",
@@ -208,13 +209,15 @@ const FOR_APPROVERS: [&str; 9] = [
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 9] = [
+const FOR_NOBODY: [&str; 11] = [
     "append_ledger",
+    "encryption_of",
     "insist_on_guardrails",
     "meets",
     "refuse_batch",
     "refuse_open_partition",
     "refuse_partition",
+    "refuse_plain_change_set",
     "refuse_rewriting",
     "refuse_same_columns",
     "set_policy",
