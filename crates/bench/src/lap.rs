@@ -15,6 +15,8 @@ pub struct Lap {
     /// All of it: for pgmend without the plan, unless the plan is part of the work (freeze, undo).
     pub seconds: f64,
     pub plan_seconds: Option<f64>,
+    /// The part of the plan that computed the change set.
+    pub freeze_seconds: Option<f64>,
     /// Processor time of the server and of this process, over the same span.
     pub cpu_seconds: Option<f64>,
     pub plan_cpu_seconds: Option<f64>,
@@ -26,6 +28,13 @@ pub struct Lap {
 impl Lap {
     pub fn rows_per_s(&self) -> f64 {
         self.rows as f64 / self.seconds
+    }
+
+    /// The same without what a plan reads for people (counts, samples, a breakdown), which a streamed plan reads as well and
+    /// outside its lap: what is left is computing the change set, and the run.
+    pub fn without_reading(&self) -> Option<Self> {
+        let reading = self.plan_seconds? - self.freeze_seconds?;
+        Some(Self { seconds: self.seconds - reading, cpu_seconds: None, ..self.clone() })
     }
 
     pub fn rows_per_cpu_s(&self) -> Option<f64> {
@@ -164,6 +173,7 @@ async fn planned_and_run(
         seconds,
         cpu_seconds,
         plan_seconds: Some(plan_seconds),
+        freeze_seconds: freeze_seconds(&planned.plan),
         plan_cpu_seconds,
         batches: Some(outcome.batches),
         last_tenth: stamps.last_tenth(),
@@ -189,8 +199,13 @@ pub async fn undo(url: &str, job: &str, meter: Meter<'_>) -> Result<Lap, BenchEr
         seconds,
         cpu_seconds,
         plan_seconds: Some(plan_seconds),
+        freeze_seconds: freeze_seconds(&planned.plan),
         plan_cpu_seconds,
         batches: Some(outcome.batches),
         last_tenth: stamps.last_tenth(),
     })
+}
+
+fn freeze_seconds(plan: &Plan) -> Option<f64> {
+    plan.change_set.as_ref().map(|change_set| change_set.took_ms / 1_000.0)
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::beside::{P99_TARGET, Seen, capacity_used, harm};
 use crate::contest::{
-    BASE, Contest, DISTANT, FIXED, FREEZE, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT, STREAM, STREAM_BARE,
-    TWO, UNDO, median,
+    BASE, Contest, DISTANT, FIXED, FREEZE, FREEZE_PLANNED, LOOP, MEND_DELETE, MEND_INSERT, ONE_DELETE, ONE_INSERT,
+    STREAM, STREAM_BARE, TWO, UNDO, UNDO_PLANNED, median,
 };
 use crate::figure::{Bound, Figure, Unit};
 use crate::forecast::Forecast;
@@ -18,12 +18,14 @@ use crate::peers::{PEERS, SLOW_ROWS};
 use crate::stage::{REPAIR, Stage};
 
 /// Rows a second against the one big UPDATE, at least.
-const SPEED_TARGETS: [(&str, Option<f64>); 7] = [
+const SPEED_TARGETS: [(&str, Option<f64>); 9] = [
     (STREAM, Some(0.95)),
     (TWO, Some(1.30)),
     (STREAM_BARE, Some(0.95)),
     (FREEZE, Some(0.80)),
     (UNDO, Some(0.80)),
+    (FREEZE_PLANNED, None),
+    (UNDO_PLANNED, None),
     (FIXED, None),
     (LOOP, None),
 ];
