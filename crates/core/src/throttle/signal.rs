@@ -274,7 +274,7 @@ impl Unit {
     /// A value with its unit: `14 s`, `256 MiB`, `60 %`, `5 sessions`.
     pub fn show(&self, value: f64) -> String {
         match self {
-            Unit::Seconds if value >= 7_200.0 => format!("{} h", short(value / 3_600.0)),
+            Unit::Seconds if value >= 3_600.0 => format!("{} h", short(value / 3_600.0)),
             Unit::Seconds => format!("{} s", short(value)),
             Unit::Milliseconds => format!("{} ms", short(value)),
             Unit::Bytes => bytes(value),
@@ -332,6 +332,7 @@ mod tests {
     fn values_are_shown_with_their_unit() {
         assert_eq!(Unit::Seconds.show(14.04), "14 s");
         assert_eq!(Unit::Seconds.show(9_000.0), "2.5 h");
+        assert_eq!(Unit::Seconds.show(3_600.0), "1 h");
         assert_eq!(Unit::Bytes.show(256.0 * MIB), "256 MiB");
         assert_eq!(Unit::Share.show(0.6), "60 %");
         assert_eq!(Unit::Of("sessions".into()).show(5.0), "5 sessions");
