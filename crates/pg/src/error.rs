@@ -5,7 +5,7 @@ use pgmend_core::retry::{Disposition, disposition};
 use crate::said::Said;
 
 /// An error of the server or the connection. Never holds a row's values: DETAIL is dropped, and so is all else that
-/// may hold them ([`crate::said`]).
+/// may hold them (module `said`).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{doing}: {message}")]
 pub struct PgError {
