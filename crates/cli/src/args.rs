@@ -127,11 +127,14 @@ Examples:
     #[command(after_help = "Examples:\n  pgmend review\n  pgmend review fix-roles --close \"balances compared\"")]
     Review(Review),
     /// Stop a run at its next batch boundary, from any machine
-    #[command(after_help = "Example:\n  pgmend pause fix-roles --reason \"checkout is slow\"")]
-    Pause(Wish),
+    #[command(after_help = "\
+Examples:
+  pgmend pause fix-roles --reason \"checkout is slow\"
+  pgmend pause fix-roles --tenant 7 --reason \"they are importing\"      the other tenants go on")]
+    Pause(Pause),
     /// Lift a pause and go on with the run
     #[command(
-        after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --rate 200 --until-done   gently, night after night\n  pgmend resume fix-roles --lift-only               whoever drives it goes on"
+        after_help = "Examples:\n  pgmend resume fix-roles\n  pgmend resume fix-roles --rate 200 --until-done   gently, night after night\n  pgmend resume fix-roles --lift-only               whoever drives it goes on\n  pgmend resume fix-roles --tenant 7                the same for one tenant"
     )]
     Resume(Resume),
     /// Change the pace of a live run, from any machine; in the ledger, and for an hour unless pinned
@@ -366,7 +369,18 @@ pub struct Review {
     pub close: Option<String>,
 }
 
-/// `pause`, `cancel`.
+/// `pause`.
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The run, and why.
+    #[command(flatten)]
+    pub wish: Wish,
+    /// Pause this tenant only; the others go on
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+}
+
+/// `cancel`, and what `pause` shares with it.
 #[derive(Debug, Args)]
 pub struct Wish {
     /// A run's id, or a job's name for its latest run
@@ -389,6 +403,9 @@ pub struct Resume {
     /// Show errors with the values in them
     #[arg(long)]
     pub show_values: bool,
+    /// Lift the pause of this tenant, or try it again if it has failed; whoever drives the run goes on with it
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
     /// Workers of the run, in all its processes together; for a run that was divided
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub workers: Option<u32>,

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use pgmend::{Code, Job, JobFile, Refusal};
 use pgmend_core::dead_letters::DeadLetters;
+use pgmend_core::job::Scalar;
+use pgmend_core::tenants::TenantMode;
 
 use crate::args::job::LimitFlags;
 use crate::args::{JobFlags, JobSource};
@@ -24,7 +26,7 @@ pub fn load(source: &JobSource, flags: &JobFlags) -> Result<Job, Refusal> {
     if name.trim().is_empty() {
         return Err(bad("the job's name is empty", "pass --name NAME"));
     }
-    let file = overridden(found.file, flags);
+    let file = by_tenants(overridden(found.file, flags), flags)?;
     let params = flags.params.iter().cloned().collect();
     Job::new(name, found.statement, file, &params)
 }
@@ -129,6 +131,28 @@ fn overridden(mut file: JobFile, flags: &JobFlags) -> JobFile {
     }
     override_limits(&mut file.limits, &flags.limits);
     file
+}
+
+/// `--tenant-column`, and what goes with it.
+fn by_tenants(mut file: JobFile, flags: &JobFlags) -> Result<JobFile, Refusal> {
+    if let Some(column) = &flags.tenant_column {
+        file.tenants = Some(match file.tenants {
+            Some(mode) => TenantMode { column: column.clone(), ..mode },
+            None => TenantMode::by(column),
+        });
+    }
+    let texts = |values: &Vec<String>| values.iter().cloned().map(Scalar::Text).collect::<Vec<_>>();
+    match &mut file.tenants {
+        Some(mode) => {
+            mode.list = flags.tenants.as_ref().map(texts).or(mode.list.take());
+            mode.canary = flags.tenant_canary.as_ref().map_or_else(|| mode.canary.clone(), texts);
+        }
+        None if flags.tenants.is_some() || flags.tenant_canary.is_some() => {
+            return Err(bad("tenants are named, but not the column that holds them", "add --tenant-column COLUMN"));
+        }
+        None => {}
+    }
+    Ok(file)
 }
 
 fn override_limits(limits: &mut pgmend_core::limits::Limits, flags: &LimitFlags) {

@@ -143,6 +143,7 @@ impl State {
             | Event::Holding { .. }
             | Event::Slowed { .. }
             | Event::Vacuuming { .. }
+            | Event::Tenant { .. }
             | Event::Stopping => self.print(event),
             Event::Released { .. } | Event::Vacuumed { .. } => {
                 // The time of a hold or a vacuum says nothing about how fast batches go.
@@ -195,7 +196,7 @@ impl State {
             // A first retry is everyday life beside an application: it is shown while it lasts.
             Event::Retrying { attempt, .. } if *attempt > 1 => bar.suspend(|| write_line(&sentence(event))),
             // It may last for hours: the line stays when the bar is gone.
-            Event::Waiting { .. } => bar.suspend(|| write_line(&sentence(event))),
+            Event::Waiting { .. } | Event::Tenant { .. } => bar.suspend(|| write_line(&sentence(event))),
             Event::Vacuumed { outcome, .. } if outcome != "done" => bar.suspend(|| write_line(&sentence(event))),
             Event::Retrying { .. }
             | Event::WaitingForLease { .. }
@@ -270,6 +271,11 @@ fn sentence(event: &Event) -> String {
         Event::Waiting { what, wait_s } => format!("waits {} for {what}", figure::duration(*wait_s)),
         Event::Sweeping { pass } => format!("counting what is left, pass {pass}"),
         Event::Stopping => "finishing the batch, then stopping".to_owned(),
+        Event::Tenant { tenant, state, why } => {
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            let is = if state == "failed" { "" } else { "is " };
+            format!("tenant {tenant} {is}{state}{why}; the others go on")
+        }
         Event::Holding { held_s, reasons } => {
             format!("holding for {}: {}", figure::duration(held_s.round()), texts(reasons))
         }
@@ -350,6 +356,7 @@ fn line(event: &Event, pace: &Pace) -> String {
         Event::Waiting { what, wait_s } => format!("event=waiting wait_s={wait_s:.0} what={what:?}"),
         Event::Sweeping { pass } => format!("event=sweeping pass={pass}"),
         Event::Stopping => "event=stopping".to_owned(),
+        Event::Tenant { tenant, state, why } => format!("event=tenant tenant={tenant:?} state={state:?} why={why:?}"),
         Event::Holding { held_s, reasons } => {
             let signals: Vec<&str> = reasons.iter().map(|reason| reason.signal.as_str()).collect();
             format!("event=holding held_s={held_s:.0} signals={} why={:?}", signals.join(","), texts(reasons))

@@ -10,6 +10,7 @@ pub mod paint;
 pub mod plan;
 pub mod prune;
 pub mod status;
+pub mod tenants;
 pub mod trace;
 pub mod tune;
 

@@ -46,6 +46,9 @@ pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {
     if !job.file.expect.is_empty() && plan.expect != job.file.expect {
         all.push("expect has changed".to_owned());
     }
+    if job.file.tenants.is_some() && plan.tenants.as_ref().map(|t| &t.mode) != job.file.tenants.as_ref() {
+        all.push("tenants has changed".to_owned());
+    }
     if job.file.canary.is_some() && plan.canary != job.file.canary {
         all.push("canary has changed".to_owned());
     }

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::pace::Pace;
 use crate::recipient::Recipient;
 use crate::refusal::{Code, Refusal};
+use crate::tenants::TenantMode;
 use crate::throttle::Throttle;
 
 /// How the change reaches the table.
@@ -165,6 +166,9 @@ pub struct JobFile {
     /// When the run holds, and for how long.
     #[serde(default)]
     pub throttle: Throttle,
+    /// The column whose values are the tenants, where each is to have its own progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<TenantMode>,
 }
 
 impl JobFile {
@@ -264,6 +268,9 @@ impl Job {
             return Err(Refusal::new(Code::BadJob, message, help));
         }
         file.throttle.check()?;
+        if let Some(tenants) = &file.tenants {
+            tenants.check()?;
+        }
         if let Some(canary) = file.canary.as_ref().filter(|c| !(1..=50_000).contains(&c.rows)) {
             let message = format!("canary.rows = {} is out of range", canary.rows);
             return Err(Refusal::new(Code::BadJob, message, "choose 1 to 50000"));

@@ -25,5 +25,6 @@ pub mod retry;
 pub mod run;
 pub mod sizing;
 pub mod table;
+pub mod tenants;
 pub mod throttle;
 pub mod vacuum;

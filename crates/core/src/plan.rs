@@ -17,6 +17,7 @@ use crate::nights::Nights;
 use crate::pace::Pace;
 use crate::recipient::Recipient;
 use crate::table::RelationName;
+use crate::tenants::Tenants;
 use crate::throttle::Throttle;
 
 /// The format of stored plans. A plan of another format is refused, never guessed at.
@@ -526,6 +527,9 @@ pub struct Plan {
     /// Why one worker must drive the run; none where several may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_worker: Option<String>,
+    /// The tenants that the run drives one by one, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<Tenants>,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
     pub signature: Digest,
     /// When, by the server's clock, ISO 8601.
@@ -556,6 +560,9 @@ impl Plan {
         for (row, shown) in plan.expect.watch.iter_mut().zip(&self.watched) {
             let text = |(_, value): &(String, Option<String>)| Scalar::Text(value.clone().unwrap_or_default());
             row.key = shown.sample.key.iter().map(text).collect();
+        }
+        if let Some(tenants) = &mut plan.tenants {
+            tenants.conceal();
         }
         plan
     }

@@ -182,6 +182,19 @@ codes! {
     EncryptedRows = "PM745", "the change set is encrypted";
     /// Rows that do not read back: another key, an altered row, a type that changed since.
     UnreadableImages = "PM746", "the encrypted images cannot be read back";
+    // PM75x: tenants.
+    /// No column of the target, one that the statement writes, or values that are not of its type.
+    TenantColumn = "PM751", "the column cannot tell tenants apart";
+    /// More tenants than one run drives.
+    TooManyTenants = "PM752", "there are too many tenants for one run";
+    /// The change does not go tenant by tenant.
+    TenantsTogether = "PM753", "the change cannot go tenant by tenant";
+    /// A person has paused this tenant; raised by the control schema.
+    TenantPaused = "PM754", "a person has paused this tenant";
+    /// No such tenant, or a run without tenants.
+    NoSuchTenant = "PM755", "the run has no such tenant";
+    /// Tenants have failed, and the run has stopped.
+    TenantsFailed = "PM756", "tenants have failed";
     // PM76x: what the server lacks, the result, and what a live run may still be told.
     /// The server ran out of disk, memory or connections while a run went.
     OutOfRoom = "PM761", "the server has run out of room";

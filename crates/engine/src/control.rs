@@ -3,9 +3,11 @@
 
 pub(crate) mod blocker;
 pub(crate) mod doing;
+mod tenants;
 mod tune;
 mod wish;
 
+pub use tenants::{Standing, TenantStatus, TenantsStatus};
 pub use tune::{InForce, SignalInForce, Tuning};
 
 use std::time::Duration;
@@ -201,6 +203,7 @@ impl Engine {
                 RunState::Failed { failure } => Some(failure.clone()),
                 RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
             },
+            tenants: self.tenants_of(run, &plan).await?,
             findings: plan.findings,
         })
     }

@@ -9,6 +9,7 @@ use pgmend_core::run::RunState;
 use pgmend_core::vacuum::Share;
 use serde::Serialize;
 
+use crate::control::TenantsStatus;
 use crate::encryption::Identities;
 use crate::progress::Event;
 pub use pgmend_pg::dead_letters::DeadLetter;
@@ -203,6 +204,8 @@ pub struct Status {
     pub limits: Vec<TunedLimit>,
     /// Why it is paused or has failed.
     pub reason: Option<String>,
+    /// Its tenants, where it goes tenant by tenant.
+    pub tenants: Option<TenantsStatus>,
     /// Findings of its plan.
     pub findings: Vec<Finding>,
 }

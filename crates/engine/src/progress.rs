@@ -122,6 +122,15 @@ pub enum Event {
         /// The share of time in which it works: 1 is no rest.
         pace: f64,
     },
+    /// One tenant of the run stops; the others go on.
+    Tenant {
+        /// The tenant, as it may be shown.
+        tenant: String,
+        /// `failed`, `set aside` (others hold its rows: it is tried again after the others) or `paused` by a person.
+        state: String,
+        /// The error, without row values; empty for a pause.
+        why: String,
+    },
     /// A stop was asked for; the batch is being finished.
     Stopping,
     /// The run is over, or over for now.
@@ -149,11 +158,13 @@ impl Event {
     /// How much it matters to whoever reads the log.
     pub fn level(&self) -> Level {
         match self {
-            Event::Ended { state, .. } if state == "failed" => Level::Error,
+            Event::Ended { state, .. } | Event::Tenant { state, .. } if state == "failed" => Level::Error,
             Event::Vacuumed { outcome, .. } if outcome != "done" => Level::Warn,
-            Event::Retrying { .. } | Event::WaitingForLease { .. } | Event::Waiting { .. } | Event::Holding { .. } => {
-                Level::Warn
-            }
+            Event::Retrying { .. }
+            | Event::WaitingForLease { .. }
+            | Event::Waiting { .. }
+            | Event::Holding { .. }
+            | Event::Tenant { .. } => Level::Warn,
             Event::Started { .. }
             | Event::Batch { .. }
             | Event::Pacing { .. }

@@ -20,6 +20,7 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::control::TenantsStatus;
 use crate::control::doing::word;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -100,6 +101,8 @@ pub struct Report {
     pub residual_rows: Option<i64>,
     /// Of those, rows that came after the start.
     pub arrived_later_rows: Option<i64>,
+    /// Its tenants, where it goes tenant by tenant.
+    pub tenants: Option<TenantsStatus>,
     /// Approvals, guardrails, expectations, stops.
     #[serde(flatten)]
     pub trail: Trail,
@@ -172,13 +175,16 @@ impl Engine {
         let vacuums = self.session.vacuums(run.run_id).await?;
         let trail = self.trail(&run, &stored.plan, &at, &entries).await?;
         let watched = self.watched(&run, &stored.plan).await?;
-        let kept = Kept { watched, conflicts, dead_letters, images, holds, vacuums, latest, prior, entries, trail };
+        let tenants = self.tenants_of(&run, &stored.plan).await?;
+        let kept =
+            Kept { tenants, watched, conflicts, dead_letters, images, holds, vacuums, latest, prior, entries, trail };
         Ok(assemble(run, stored.plan, stored.digest, &at, pace, kept))
     }
 }
 
 /// What the control schema keeps beside the run itself.
 struct Kept {
+    tenants: Option<TenantsStatus>,
     conflicts: Vec<Conflict>,
     dead_letters: Vec<DeadLetter>,
     images: Vec<(String, Option<i64>)>,
@@ -252,6 +258,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
         dead_letters: kept.dead_letters,
         events: kept.prior.iter().chain(&kept.entries).map(happening).collect(),
         ledger: verdict(&kept.prior, &kept.entries),
+        tenants: kept.tenants,
         trail: kept.trail,
         watched: kept.watched,
         images: kept.images,

@@ -312,6 +312,7 @@ impl Engine {
             dead_letters: forward.dead_letters,
             throttle: forward.throttle.clone(),
             one_worker: Some("rows are put back in order".into()),
+            tenants: None,
             signature,
             planned_at: self.here.now.clone(),
             expires_at,

@@ -21,6 +21,7 @@ pub mod scene;
 pub mod schema;
 pub mod session;
 pub mod store;
+pub mod tenants;
 pub mod vacuum;
 
 mod passfile;

@@ -20,6 +20,19 @@ pub struct Partition {
     pub lower: Option<Vec<String>>,
     /// Ends with this one.
     pub upper: Vec<String>,
+    /// Of a tenant: how often it was set aside because others held its rows.
+    pub rounds: i32,
+}
+
+/// Why no tenant of a running run can be taken, although not all are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standstill {
+    /// As many have failed as may, or nothing else is left.
+    Failed,
+    /// Nothing is left but tenants that people have paused.
+    Paused,
+    /// The canaries are done: somebody is to look at them.
+    Look,
 }
 
 /// What came of looking for a free partition.
@@ -33,6 +46,8 @@ pub enum Taken {
     AllDone,
     /// The run is not running any more.
     Stopped,
+    /// The run has to stop here.
+    Standstill(Standstill),
 }
 
 #[derive(Deserialize)]
@@ -75,7 +90,7 @@ impl Session {
         let row: TakenRow = from_json(answer.rows.first().map_or(&[], Vec::as_slice), 0)?;
         Ok(match (row.partition_no, row.fence, row.upper) {
             (Some(partition_no), Some(fence), Some(upper)) => Taken::Partition(
-                Partition { partition_no, lower: row.lower, upper },
+                Partition { partition_no, lower: row.lower, upper, rounds: 0 },
                 Lease { run, partition_no, fence },
             ),
             _ if row.run_state != "running" => Taken::Stopped,

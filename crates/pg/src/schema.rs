@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (6, include_str!("../sql/schema/006_paper_trail.sql")),
     (7, include_str!("../sql/schema/007_partitions.sql")),
     (8, include_str!("../sql/schema/008_encrypted_images.sql")),
+    (9, include_str!("../sql/schema/009_tenants.sql")),
     (10, include_str!("../sql/schema/010_plan_for_readers.sql")),
     (11, include_str!("../sql/schema/011_gentle.sql")),
 ];

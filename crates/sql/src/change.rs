@@ -120,16 +120,20 @@ impl Rewriter<'_> {
 
     /// UPDATE or DELETE: computes the change set in key order: `op`, keys, before, after. `n` is left to
     /// its default. `distinct` keeps one row for each key (a joining UPDATE whose matches agree).
-    /// `skip_unchanged` leaves out rows that are already right.
+    /// `skip_unchanged` leaves out rows that are already right. `first` is a column of `columns.before` by which the
+    /// rows are ordered before the key, so that rows with one value of it follow each other.
     pub fn freeze_insert(
         &self,
         change_set: &str,
         columns: &ImageColumns,
         distinct: bool,
         skip_unchanged: bool,
+        first: Option<&str>,
     ) -> Result<String, Refusal> {
         let after = !columns.after.is_empty();
-        let keys = qualify("m", &names('k', columns.keys.len()));
+        let place = first.and_then(|first| columns.before.iter().position(|(column, _)| column == first));
+        let first = place.map(|place| format!("m.pgmend_b{}, ", place + 1)).unwrap_or_default();
+        let keys = format!("{first}{}", qualify("m", &names('k', columns.keys.len())));
         let cascading = family::cascading(self.target.table);
         if self.statement.kind() == Kind::Delete && !cascading.is_empty() {
             return self.freeze_tree(change_set, columns, &cascading);

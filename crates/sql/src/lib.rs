@@ -27,6 +27,7 @@ mod rewriter;
 mod scan;
 mod shape;
 mod statement;
+mod tenant;
 mod text;
 mod upsert;
 mod walk;

@@ -96,8 +96,8 @@ impl Tree {
 #[derive(Debug, Clone)]
 pub struct Statement {
     pub(crate) tree: Tree,
-    params: usize,
-    canonical: String,
+    pub(crate) params: usize,
+    pub(crate) canonical: String,
     schema: Option<String>,
     name: String,
     alias: Option<String>,
@@ -105,7 +105,7 @@ pub struct Statement {
     relations: Vec<(Option<String>, String)>,
     functions: Vec<FunctionUse>,
     operators: Vec<String>,
-    columns: ColumnsRead,
+    pub(crate) columns: ColumnsRead,
     pub(crate) qualified: Vec<String>,
     gathers: bool,
     uses_clock: bool,
@@ -338,7 +338,7 @@ pub(crate) fn target_names(targets: &[pg_query::Node]) -> Vec<String> {
     names
 }
 
-fn without_returning(node: &NodeEnum) -> NodeEnum {
+pub(crate) fn without_returning(node: &NodeEnum) -> NodeEnum {
     let mut node = node.clone();
     if let NodeEnum::UpdateStmt(update) = &mut node {
         update.returning_clause = None;

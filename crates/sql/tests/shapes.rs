@@ -68,7 +68,7 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
     add("images", rewriter.image_insert("shop.image", 10, PAGE, &images, false, Lock::NoKeyUpdate));
     let returned = ImageColumns { after: pairs("after", &assigned), ..images.clone() };
     add("images and change", rewriter.image_change("shop.image", 10, PAGE, &returned, false));
-    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false));
+    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false, None));
     lines.join("\n")
 }
 

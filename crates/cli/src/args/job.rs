@@ -35,6 +35,15 @@ pub struct JobFlags {
     /// The number of rows that must change; anything else is refused before it is committed
     #[arg(long, value_name = "N")]
     pub expect: Option<i64>,
+    /// Go tenant by tenant: each value of this column has its own progress, and fails or is paused alone
+    #[arg(long, value_name = "COLUMN")]
+    pub tenant_column: Option<String>,
+    /// Only these tenants
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub tenants: Option<Vec<String>>,
+    /// These tenants before all others
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub tenant_canary: Option<Vec<String>>,
     /// Rows that cannot be changed and may be set aside, so that the run can go on
     #[arg(long, value_name = "N")]
     pub dead_letters: Option<i64>,

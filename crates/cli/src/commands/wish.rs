@@ -5,14 +5,18 @@ use pgmend_core::exit;
 
 use super::run::{Driving, end};
 use crate::Done;
-use crate::args::{Resume, Tune, Wish};
+use crate::args::{Pause, Resume, Tune, Wish};
 use crate::failure::Failure;
 use crate::render::{status, tune};
 use crate::shell::Shell;
 
 /// Stops a run at its next batch boundary.
-pub async fn pause(shell: &Shell, args: &Wish) -> Done {
-    let runs = shell.engine().await?.pause(&args.run, &args.reason).await?;
+pub async fn pause(shell: &Shell, args: &Pause) -> Done {
+    let (mut engine, wish) = (shell.engine().await?, &args.wish);
+    let runs = match &args.tenant {
+        Some(tenant) => engine.pause_tenant(&wish.run, tenant, &wish.reason).await?,
+        None => engine.pause(&wish.run, &wish.reason).await?,
+    };
     show(shell, runs)
 }
 
@@ -41,6 +45,10 @@ pub async fn cancel(shell: &Shell, args: &Wish) -> Done {
 /// Lifts a pause, and goes on with the run from here.
 pub async fn resume(shell: &Shell, args: &Resume) -> Done {
     let mut engine = shell.engine().await?;
+    if let Some(tenant) = &args.tenant {
+        let runs = engine.resume_tenant(&args.run, tenant).await?;
+        return show(shell, runs);
+    }
     if args.lift_only {
         let runs = engine.unpause(&args.run).await?;
         return show(shell, runs);

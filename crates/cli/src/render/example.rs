@@ -129,6 +129,7 @@ fn plan() -> Plan {
         dead_letters: pgmend_core::dead_letters::DeadLetters::default(),
         throttle: Throttle::default(),
         one_worker: None,
+        tenants: None,
         signature: Digest("aa".into()),
         planned_at: "2026-03-01T03:10:00Z".into(),
         expires_at: "2026-03-02T03:10:00Z".into(),

@@ -15,6 +15,7 @@ use pgmend_core::plan::Figure;
 use super::figure;
 use super::page::Page;
 use super::paint::Paint;
+use super::tenants;
 use pgmend::Planned;
 
 /// The whole plan. `next` holds the lines to type.
@@ -25,6 +26,7 @@ pub fn full(planned: &Planned, next: &[String], paint: Paint) -> String {
     statement(&mut page, plan);
     target(&mut page, plan);
     rows::counts(&mut page, plan);
+    tenants::planned(&mut page, plan);
     nothing_banner(&mut page, plan);
     rows::samples(&mut page, plan);
     rows::watched(&mut page, plan);
@@ -67,6 +69,10 @@ pub fn short(planned: &Planned, paint: Paint) -> String {
     page.pair("database", &database(plan));
     page.pair("target", &format!("{} {} ({})", plan.kind.name(), plan.target, plan.mode.name()));
     page.pair("will change", &will_change(plan));
+    if let Some(tenants) = &plan.tenants {
+        let count = figure::counted(tenants.tenants.len() as i64, "tenant");
+        page.pair("tenants", &format!("{count} by {}, each with its own progress", tenants.mode.column));
+    }
     page.pair("takes", &format!("{}, {}", effects::duration(plan), effects::batches(plan)));
     let undo = if plan.reversible.0 { "possible".to_owned() } else { page.paint.red(&plan.reversible.1) };
     page.pair("undo", &undo);

@@ -9,6 +9,7 @@ use super::next::remarked;
 use super::page::Page;
 use super::paint::Paint;
 use super::plan::findings;
+use super::tenants;
 
 /// Width of the bar.
 const BAR_WIDTH: i64 = 30;
@@ -55,6 +56,9 @@ fn one(page: &mut Page, run: &Status) {
     }
     if run.dead_rows > 0 {
         page.pair("set aside", &figure::rows(run.dead_rows));
+    }
+    if let Some(tenants) = &run.tenants {
+        tenants::standing(page, tenants);
     }
     match (&run.holder, run.lease_left_s) {
         (Some(holder), Some(left)) if left <= 0.0 => {
@@ -190,6 +194,7 @@ mod tests {
             tuned: Vec::new(),
             limits: Vec::new(),
             reason: Some("no space left on device (53100)".into()),
+            tenants: None,
             findings: Vec::new(),
         }
     }

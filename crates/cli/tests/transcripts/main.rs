@@ -6,5 +6,6 @@ mod fixes;
 mod leases;
 mod plans;
 mod runs;
+mod tenants;
 mod terminal;
 mod transcript;

@@ -10,7 +10,7 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{ImageColumns, Kind, Options, ParamDecl, Rewriter, Statement, Target};
 
 use super::class::{Case, Class};
-use super::facts;
+use super::{facts, tenants};
 use crate::error::Error;
 
 /// A statement bound to its target.
@@ -25,6 +25,10 @@ pub struct Bound {
     pub class: Class,
     /// INSERT: the width of its source, where only the server knows it (`select *`).
     pub source_width: Option<usize>,
+    /// The column that tells tenants apart, where the run goes tenant by tenant.
+    pub tenant: Option<String>,
+    /// The statement as typed, where the job's list of tenants narrows it.
+    pub whole: Option<Statement>,
 }
 
 /// Reads the statement of a job. `escapes`: the session has `standard_conforming_strings` off.
@@ -41,6 +45,11 @@ pub fn parse(job: &Job, escapes: bool) -> Result<Statement, Refusal> {
 pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &Settings) -> Result<Bound, Error> {
     let mut table = facts::target(tx, &statement, &settings.search_path).await?;
     silence(&mut table, &statement);
+    let tenant = job.file.tenants.as_ref().map(|tenants| tenants.column.clone());
+    let (statement, whole) = match tenants::narrowed(job, &table, &statement)? {
+        Some(narrowed) => (narrowed, Some(statement)),
+        None => (statement, None),
+    };
     let key = choose_key(&table, &statement, job.file.key.as_deref())?;
     if let Some(key) = key.as_ref().filter(|_| statement.kind() != Kind::Insert) {
         refuse_rounded(&table, key, settings)?;
@@ -56,7 +65,7 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
     let class = case.class()?;
     let class = overridden(class, job.file.mode)?;
     let source_width = source_width(tx, &statement).await?;
-    Ok(Bound { statement, table, key, class, source_width })
+    Ok(Bound { statement, table, key, class, source_width, tenant, whole })
 }
 
 /// `UPDATE OF` triggers do not fire for a statement that sets none of their columns.
@@ -192,11 +201,13 @@ impl Bound {
         self.table.columns.iter().filter(|c| c.writable() && (all || assigned.contains(&c.name))).collect()
     }
 
-    /// Columns that a frozen row must still hold: those read or written; all for a delete.
+    /// Columns that a frozen row must still hold: those read or written; all for a delete. The tenant's too: a row that
+    /// has moved is another tenant's business.
     pub fn guarded(&self, rewriter: &Rewriter<'_>) -> Vec<&Column> {
         let (written, read) = (self.written(), rewriter.columns_read());
         let is_written = |c: &Column| written.iter().any(|w| w.attnum == c.attnum);
-        self.table.columns.iter().filter(|c| !c.generated && (is_written(c) || read.contains(&c.name))).collect()
+        let told_by = |c: &Column| read.contains(&c.name) || self.tenant.as_ref() == Some(&c.name);
+        self.table.columns.iter().filter(|c| !c.generated && (is_written(c) || told_by(c))).collect()
     }
 
     /// The layout of the run's own images. After values that a SELECT computes stand in its order.

@@ -223,7 +223,7 @@ pub async fn groups(
 }
 
 /// Runs a query under the budget; `None` when it ran out, or when the query would take from a sequence. A budget of zero asks for estimates only.
-async fn within_budget(
+pub(super) async fn within_budget(
     tx: &ReadTx<'_>,
     doing: &'static str,
     sql: &str,

@@ -71,7 +71,9 @@ pub fn filling(
             let values: Vec<String> = columns.after.iter().map(|(_, image)| image.clone()).collect();
             rewriter.freeze_source(&relation.sql(), &values)
         }
-        Kind::Update | Kind::Delete => rewriter.freeze_insert(&relation.sql(), &columns, distinct, skip),
+        Kind::Update | Kind::Delete => {
+            rewriter.freeze_insert(&relation.sql(), &columns, distinct, skip, bound.tenant.as_deref())
+        }
     }
 }
 

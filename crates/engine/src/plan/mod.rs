@@ -17,6 +17,7 @@ pub(crate) mod privileges;
 mod rehearse;
 pub(crate) mod sample;
 pub(crate) mod statements;
+mod tenants;
 mod triggers;
 mod vacuum;
 mod watch;
@@ -33,6 +34,7 @@ use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanK
 use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
+use pgmend_core::tenants::Tenants;
 use pgmend_core::throttle::Throttle;
 use pgmend_pg::catalog::Surroundings as Here;
 use pgmend_pg::readtx::ReadTx;
@@ -114,7 +116,10 @@ impl Engine {
 
     /// What this plan may show.
     fn mask(&self, bound: &Bound, job: &Job, show_values: bool) -> Mask {
-        let constants = pgmend_sql::constants(&job.statement);
+        let tenants = job.file.tenants.iter().flat_map(|t| t.canary.iter().chain(t.list.iter().flatten()));
+        // What the job names may be shown, like the constants of its statement.
+        let named = tenants.map(ToString::to_string);
+        let constants = pgmend_sql::constants(&job.statement).into_iter().chain(named).collect();
         sample::mask(bound, &job.file.plain, constants, show_values, self.plan_key.clone())
     }
 
@@ -150,6 +155,8 @@ impl Engine {
         if failing.is_none() {
             choose_mode(&mut bound, &counts, job, several_matches, &empty)?;
         }
+        let computable = failing.is_none() && bound.rewriter(&empty)?.computable_after();
+        tenants::settle_mode(&mut bound, job, computable)?;
         let rewriter = bound.rewriter(&empty)?;
         // A stream without images keeps no values at all.
         let kept = job.file.images.keep || bound.class.mode == Mode::Freeze;
@@ -159,6 +166,8 @@ impl Engine {
         };
         let mut draft = self.assemble(job, &bound, &rewriter, counts, several_matches, pgcrypto.as_deref())?;
         draft.plan.images.recipient = recipient;
+        tenants::refuse_together(&draft.plan)?;
+        tenants::count(tx, &bound, &rewriter, &mut draft.plan, &mask, failing.is_none()).await?;
         draft.plan.findings.extend(unwritable.into_iter().chain(failing).chain(logged));
         self.describe(tx, options, &bound, &rewriter, &mask, &mut draft).await?;
         drop(rewriter);
@@ -186,6 +195,7 @@ impl Engine {
         let freeze = bound.class.mode == Mode::Freeze;
         let own_images = keep && (!freeze || (exact && update) || insert) && (bound.key.is_some() || !insert);
         let mut filling = None;
+        let skip_streamed = skip && counts.already_right_rows.value > 0;
         let sql = if freeze {
             let relation = freeze::relation(plan_id, &job.name, &self.here.now);
             let layout = if insert {
@@ -202,9 +212,9 @@ impl Engine {
             filling = Some((fill, relation, layout));
             sql
         } else {
-            let skip = skip && counts.already_right_rows.value > 0;
-            statements::stream(bound, rewriter, keep, exact, skip, pgcrypto)?
+            statements::stream(bound, rewriter, keep, exact, skip_streamed, pgcrypto)?
         };
+        let tenants = tenants::uncounted(job, bound, keep, exact, skip_streamed)?;
         let images = PlanImages {
             keep,
             reason: job.file.images.reason.clone(),
@@ -213,7 +223,7 @@ impl Engine {
             recipient: None,
         };
         let sweep = if freeze || !keep { None } else { statements::sweep(bound, pgcrypto)? };
-        let plan = self.blank(job, bound, plan_id, (sql, sweep), images, counts);
+        let plan = Plan { tenants, ..self.blank(job, bound, plan_id, (sql, sweep), images, counts) };
         Ok(Draft { plan, filling })
     }
 
@@ -290,6 +300,7 @@ impl Engine {
             dead_letters: job.file.dead_letters,
             throttle: Throttle::default(),
             one_worker,
+            tenants: None,
             signature,
             planned_at: self.here.now.clone(),
             expires_at: String::new(),
@@ -327,6 +338,11 @@ impl Engine {
         let beside = [plan.images.layout.as_ref(), draft.filling.as_ref().map(|(_, _, layout)| layout)];
         let images = beside.into_iter().flatten().cloned().reduce(cost::together);
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
+        if let Some(tenants) = &plan.tenants {
+            // Each has a batch of its own at least.
+            let batches = &mut plan.estimates.batches;
+            batches.value = batches.value.max(i64::try_from(tenants.tenants.len()).unwrap_or(i64::MAX));
+        }
         plan.findings.extend(vacuum::finding(tx, plan).await?);
         let age = tx.query(
             "read the age of the database",
@@ -396,6 +412,10 @@ impl Engine {
             draft.plan.samples = sample::proposals(&tx.read, bound, mask, change_set, present.as_deref()).await?;
         }
         freeze::refuse_moved_keys(tx, bound, &draft.plan, mask).await?;
+        if let (Some(tenants), Some(change_set)) = (&draft.plan.tenants, &draft.plan.change_set) {
+            let counted = tenants::of_change_set(&tx.read, bound, &draft.plan, change_set, mask).await?;
+            draft.plan.tenants = Some(Tenants { tenants: counted, ..tenants.clone() });
+        }
         let rows = draft.plan.change_set.as_ref().map_or(0, |c| c.rows);
         refuse_large_transaction(bound, rows, draft.plan.limits.rows_per_transaction_max)
     }
@@ -428,6 +448,8 @@ fn choose_mode(bound: &mut Bound, counts: &Counts, job: &Job, several_matches: b
     }
     let (scanned, matched) = (counts.scanned_rows.value, counts.matched_rows.value);
     let sparse = scanned > SPARSE_TABLE_ROWS && (matched as f64) < SPARSE_SHARE * scanned as f64;
+    // A frozen delete has one order, which no tenant keeps.
+    let sparse = sparse && !(bound.tenant.is_some() && bound.statement.kind() == Kind::Delete);
     if job.file.mode.is_none() && bound.class.mode == Mode::Stream && sparse && computable {
         bound.class.mode = Mode::Freeze;
         bound.class.reason = format!("only {matched} of {scanned} rows match: one scan finds them all");

@@ -1,20 +1,24 @@
 //! A report as Markdown.
 
+mod tenants;
 mod trail;
 
 use pgmend_core::plan::{Certainty, Figure};
 
 use super::{Paced, Report};
+use crate::control::TenantsStatus;
 
 impl Report {
     /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut page = String::new();
+        let tenants = self.tenants.as_ref().map_or_else(String::new, TenantsStatus::markdown);
         let before = [
             self.head(),
             self.statement_part(),
             self.numbers(),
             self.batches_part(),
+            tenants,
             self.holds_part(),
             self.vacuums_part(),
         ];

@@ -33,6 +33,9 @@ impl Worker<'_, '_> {
             // Another worker has stopped the run, and has said so.
             return self.leave().await;
         }
+        if self.stops_alone(&state).await? {
+            return self.leave().await;
+        }
         let (name, why) = match &state {
             RunState::Failed { failure } => ("run_failed", failure.clone()),
             RunState::Paused { reason } => ("run_paused", reason.clone()),

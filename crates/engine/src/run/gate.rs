@@ -40,6 +40,7 @@ impl Engine {
                 && stored.plan.expect_rows == job.file.expect_rows
                 && stored.plan.expect == job.file.expect
                 && stored.plan.canary == job.file.canary
+                && stored.plan.tenants.as_ref().map(|t| &t.mode) == job.file.tenants.as_ref()
                 && stored.plan.job == job.name;
             if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
                 // One that may start goes before a newer one that may not: planning again voids no approval.

@@ -24,6 +24,7 @@ mod run_sql;
 mod slice;
 mod step;
 mod stream;
+mod tenants;
 mod totals;
 mod vacuum;
 mod wishes;
@@ -317,6 +318,7 @@ impl Engine {
             let body = resumption(plan, &run, options);
             let fact = Fact { name: "run_resumed", body: &body };
             self.session.change_state(&lease, &["paused", "failed"], &RunState::Running, None, fact).await?;
+            self.session.reopen_tenants(&lease).await?;
         }
         self.session.release(&lease).await?;
         self.one_run(&run.run_id.to_string()).await

@@ -8,7 +8,7 @@ use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_pg::batch::Lease;
-use pgmend_pg::partitions::{Partition, Taken};
+use pgmend_pg::partitions::{Partition, Standstill, Taken};
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{LeaseAnswer, StoredRun};
 use tokio::sync::{mpsc, watch};
@@ -42,6 +42,9 @@ impl Engine {
         run: &StoredRun,
         options: &RunOptions,
     ) -> Result<bool, Error> {
+        if let Some(tenants) = &plan.tenants {
+            return self.divide_by_tenant(lease, plan, tenants, run).await;
+        }
         let workers = workers(plan, options);
         if workers < 2 || plan.one_worker.is_some() {
             return Ok(false);
@@ -98,11 +101,18 @@ impl Engine {
         for _ in 0..REOPENED_MAX {
             let ended = self.drive_partitions(&plan, &run, options, observer).await?;
             let all_done = ended.iter().any(|end| matches!(end, Ok((Ended::AllDone, _))));
+            let standstill = ended.iter().flatten().find_map(|(end, _)| match end {
+                Ended::Standstill(why) => Some(*why),
+                Ended::AllDone | Ended::Stopped => None,
+            });
             self.away = ended.iter().flatten().find_map(|(_, away)| *away);
             if self.session.is_closed() {
                 self.reconnect().await?;
             }
             let now = self.one_run(&run.run_id.to_string()).await?;
+            if let (Some(why), RunState::Running) = (standstill, &now.state) {
+                return self.stand_still(&plan, &run, why, observer, resumed).await;
+            }
             if !all_done || now.state.ended() {
                 let failed = ended.into_iter().find_map(Result::err);
                 return match failed {
@@ -146,6 +156,31 @@ impl Engine {
         observer: &mut Observer,
         resumed: bool,
     ) -> Result<Option<Outcome>, Error> {
+        let lease = self.lease_of_the_end(plan, run, observer).await?;
+        let divided = self.session.is_divided(run.run_id).await?;
+        let run = self.one_run(&run.run_id.to_string()).await?;
+        let Some(lease) = lease else {
+            let again = !divided && observer.stop() == Stop::None;
+            return if again { Ok(None) } else { self.say_ended(&run, resumed, observer).await.map(Some) };
+        };
+        if !divided {
+            self.session.release(&lease).await?;
+            return Ok(None);
+        }
+        let mut worker = Worker::new(self, plan.clone(), run, lease, options, observer, resumed).await?;
+        worker.divided = true;
+        let outcome = Box::pin(worker.drive()).await?;
+        let reopened = outcome.state == RunState::Running && observer.stop() == Stop::None;
+        Ok(Some(outcome).filter(|_| !reopened))
+    }
+
+    /// The lease of the run itself; `None` where somebody else has ended or stopped it, or this process is to stop.
+    pub(super) async fn lease_of_the_end(
+        &self,
+        plan: &Plan,
+        run: &StoredRun,
+        observer: &mut Observer,
+    ) -> Result<Option<Lease>, Error> {
         let owner = uuid::Uuid::now_v7().to_string();
         let lease = loop {
             let holder = super::ownership::holder();
@@ -156,20 +191,14 @@ impl Engine {
             }
             let now = self.one_run(&run.run_id.to_string()).await?;
             if now.state != RunState::Running || observer.stop() != Stop::None {
-                return self.say_ended(&now, resumed, observer).await.map(Some);
+                return Ok(None);
             }
         };
-        let run = self.one_run(&run.run_id.to_string()).await?;
-        let divided = self.session.is_divided(run.run_id).await?;
-        if run.state != RunState::Running || !divided {
+        if self.one_run(&run.run_id.to_string()).await?.state != RunState::Running {
             self.session.release(&lease).await?;
-            return if divided { self.say_ended(&run, resumed, observer).await.map(Some) } else { Ok(None) };
+            return Ok(None);
         }
-        let mut worker = Worker::new(self, plan.clone(), run, lease, options, observer, resumed).await?;
-        worker.divided = true;
-        let outcome = Box::pin(worker.drive()).await?;
-        let reopened = outcome.state == RunState::Running && observer.stop() == Stop::None;
-        Ok(Some(outcome).filter(|_| !reopened))
+        Ok(Some(lease))
     }
 
     /// As many workers as the run may have, each with connections of its own, until no partition is left for them.
@@ -247,17 +276,16 @@ impl Engine {
                 // Those that have a partition say so in the database.
                 return Ok(Ended::Stopped);
             }
-            let seconds = plan.limits.lease_seconds;
-            let (partition, lease) =
-                match self.session.take_partition(run.run_id, &owner, &holder, seconds, most).await? {
-                    Taken::Partition(partition, lease) => (partition, lease),
-                    Taken::AllDone => return Ok(Ended::AllDone),
-                    Taken::Stopped => return Ok(Ended::Stopped),
-                    Taken::NoneFree => {
-                        wait_or_stop(stop.clone(), LOOK_EVERY).await;
-                        continue;
-                    }
-                };
+            let (partition, lease) = match self.take_part(&plan, &run, &owner, &holder, most).await? {
+                Taken::Partition(partition, lease) => (partition, lease),
+                Taken::AllDone => return Ok(Ended::AllDone),
+                Taken::Stopped => return Ok(Ended::Stopped),
+                Taken::Standstill(why) => return Ok(Ended::Standstill(why)),
+                Taken::NoneFree => {
+                    wait_or_stop(stop.clone(), LOOK_EVERY).await;
+                    continue;
+                }
+            };
             let (partition_no, events) = (partition.partition_no, events.clone());
             let mut observer = Observer::with_stop(
                 move |event| {
@@ -269,6 +297,7 @@ impl Engine {
             let run = within(&run, &partition);
             let mut worker = Worker::new(self, plan.clone(), run, lease.clone(), &options, &mut observer, true).await?;
             worker.partition = Some(partition);
+            worker.narrow_to_tenant()?;
             worker.sharing = most;
             let driven = Box::pin(worker.drive()).await;
             if driven.is_err() && !self.session.is_closed() {
@@ -293,6 +322,8 @@ pub(super) enum Ended {
     AllDone,
     /// The run was stopped.
     Stopped,
+    /// No tenant can be taken, and not all are done.
+    Standstill(Standstill),
 }
 
 /// The workers that a run may have, wherever they are.

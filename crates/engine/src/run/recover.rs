@@ -8,12 +8,14 @@ use pgmend_core::plan::ChangeKind;
 use pgmend_core::refusal::Code;
 use pgmend_core::retry::{Disposition, backoff, disposition, remedy};
 use pgmend_core::run::RunState;
+use pgmend_core::tenants::is_contention;
 use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
 
 use super::blockers::BlockerWatch;
 use super::interruption::wait_or_stop;
 use super::step::{OTHER_COUNT, Step};
+use super::tenants::TENANT_PAUSED;
 use super::worker::Worker;
 use crate::error::Error;
 use crate::progress::{Event, Stop};
@@ -40,6 +42,15 @@ const TOO_MANY_CONNECTIONS: &str = "53300";
 impl Worker<'_, '_> {
     /// `None`: try again. `Some`: stop in that state.
     pub(super) async fn recover(&mut self, error: PgError) -> Result<Option<RunState>, Error> {
+        // What pgmend's own tables raise is no tenant's business, whatever its class.
+        let sqlstate = if error.is_ours() && !error.sqlstate.starts_with("PM") { "XX000" } else { &error.sqlstate };
+        let sqlstate = sqlstate.to_owned();
+        let stop = self.after_error(error).await?;
+        self.trouble = stop.as_ref().map(|_| sqlstate).unwrap_or_default();
+        Ok(stop)
+    }
+
+    async fn after_error(&mut self, error: PgError) -> Result<Option<RunState>, Error> {
         if error.sqlstate == LEASE_LOST {
             return Err(self.lease_lost());
         }
@@ -55,7 +66,7 @@ impl Worker<'_, '_> {
             self.reload().await?;
             return Ok(Some(RunState::Running));
         }
-        if error.sqlstate == PAUSE_ASKED {
+        if error.sqlstate == PAUSE_ASKED || error.sqlstate == TENANT_PAUSED {
             self.reload().await?;
             return Ok(Some(RunState::Paused { reason: error.message }));
         }
@@ -92,7 +103,8 @@ impl Worker<'_, '_> {
         // A server that is away, or not yet the primary, is waited for as long as a connection to it is.
         let away = error.is_connection() || error.sqlstate == OTHER_SERVER || error.sqlstate == READ_ONLY;
         if self.attempt > if away { RECONNECTS_MAX } else { RETRIES_MAX } {
-            if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction {
+            let later = is_contention(&error.sqlstate) && self.may_wait_for_others();
+            if self.batch_rows() <= 1 || error.is_ours() || self.plan.one_transaction || later {
                 self.reload().await?;
                 return Ok(Some(given_up(&error, blocked_by.as_deref())));
             }

@@ -92,6 +92,8 @@ pub(super) struct Worker<'e, 'o> {
     /// The counts of the run's other partitions, as far as known.
     pub others: LastCheckpoint,
     pub attempt: u32,
+    /// SQLSTATE of the error that it stops for; empty where it stops for another reason.
+    pub trouble: String,
     pub resumed: bool,
     /// The canary batch was as expected, as far as this worker knows.
     pub canary_seen: bool,
@@ -149,6 +151,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             sharing: 1,
             others: LastCheckpoint::default(),
             attempt: 0,
+            trouble: String::new(),
             resumed,
             shown,
             canary_seen: false,

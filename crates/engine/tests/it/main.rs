@@ -17,4 +17,5 @@ mod refusals;
 mod rehearse;
 mod reuse;
 mod sweep;
+mod tenants;
 mod throttle;

@@ -36,6 +36,13 @@ begin
                        '[]')) order by e.at)
               from jsonb_array_elements(v_plan #> '{expect,watch}') with ordinality as e (row_, at)), '[]'));
     end if;
+    if v_plan #> '{tenants,tenants}' is not null then
+        v_plan := jsonb_set(v_plan, '{tenants,tenants}', coalesce((
+            select jsonb_agg(e.tenant || case when e.tenant -> 'value' = 'null' then '{}'
+                             when v_in_full then jsonb_build_object('value', v_mask, 'shown', v_mask)
+                             else jsonb_build_object('value', e.tenant -> 'shown') end order by e.at)
+              from jsonb_array_elements(v_plan #> '{tenants,tenants}') with ordinality as e (tenant, at)), '[]'));
+    end if;
     if v_in_full then
         v_plan := (v_plan - 'watched') || jsonb_build_object(
             'shown_params', coalesce((select jsonb_agg(v_mask) from jsonb_array_elements(v_plan -> 'params')), '[]'),

@@ -8,7 +8,7 @@ grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 grant select on pgmend.schema_version, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
     pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.dead_letter_turn, pgmend.partition,
-    pgmend.vacuum, pgmend.tuned_limit, pgmend.image_key
+    pgmend.vacuum, pgmend.tuned_limit, pgmend.image_key, pgmend.tenant_pause
     to pgmend_runner, pgmend_approver, pgmend_observer;
 -- A plan's body holds the values of its parameters: whoever only reads gets it through plan_body, without them.
 revoke select on pgmend.plan from pgmend_observer;
@@ -35,6 +35,10 @@ grant execute on function
     pgmend.divide_run(uuid, bigint, json),
     pgmend.take_partition(uuid, text, text, double precision, int),
     pgmend.close_partition(uuid, int, bigint),
+    pgmend.divide_by_tenant(uuid, bigint, json),
+    pgmend.take_tenant(uuid, text, text, double precision, int, int, text),
+    pgmend.leave_tenant(uuid, int, bigint, boolean, text, text),
+    pgmend.reopen_tenants(uuid, bigint),
     pgmend.begin_vacuum(uuid, int, bigint, bigint),
     pgmend.end_vacuum(uuid, int, bigint, int, text, text, bigint, bigint),
     pgmend.keep_image_key(uuid, int, bigint, text, bytea),
@@ -51,6 +55,7 @@ grant execute on function
     pgmend.prune_image_table(name, uuid, oid)
     to pgmend_runner;
 grant execute on function pgmend.ask(uuid, text, text), pgmend.lift(uuid), pgmend.token_secret(),
+    pgmend.ask_tenant(uuid, int, text), pgmend.lift_tenant(uuid, int),
     pgmend.tune(uuid, jsonb, int, text), pgmend.tune_limits(uuid, jsonb, int, text)
     to pgmend_runner, pgmend_approver;
 grant execute on function

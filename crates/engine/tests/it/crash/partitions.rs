@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use pgmend::{Engine, Job, Observer, RunOptions, RunState};
+use pgmend_core::tenants::TenantMode;
 use pgmend_testkit::{Database, Server};
 
 use super::network::{succeeded, wait_for};
@@ -217,6 +218,44 @@ fn workers_that_set_rows_aside_at_the_same_moment_do_not_exceed_the_limit_togeth
     assert!(failure.contains("PM721") && failure.contains("3 may be set aside"), "{failure}");
     assert!(number(&stage, "select count(*) from pgmend.dead_letter") <= 3);
     assert!(number(&stage, "select count(distinct partition_no) from pgmend.batch") > 1, "several workers were at it");
+}
+
+/// A worker that drives tenants dies like any other: what it held is taken over, tenant by tenant.
+#[test]
+fn a_run_by_tenants_that_is_killed_at_any_boundary_loses_and_doubles_nothing() {
+    for (shape, fault) in [
+        (FREEZE, DIVIDED),
+        (DELETE, DIVIDED),
+        (FREEZE, "batch_applied:5"),
+        (DELETE, "batch_applied:5"),
+        (FREEZE, "batch_committed:6"),
+        (DELETE, "lease_released:2"),
+        (FREEZE, "before_finish"),
+    ] {
+        let mut stage = stage(shape, 120, 2);
+        stage.file.tenants = Some(TenantMode::by("grp"));
+        Worker::start(&stage.errand(), Some(fault)).aborted().unwrap_or_else(|failure| panic!("{fault}: {failure}"));
+        stage
+            .go_on()
+            .and_then(|()| stage.check())
+            .unwrap_or_else(|failure| panic!("{}, {fault}: {failure}", shape.name));
+        assert_eq!(number(&stage, "select count(*) from pgmend.partition where state = 'done'"), 3, "{fault}");
+    }
+}
+
+#[test]
+fn another_process_takes_over_the_tenants_of_one_that_is_killed() {
+    let mut stage = stage(FREEZE, 160, 1);
+    stage.file.tenants = Some(TenantMode::by("grp"));
+    slowly(&stage, 0.02);
+    let mut first = stage.worker();
+    assert!(first.wait_for_batches(2), "{:?}", first.heard);
+    let second = stage.worker();
+    first.kill();
+    let (_, said) = second.end();
+    assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
+    assert!(number(&stage, "select max(fence) from pgmend.lease where partition_no > 0") > 1, "no takeover");
+    stage.check().expect("nothing is lost or doubled");
 }
 
 /// Keys of two columns, text first: sampled, ordered and compared by the server alone.

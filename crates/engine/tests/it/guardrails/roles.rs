@@ -197,19 +197,21 @@ const FOR_ALL: [&str; 9] = [
     "window_at",
     "windows",
 ];
-const FOR_APPROVERS: [&str; 9] = [
+const FOR_APPROVERS: [&str; 11] = [
     "approve",
     "ask",
+    "ask_tenant",
     "close_review",
     "grant_break_glass",
     "lift",
+    "lift_tenant",
     "revoke_approval",
     "token_secret",
     "tune",
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 11] = [
+const FOR_NOBODY: [&str; 12] = [
     "append_ledger",
     "encryption_of",
     "insist_on_guardrails",
@@ -217,6 +219,7 @@ const FOR_NOBODY: [&str; 11] = [
     "refuse_batch",
     "refuse_open_partition",
     "refuse_partition",
+    "refuse_paused_tenant",
     "refuse_plain_change_set",
     "refuse_rewriting",
     "refuse_same_columns",
