@@ -9,6 +9,8 @@ use std::time::Duration;
 const LOOKS: usize = 10;
 /// Looks with company of those that make it an application: a person who types one query is none.
 const LOOKS_MIN: usize = 2;
+/// Sessions that make company: one alone is a monitoring agent, or a person.
+const SESSIONS_MIN: f64 = 2.0;
 /// What a run takes of a machine at full pace, in cores: its own session, and the writing and cleaning that it causes.
 const TAKEN: f64 = 2.0;
 /// What is left free beside what the application uses, in cores.
@@ -57,7 +59,7 @@ impl Company {
 
     /// How to behave.
     pub fn manners(&self) -> Manners {
-        let seen = self.looks.iter().filter(|(_, sessions, _)| *sessions > 0.0).count();
+        let seen = self.looks.iter().filter(|(_, sessions, _)| *sessions >= SESSIONS_MIN).count();
         if seen < LOOKS_MIN {
             return Manners::ALONE;
         }
@@ -87,7 +89,12 @@ mod tests {
 
     #[test]
     fn one_query_of_a_person_is_no_company() {
-        assert_eq!(after(2, &[(0.0, 0.0), (1.0, 1.0), (0.0, 0.0)]), Manners::ALONE);
+        assert_eq!(after(2, &[(0.0, 0.0), (3.0, 1.0), (0.0, 0.0)]), Manners::ALONE);
+    }
+
+    #[test]
+    fn an_agent_that_looks_once_a_second_is_no_company() {
+        assert_eq!(after(2, &[(1.0, 1.0); 20]), Manners::ALONE);
     }
 
     #[test]

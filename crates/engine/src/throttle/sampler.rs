@@ -138,7 +138,7 @@ impl Sampler {
                     Ok(sampled) => self.take(at, probe, sampled),
                     Err(error) if error.is_connection() => return Err(error),
                     // What cannot be seen is there.
-                    Err(_) if probe == Probe::Company => self.meet(at, 1.0, 0.0),
+                    Err(_) if probe == Probe::Company => self.meet(at, f64::INFINITY, 0.0),
                     Err(error) => {
                         let of_probe = due.iter().filter(|s| s.builtin().and_then(Probe::of) == Some(probe));
                         self.shared.board().fail(of_probe.map(|s| s.name.as_str()), &error.message);

@@ -23,31 +23,30 @@ fn stage() -> (Server, Stage) {
     (own, stage)
 }
 
-/// Asks something ten times a second until told to stop.
-fn application(stage: &Stage) -> (Arc<AtomicBool>, std::thread::JoinHandle<()>) {
-    let closing = Arc::new(AtomicBool::new(false));
+/// Asks something ten times a second until told to stop, in one session.
+fn application(stage: &Stage, closing: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let mut sql = stage.db.sql().expect("a session");
-    let closed = Arc::clone(&closing);
-    let asking = std::thread::spawn(move || {
+    let closed = Arc::clone(closing);
+    std::thread::spawn(move || {
         while !closed.load(Ordering::Relaxed) {
             sql.run("select 1").expect("an answer");
             std::thread::sleep(Duration::from_millis(100));
         }
-    });
-    (closing, asking)
+    })
 }
 
-/// The paces that a run tells of, with an application beside it.
-fn paces(throttle: &str, beside: bool) -> Vec<f64> {
+/// The paces that a run tells of, with an application of so many sessions beside it.
+fn paces(throttle: &str, sessions: usize) -> Vec<f64> {
     let (_own, stage) = stage();
-    let application = beside.then(|| application(&stage));
+    let closing = Arc::new(AtomicBool::new(false));
+    let application: Vec<_> = (0..sessions).map(|_| application(&stage, &closing)).collect();
     let mut running = stage.start(job(throttle));
     running.batches(20);
     let pace = |event: &Event| if let Event::Slowed { pace } = event { Some(*pace) } else { None };
     let paces = running.told().iter().filter_map(pace).collect();
     running.end();
-    if let Some((closing, asking)) = application {
-        closing.store(true, Ordering::Relaxed);
+    closing.store(true, Ordering::Relaxed);
+    for asking in application {
         asking.join().expect("an application that was answered");
     }
     paces
@@ -55,21 +54,26 @@ fn paces(throttle: &str, beside: bool) -> Vec<f64> {
 
 #[test]
 fn a_run_leaves_a_core_to_an_application_that_works_beside_it() {
-    let paces = paces("[throttle]\ncores = 2", true);
+    let paces = paces("[throttle]\ncores = 2", 3);
     assert!(paces.iter().any(|pace| (0.2..=0.5).contains(pace)), "{paces:?}");
 }
 
 #[test]
 fn a_run_that_is_alone_does_not_slow_down() {
-    assert_eq!(paces("[throttle]\ncores = 2", false), [0.0; 0]);
+    assert_eq!(paces("[throttle]\ncores = 2", 0), [0.0; 0]);
+}
+
+#[test]
+fn an_agent_that_looks_from_one_session_slows_nobody_down() {
+    assert_eq!(paces("[throttle]\ncores = 2", 1), [0.0; 0]);
 }
 
 #[test]
 fn full_pace_is_kept_where_a_job_says_why() {
-    assert_eq!(paces("[throttle]\ncores = 2\nfull_pace = \"a test\"", true), [0.0; 0]);
+    assert_eq!(paces("[throttle]\ncores = 2\nfull_pace = \"a test\"", 3), [0.0; 0]);
 }
 
 #[test]
 fn a_large_server_has_room_for_both() {
-    assert_eq!(paces("[throttle]\ncores = 64", true), [0.0; 0]);
+    assert_eq!(paces("[throttle]\ncores = 64", 3), [0.0; 0]);
 }
