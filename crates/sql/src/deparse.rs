@@ -17,12 +17,12 @@ pub(crate) fn text(statement: &NodeEnum) -> Result<String, Refusal> {
 
 fn there_and_back(statement: &NodeEnum) -> Result<String, Refusal> {
     let mut written = statement.clone();
-    let mut alias = SetAlias { found: false };
-    written.walk(&mut alias);
+    let mut quirks = Quirks { set_alias: false };
+    written.walk(&mut quirks);
     let raw = p::RawStmt { stmt: Some(Box::new(fragment::node(written))), stmt_location: 0, stmt_len: 0 };
     let tree = p::ParseResult { version: VERSION, stmts: vec![raw] };
     let mut text = pg_query::deparse(&tree, DeparseOptions::default()).map_err(|error| lost(&error.to_string()))?;
-    if alias.found {
+    if quirks.set_alias {
         text = text.replace(&quote_ident(QUOTED_SET), "\"set\"");
     }
     let again = fragment::statement(&text)?;
@@ -36,15 +36,26 @@ const VERSION: i32 = 180_006;
 /// parse. A name with a line feed is quoted, and no identifier in use can be mistaken for it.
 const QUOTED_SET: &str = "\nset\n";
 
-struct SetAlias {
-    found: bool,
+/// What the deparser needs to be helped with.
+struct Quirks {
+    set_alias: bool,
 }
 
-impl Visitor for SetAlias {
+impl Visitor for Quirks {
+    /// The deparser guesses from the places in the text whether `point '(1,2)'` was meant, and writes `point NULL`, which
+    /// does not parse, for a cast whose places are not those of a text. `::point` always reads back.
+    fn enter(&mut self, node: &mut NodeEnum) {
+        if let NodeEnum::TypeCast(cast) = node
+            && let Some(name) = &mut cast.type_name
+        {
+            name.location = i32::MAX;
+        }
+    }
+
     fn relation(&mut self, relation: &mut p::RangeVar) {
         if let Some(alias) = relation.alias.as_mut().filter(|alias| alias.aliasname == "set") {
             QUOTED_SET.clone_into(&mut alias.aliasname);
-            self.found = true;
+            self.set_alias = true;
         }
     }
 }

@@ -92,8 +92,8 @@ fn a_connection_cut_in_the_middle_of_a_statement_is_recovered_from() {
 }
 
 /// The worst of them: the server is still committing when the worker is back and reads the checkpoint, which
-/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice. A COMMIT that waits
-/// for a synchronous standby is such a one: written, and neither visible nor over.
+/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice. A COMMIT that runs a slow
+/// deferred trigger is such a one: everything is written, and it is neither visible nor over.
 #[test]
 fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
     let server = Server::start().expect("a server starts");
@@ -103,26 +103,30 @@ fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
         let url = stage.database.url();
         let listen = move |event: &Event| {
             if matches!(event, Event::Batch { batch_no: 12, .. }) {
-                wait_for_standby(&url, "nobody");
+                slow_down_one_commit(&url);
             }
         };
         thread::scope(|scope| {
             let running = scope.spawn(|| block_on(through(&proxy, &stage, listen)));
-            wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query = 'commit'", &stage);
+            wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'commit'", &stage);
             proxy.cut_now();
-            sleep(Duration::from_millis(1_500));
-            wait_for_standby(&stage.database.url(), "");
             succeeded(running.join().expect("it does not panic")).unwrap_or_else(|e| panic!("{}: {e}", shape.name));
         });
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
     }
 }
 
-/// Commits wait for this standby from now on.
-fn wait_for_standby(url: &str, name: &str) {
+/// The next transaction that changes a row takes 1.5 s to commit.
+fn slow_down_one_commit(url: &str) {
     let mut sql = Sql::connect(url).expect("the server is up");
-    sql.run(&format!("alter system set synchronous_standby_names = '{name}'")).expect("it is the superuser");
-    sql.run("select pg_reload_conf()").expect("it is the superuser");
+    sql.run(
+        "create sequence slowed;
+         create function slow() returns trigger language plpgsql as $$ begin
+            if nextval('slowed') = 1 then perform pg_sleep(1.5); end if; return null; end $$;
+         create constraint trigger slow after update on account deferrable initially deferred
+            for each row execute function slow()",
+    )
+    .expect("the trigger is created");
 }
 
 /// The same with the first batch, which has no predecessor to wait for: its own row under its key is what

@@ -109,6 +109,8 @@ fn others() -> Vec<Case> {
         ),
         case("bytes", OTHER, "update other set by = by || '\\x00'::bytea"),
         case("geometry", OTHER, "update other set p = p + point(0, 1), pg = null"),
+        case("point_of_nothing", OTHER, "update other set p = null where id <> 2"),
+        case("point_as_typed", OTHER, "update other set p = point '(3,4)', pg = polygon '((0,0),(2,2),(2,0))'"),
         case("text_search", OTHER, "update other set tv = tv || 'c:3'::tsvector, tq = tq && 'z'"),
         case(
             "system_types",
