@@ -13,8 +13,6 @@ const LOOKS_MIN: usize = 2;
 const SESSIONS_MIN: f64 = 2.0;
 /// What a run takes of a machine at full pace, in cores: its own session, and the writing and cleaning that it causes.
 const TAKEN: f64 = 2.0;
-/// What is left free beside what the application uses, in cores.
-const FREE: f64 = 1.0;
 /// The pace in company at least: slower than that is for the signals to decide.
 const PACE_MIN: f64 = 0.25;
 /// What a batch in company may last, in milliseconds: as long as a slow transaction of the application itself.
@@ -64,7 +62,7 @@ impl Company {
             return Manners::ALONE;
         }
         let working = self.looks.iter().map(|(_, _, working)| working).sum::<f64>() / self.looks.len() as f64;
-        let room = (self.cores - FREE - working) / TAKEN;
+        let room = (self.cores - working) / TAKEN;
         Manners { pace_max: room.clamp(PACE_MIN, 1.0), batch_ms: Some(BATCH_MS) }
     }
 }
@@ -98,9 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn an_application_on_a_small_machine_gets_a_core() {
-        let manners = after(2, &[(8.0, 0.0); 5]);
-        assert_eq!(manners, Manners { pace_max: 0.5, batch_ms: Some(BATCH_MS) });
+    fn a_busy_application_on_a_small_machine_keeps_its_cores() {
+        assert_eq!(after(2, &[(8.0, 0.0); 5]), Manners { pace_max: 1.0, batch_ms: Some(BATCH_MS) });
+        assert_eq!(after(2, &[(8.0, 1.0); 5]).pace_max, 0.5);
         assert_eq!(after(2, &[(8.0, 4.0); 5]).pace_max, PACE_MIN);
     }
 

@@ -23,14 +23,14 @@ fn stage() -> (Server, Stage) {
     (own, stage)
 }
 
-/// Asks something ten times a second until told to stop, in one session.
+/// Works until told to stop, in one session.
 fn application(stage: &Stage, closing: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let mut sql = stage.db.sql().expect("a session");
     let closed = Arc::clone(closing);
     std::thread::spawn(move || {
         while !closed.load(Ordering::Relaxed) {
-            sql.run("select 1").expect("an answer");
-            std::thread::sleep(Duration::from_millis(100));
+            sql.run("select count(*) from generate_series(1, 200000)").expect("an answer");
+            std::thread::sleep(Duration::from_millis(10));
         }
     })
 }
@@ -53,9 +53,9 @@ fn paces(throttle: &str, sessions: usize) -> Vec<f64> {
 }
 
 #[test]
-fn a_run_leaves_a_core_to_an_application_that_works_beside_it() {
+fn a_run_makes_room_for_an_application_that_works_beside_it() {
     let paces = paces("[throttle]\ncores = 2", 3);
-    assert!(paces.iter().any(|pace| (0.2..=0.5).contains(pace)), "{paces:?}");
+    assert!(paces.iter().any(|pace| (0.2..=0.9).contains(pace)), "{paces:?}");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_run_that_is_alone_does_not_slow_down() {
 }
 
 #[test]
-fn an_agent_that_looks_from_one_session_slows_nobody_down() {
+fn an_agent_that_works_in_one_session_slows_nobody_down() {
     assert_eq!(paces("[throttle]\ncores = 2", 1), [0.0; 0]);
 }
 
