@@ -3,7 +3,6 @@
 //! waiting sessions shows those (docs/design/company.md).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Looks a second apart that are remembered.
 const LOOKS: usize = 10;
@@ -36,8 +35,8 @@ impl Manners {
 #[derive(Debug, Clone)]
 pub struct Company {
     cores: f64,
-    /// When, how many sessions did something, and how many were at work at that moment.
-    looks: VecDeque<(Duration, f64, f64)>,
+    /// How many sessions did something, and how many were at work at that moment.
+    looks: VecDeque<(f64, f64)>,
 }
 
 impl Company {
@@ -48,20 +47,20 @@ impl Company {
 
     /// Takes note of a look, about a second after the one before: sessions of others that did something since, and those
     /// that were at work right then.
-    pub fn look(&mut self, at: Duration, sessions: f64, working: f64) {
+    pub fn look(&mut self, sessions: f64, working: f64) {
         while self.looks.len() >= LOOKS {
             self.looks.pop_front();
         }
-        self.looks.push_back((at, sessions, working));
+        self.looks.push_back((sessions, working));
     }
 
     /// How to behave.
     pub fn manners(&self) -> Manners {
-        let seen = self.looks.iter().filter(|(_, sessions, _)| *sessions >= SESSIONS_MIN).count();
+        let seen = self.looks.iter().filter(|(sessions, _)| *sessions >= SESSIONS_MIN).count();
         if seen < LOOKS_MIN {
             return Manners::ALONE;
         }
-        let working = self.looks.iter().map(|(_, _, working)| working).sum::<f64>() / self.looks.len() as f64;
+        let working = self.looks.iter().map(|(_, working)| working).sum::<f64>() / self.looks.len() as f64;
         let room = (self.cores - working) / TAKEN;
         Manners { pace_max: room.clamp(PACE_MIN, 1.0), batch_ms: Some(BATCH_MS) }
     }
@@ -73,8 +72,8 @@ mod tests {
 
     fn after(cores: u32, looks: &[(f64, f64)]) -> Manners {
         let mut company = Company::new(cores);
-        for (second, (sessions, working)) in (0_u64..).zip(looks) {
-            company.look(Duration::from_secs(second), *sessions, *working);
+        for (sessions, working) in looks {
+            company.look(*sessions, *working);
         }
         company.manners()
     }

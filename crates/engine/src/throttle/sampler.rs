@@ -138,7 +138,7 @@ impl Sampler {
                     Ok(sampled) => self.take(at, probe, sampled),
                     Err(error) if error.is_connection() => return Err(error),
                     // What cannot be seen is there.
-                    Err(_) if probe == Probe::Company => self.meet(at, f64::INFINITY, 0.0),
+                    Err(_) if probe == Probe::Company => self.meet(f64::INFINITY, 0.0),
                     Err(error) => {
                         let of_probe = due.iter().filter(|s| s.builtin().and_then(Probe::of) == Some(probe));
                         self.shared.board().fail(of_probe.map(|s| s.name.as_str()), &error.message);
@@ -157,15 +157,15 @@ impl Sampler {
         Ok(())
     }
 
-    fn meet(&self, at: Duration, sessions: f64, working: f64) {
+    fn meet(&self, sessions: f64, working: f64) {
         if let Some(mut company) = self.shared.company() {
-            company.look(at, sessions, working);
+            company.look(sessions, working);
         }
     }
 
     fn take(&mut self, at: Duration, probe: Probe, sampled: Sampled) {
         if let Sampled::Company { sessions, working } = sampled {
-            return self.meet(at, sessions, working);
+            return self.meet(sessions, working);
         }
         let mut board = self.shared.board();
         for read in self.meter.read(at, probe, sampled) {
