@@ -290,6 +290,20 @@ language sql security definer set search_path = pg_catalog, pgmend, pg_temp as $
      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user;
 $$;
 
+-- The fence: raises unless the lease is this worker's, and keeps it so until the transaction ends. A heartbeat passes, a
+-- takeover waits.
+-- Lock:  the lease's row for key share. Index: lease_fence.
+create function pgmend.hold_lease(p_run uuid, p_partition int, p_fence bigint) returns void
+language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
+begin
+    perform from pgmend.lease
+      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
+        for key share;
+    if not found then
+        raise exception 'the lease has been taken over' using errcode = 'PM505';
+    end if;
+end $$;
+
 -- The guards of a batch, in contract order: the server, the fence, the predecessor, the batch's own row.
 -- Each raises: an empty result that only the client noticed would not stop a pipelined commit.
 create function pgmend.begin_batch(
@@ -300,12 +314,7 @@ begin
     if pg_is_in_recovery() or (select system_identifier::text from pg_control_system()) <> p_system_identifier then
         raise exception 'this is not the server that was planned for' using errcode = 'PM507';
     end if;
-    perform from pgmend.lease
-      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
-        for key share;
-    if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
-    end if;
+    perform pgmend.hold_lease(p_run, p_partition, p_fence);
     perform pgmend.refuse_batch(p_run);
     if p_batch_no > 1 then
         perform from pgmend.batch

@@ -21,12 +21,7 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 declare
     v_made int;
 begin
-    perform from pgmend.lease
-      where run_id = p_run and partition_no = 0 and fence = p_fence and holder_role = session_user
-        for key share;
-    if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
-    end if;
+    perform pgmend.hold_lease(p_run, 0, p_fence);
     if exists (select from pgmend.batch where run_id = p_run) or exists (select from pgmend.partition where run_id = p_run) then
         return 0;
     end if;

@@ -20,12 +20,7 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 declare
     v_no bigint;
 begin
-    perform from pgmend.lease
-      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
-        for key share;
-    if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
-    end if;
+    perform pgmend.hold_lease(p_run, p_partition, p_fence);
     insert into pgmend.image_key (run_id, recipient, encrypted) values (p_run, p_recipient, p_encrypted)
     returning key_no into v_no;
     return v_no;
@@ -70,12 +65,7 @@ declare
     v_keys text;
     v_role record;
 begin
-    perform from pgmend.lease
-      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
-        for key share;
-    if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
-    end if;
+    perform pgmend.hold_lease(p_run, p_partition, p_fence);
     select * into v_name from pgmend.encryption_of(p_run);
     if v_name.plain is null or to_regclass(format('pgmend.%I', v_name.gathered)) is not null then
         return v_name.gathered;
@@ -111,12 +101,7 @@ declare
     v_plain_rows bigint;
     v_rows bigint;
 begin
-    perform from pgmend.lease
-      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
-        for key share;
-    if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
-    end if;
+    perform pgmend.hold_lease(p_run, p_partition, p_fence);
     select * into v_name from pgmend.encryption_of(p_run);
     if v_name.plain is null then
         return null;
