@@ -14,14 +14,18 @@ fn the_demo_finds_everything_as_it_must_be() {
 
 #[test]
 fn a_demo_that_is_killed_takes_its_server_with_it() {
-    let parent = tempfile::tempdir().expect("there is a place for temporary folders");
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
-    let mut demo = demo.args(["demo", "--orders", "6000"]).env("TMPDIR", parent.path()).spawn().expect("it starts");
-    let folders = || std::fs::read_dir(parent.path()).expect("the folder is there").count();
-    wait_until(|| folders() > 0);
-    demo.kill().expect("it can be killed");
-    demo.wait().expect("it was killed");
-    wait_until(|| folders() == 0);
+    for after in [0, 50, 400, 1500, 2500] {
+        let parent = tempfile::tempdir().expect("there is a place for temporary folders");
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_pgmend"));
+        let mut demo = demo.args(["demo", "--orders", "6000"]).env("TMPDIR", parent.path()).spawn().expect("it starts");
+        let folders = || std::fs::read_dir(parent.path()).expect("the folder is there").count();
+        wait_until(|| folders() > 0);
+        // Later in each round: its folder is just there, it makes the cluster, it starts the server, it works.
+        std::thread::sleep(std::time::Duration::from_millis(after));
+        demo.kill().expect("it can be killed");
+        demo.wait().expect("it was killed");
+        wait_until(|| folders() == 0);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -58,8 +58,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a cluster and serves it.
     pub(crate) fn create(binaries: Binaries, settings: &[(String, String)], keep: bool) -> Result<Self, KitError> {
-        let folder = make_folder()?;
-        let watchdog = if keep { None } else { Some(watch(&folder)?) };
+        let (watchdog, folder) = if keep {
+            (None, make_folder()?)
+        } else {
+            let (watchdog, folder) = watched_folder(POSTMASTER)?;
+            (Some(watchdog), folder)
+        };
         let account = Account::for_owner_of(&folder)?;
         fs::create_dir(folder.join("socket")).map_err(KitError::while_doing("make the socket's folder"))?;
         account.own(&folder)?;
@@ -145,7 +149,8 @@ impl Cluster {
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"])
             .arg(self.data_folder())
             .arg(format!("--locale={locale}"))
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .process_group(self.group());
         // As root, the server's account must be able to read the whole path of its programs.
         let doing = format!("run initdb in {}", self.binaries.folder().display());
         let output = command.output().map_err(KitError::while_doing(&doing))?;
@@ -198,7 +203,7 @@ impl Cluster {
             .stdout(log)
             .stderr(errors)
             // Ctrl-C in the terminal is for the tests; the watchdog stops the server.
-            .process_group(0);
+            .process_group(self.group());
         let mut child = command.spawn().map_err(KitError::while_doing(doing))?;
         let deadline = Instant::now() + START_LIMIT;
         while !self.is_ready(&child) {
@@ -224,6 +229,11 @@ impl Cluster {
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 
+    /// Its watchdog's, so that it finds what has no pid file yet; one of its own for a server that stays.
+    fn group(&self) -> i32 {
+        self.watchdog.as_ref().map_or(0, Watchdog::group)
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.binaries.program(program));
         self.account.apply(&mut command);
@@ -246,20 +256,21 @@ impl Drop for Cluster {
     }
 }
 
-/// A folder for a process of ours, whose path leaves room for that of a socket.
-pub(crate) fn make_folder() -> Result<PathBuf, KitError> {
+/// Where our folders go: the usual place, if its path leaves room for that of a socket.
+fn parent() -> PathBuf {
     let usual = std::env::temp_dir();
-    let parent = if usual.as_os_str().len() <= LONGEST_PARENT { usual.as_path() } else { Path::new("/tmp") };
-    let folder = tempfile::Builder::new()
-        .prefix("pgmend-")
-        .tempdir_in(parent)
-        .map_err(KitError::while_doing("make a folder for the server"))?;
-    // The watchdog removes it, also when this process is killed.
-    Ok(folder.keep())
+    if usual.as_os_str().len() <= LONGEST_PARENT { usual } else { PathBuf::from("/tmp") }
 }
 
-fn watch(folder: &Path) -> Result<Watchdog, KitError> {
-    Watchdog::over(folder, POSTMASTER).map_err(KitError::while_doing("start the server's watchdog"))
+/// A folder that stays.
+fn make_folder() -> Result<PathBuf, KitError> {
+    let folder = tempfile::Builder::new().prefix("pgmend-").tempdir_in(parent());
+    Ok(folder.map_err(KitError::while_doing("make a folder for the server"))?.keep())
+}
+
+/// A folder that goes with this process, and with it the process that serves from it.
+pub(crate) fn watched_folder(pid_file: &str) -> Result<(Watchdog, PathBuf), KitError> {
+    Watchdog::over_a_folder_in(&parent(), pid_file).map_err(KitError::while_doing("make a folder and its watchdog"))
 }
 
 /// A port that nobody listens on just now.

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::account::Account;
-use crate::cluster::{free_port, make_folder};
+use crate::cluster::{free_port, watched_folder};
 use crate::error::KitError;
 use crate::server::Server;
 use crate::watchdog::Watchdog;
@@ -29,7 +29,7 @@ const PID_FILE: &str = "pid";
 pub struct Pooler {
     // First, so that it is stopped before its folder goes.
     process: Mutex<Option<Child>>,
-    _watchdog: Watchdog,
+    watchdog: Watchdog,
     program: PathBuf,
     folder: PathBuf,
     account: Account,
@@ -42,12 +42,10 @@ impl Pooler {
     /// installed.
     pub fn start(server: &Server, sessions: u32, settings: &[(&str, &str)]) -> Result<Option<Self>, KitError> {
         let Some(program) = program() else { return Ok(None) };
-        let folder = make_folder()?;
-        let watchdog =
-            Watchdog::over(&folder, PID_FILE).map_err(KitError::while_doing("start the pooler's watchdog"))?;
+        let (watchdog, folder) = watched_folder(PID_FILE)?;
         let account = Account::for_owner_of(&folder)?;
         let port = free_port()?;
-        let pooler = Self { process: Mutex::new(None), _watchdog: watchdog, program, folder, account, port };
+        let pooler = Self { process: Mutex::new(None), watchdog, program, folder, account, port };
         pooler.configure(server, sessions, settings)?;
         pooler.start_again()?;
         Ok(Some(pooler))
@@ -114,7 +112,7 @@ impl Pooler {
             .stdout(log)
             .stderr(errors)
             // Ctrl-C in the terminal is for the tests; the watchdog stops it.
-            .process_group(0)
+            .process_group(self.watchdog.group())
             .spawn()
             .map_err(KitError::while_doing(doing))?;
         let deadline = Instant::now() + START_LIMIT;
