@@ -9,7 +9,7 @@ use crate::arguments::Arguments;
 use crate::error::BenchError;
 use crate::lap::{self, Lap, Work};
 use crate::loops::BY_HAND;
-use crate::stage::{DELETE, INSERT, REPAIR, Shape, Stage};
+use crate::stage::{DELETE, INSERT, RANKED, REPAIR, Shape, Stage};
 
 /// The one big UPDATE: what the others are measured against.
 pub const BASE: &str = "one UPDATE";
@@ -23,6 +23,8 @@ pub const FIXED: &str = "5,000 rows a batch: stream with images";
 pub const DISTANT: &str = "10 ms away: stream with images";
 pub const FREEZE: &str = "freeze + apply: change set and run";
 pub const FREEZE_PLANNED: &str = "freeze + apply, its whole plan included";
+pub const ONE_RANKED: &str = "ranked: one UPDATE from window functions";
+pub const MEND_RANKED: &str = "ranked: freeze + apply, change set and run";
 pub const ONE_DELETE: &str = "delete: one DELETE of a quarter of the rows";
 pub const MEND_DELETE: &str = "delete: pgmend with images";
 pub const ONE_INSERT: &str = "insert: one INSERT … SELECT of a quarter of the rows";
@@ -30,7 +32,7 @@ pub const MEND_INSERT: &str = "insert: pgmend with images, its plan included";
 
 /// Heats of a round: contestants that share a copy of the table, in order. The one big update comes again and again,
 /// since a shared machine is twice as fast in one minute as in the next.
-const HEATS: [&[&str]; 14] = [
+const HEATS: [&[&str]; 16] = [
     &[BASE],
     &[STREAM_BARE],
     &[STREAM, UNDO],
@@ -41,6 +43,8 @@ const HEATS: [&[&str]; 14] = [
     &[FREEZE],
     &[FIXED],
     &[DISTANT],
+    &[ONE_RANKED],
+    &[MEND_RANKED],
     &[ONE_DELETE],
     &[MEND_DELETE],
     &[ONE_INSERT],
@@ -172,6 +176,10 @@ pub fn measure(stage: &Stage, url: &str, name: &'static str) -> Result<Lap, Benc
             sql.run("checkpoint")?;
             stage.runtime()?.block_on(lap::undo(url, "repair", &meter))
         }
+        ONE_RANKED => lap::plain(stage, RANKED, rows),
+        MEND_RANKED => mend(Work { statement: RANKED, mode: None, ..stream })
+            .map(with_plan)
+            .map(|lap| lap.without_reading().unwrap_or(lap)),
         ONE_DELETE => lap::plain(stage, DELETE, quarter),
         MEND_DELETE => mend(Work { statement: DELETE, mode: None, ..stream }),
         ONE_INSERT => lap::plain(stage, INSERT, quarter),

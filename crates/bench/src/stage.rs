@@ -30,6 +30,10 @@ const COPY: &str = "bench_copy";
 /// The rows that are repaired: every region is unknown, and the customer's number tells the right one.
 pub const REPAIR: &str = "update orders set region = case when customer_id % 2 = 0 then 'north' else 'south' end \
                           where region = 'unknown'";
+/// A change of every row that no batch could compute for itself.
+pub const RANKED: &str = "update orders as o set region = case when r.place % 2 = 1 then 'north' else 'south' end \
+     from (select id, row_number() over (partition by customer_id order by placed_at, id) as place from orders) as r \
+     where r.id = o.id and o.region = 'unknown'";
 /// Two rows in a hundred, spread over the whole table.
 pub const SPARSE: &str = "update orders set region = 'south' where customer_id % 50 = 7";
 /// A quarter of the rows, spread over the whole table.

@@ -68,6 +68,23 @@ pub fn span(table: &Table, key: &Key, change_set: &str, columns: &ImageColumns, 
     format!("select {}, {} from {} cross join {}", texts("l"), texts("g"), end("", "l"), end(" desc", "g"))
 }
 
+/// The same for a change set in key order: the keys of the window's first and last rows.
+/// Lock: none. Index: the change set's primary key, twice.
+pub fn ends(change_set: &str, columns: &ImageColumns, window: Window) -> String {
+    let texts = |alias: &str| {
+        let text = |k: &String| format!("{alias}.{}::text", quote_ident(k));
+        columns.keys.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "select {}, {} from {change_set} as l cross join {change_set} as g \
+         where l.n = ${}::text::bigint + 1 and g.n = ${}::text::bigint",
+        texts("l"),
+        texts("g"),
+        window.lower,
+        window.upper
+    )
+}
+
 /// Pairs of a table column and a column of the change set or image.
 pub type Guard = Vec<(String, String)>;
 
@@ -171,7 +188,7 @@ const PLAINLY_EQUAL: [u32; 14] = [21, 23, 20, 26, 16, 18, 25, 1043, 17, 1082, 10
 
 /// Whether `=` tells two values of a column apart wherever their bytes differ: not for a collation of its own, which may
 /// be nondeterministic.
-fn plainly_equal(table: &Table, name: &str) -> bool {
+pub(crate) fn plainly_equal(table: &Table, name: &str) -> bool {
     table.column(name).is_some_and(|c| {
         c.domain.is_none() && c.base_type.collation.is_none() && PLAINLY_EQUAL.contains(&c.base_type.oid)
     })

@@ -116,18 +116,24 @@ pub(crate) fn output(value: Node, output: String) -> Node {
 
 /// `left and right`, flattened as the grammar flattens it.
 pub(crate) fn and(left: Option<Node>, right: Node) -> Node {
-    let Some(left) = left else { return right };
+    match left {
+        Some(left) => joined(p::BoolExprType::AndExpr, left, right),
+        None => right,
+    }
+}
+
+/// `left or right`, flattened likewise.
+pub(crate) fn or(left: Node, right: Node) -> Node {
+    joined(p::BoolExprType::OrExpr, left, right)
+}
+
+fn joined(by: p::BoolExprType, left: Node, right: Node) -> Node {
     let mut args = match left.node {
-        Some(NodeEnum::BoolExpr(expr)) if expr.boolop == p::BoolExprType::AndExpr as i32 => expr.args,
+        Some(NodeEnum::BoolExpr(expr)) if expr.boolop == by as i32 => expr.args,
         content => vec![Node { node: content }],
     };
     args.push(right);
-    node(NodeEnum::BoolExpr(Box::new(p::BoolExpr {
-        xpr: None,
-        boolop: p::BoolExprType::AndExpr as i32,
-        args,
-        location: -1,
-    })))
+    node(NodeEnum::BoolExpr(Box::new(p::BoolExpr { xpr: None, boolop: by as i32, args, location: -1 })))
 }
 
 /// `schema.name`, each part quoted as SQL wants it, from the parts of a name in the tree.

@@ -32,7 +32,7 @@ mod text;
 mod upsert;
 mod walk;
 
-pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update, span};
+pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update, ends, span};
 pub use change::Returning;
 pub use conflict::Applied;
 pub use constants::constants;

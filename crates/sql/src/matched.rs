@@ -4,6 +4,7 @@ use pg_query::protobuf as p;
 use pg_query::{Node, NodeEnum};
 use pgmend_core::refusal::Refusal;
 
+use crate::apply::plainly_equal;
 use crate::assign;
 use crate::deparse;
 use crate::fragment;
@@ -174,13 +175,38 @@ impl Rewriter<'_> {
         Ok(outputs)
     }
 
-    /// `row(before)::record *<> row(after)::record`, if asked for and if there is anything to compare.
+    /// Whether any after value differs from what is there, byte for byte, if asked for and if there is anything to compare.
     pub(crate) fn differs(&self, wanted: bool) -> Result<Option<Node>, Refusal> {
         if !wanted || self.assignments.after.is_empty() {
             return Ok(None);
         }
+        let (plain, others): (Vec<_>, Vec<_>) =
+            self.assignments.after.iter().partition(|(name, _)| plainly_equal(self.target.table, name));
+        let plain = plain.into_iter().map(|(name, value)| self.distinct(name, value));
+        let others = (!others.is_empty()).then(|| self.distinct_records(&others));
+        let tests: Vec<Node> = plain.chain(others).collect::<Result<_, _>>()?;
+        Ok(tests.into_iter().reduce(fragment::or))
+    }
+
+    /// `before is distinct from after collate "C"`: an after value's own collation may be another, or not known.
+    fn distinct(&self, name: &str, value: &Node) -> Result<Node, Refusal> {
+        let collated = self.target.table.column(name).is_some_and(|c| COLLATED.contains(&c.base_type.oid));
+        let sql = if collated { "a is distinct from b collate pg_catalog.\"C\"" } else { "a is distinct from b" };
+        let mut test = fragment::expression(sql)?;
+        if let Some(NodeEnum::AExpr(expr)) = &mut test.node {
+            expr.lexpr = Some(Box::new(fragment::column(self.called(), name)));
+            match expr.rexpr.as_deref_mut().and_then(|right| right.node.as_mut()) {
+                Some(NodeEnum::CollateClause(clause)) => clause.arg = Some(Box::new(value.clone())),
+                _ => expr.rexpr = Some(Box::new(value.clone())),
+            }
+        }
+        Ok(test)
+    }
+
+    /// `row(before)::record *<> row(after)::record`, which works for every type.
+    fn distinct_records(&self, after: &[&(String, Node)]) -> Result<Node, Refusal> {
         let mut before = Vec::new();
-        for (name, _) in &self.assignments.after {
+        for (name, _) in after {
             let mut value = fragment::column(self.called(), name);
             if let Some(column) = self.target.table.column(name).filter(|column| column.domain.is_some()) {
                 // Records compare only if their types are the same, and the after value has the base type.
@@ -188,13 +214,13 @@ impl Rewriter<'_> {
             }
             before.push(value);
         }
-        let after = self.assignments.after.iter().map(|(_, value)| value.clone()).collect();
+        let after = after.iter().map(|(_, value)| value.clone()).collect();
         let mut comparison = fragment::expression("row(1)::record *<> row(1)::record")?;
         if let Some(NodeEnum::AExpr(expr)) = &mut comparison.node {
             fill_row(&mut expr.lexpr, before);
             fill_row(&mut expr.rexpr, after);
         }
-        Ok(Some(comparison))
+        Ok(comparison)
     }
 
     /// The last key of the next rows in key order, as text: `pgmend_t1..`. No row means that
@@ -309,6 +335,9 @@ fn exists_in(items: &[Node], condition: Option<Node>) -> Result<Node, Refusal> {
 }
 
 /// Puts values into the row of `row(…)::record`.
+/// Of the types whose values [`plainly_equal`] compares, those that have a collation, by `pg_type.oid`: text, varchar.
+const COLLATED: [u32; 2] = [25, 1043];
+
 fn fill_row(cast: &mut Option<Box<Node>>, values: Vec<Node>) {
     if let Some(NodeEnum::TypeCast(cast)) = cast.as_mut().and_then(|cast| cast.node.as_mut())
         && let Some(NodeEnum::RowExpr(row)) = cast.arg.as_mut().and_then(|arg| arg.node.as_mut())

@@ -123,7 +123,11 @@ pub fn freeze(
         apply: vec![Apply { sql, op, every_row: true }],
         conflicts: Some(applied.record_conflicts(number + 3, number)),
         residual: row_local.transpose()?,
-        span: Some(pgmend_sql::span(table, key, change_set, &columns, window)),
+        // In the order of the tenants a window's ends are not its least and its greatest key.
+        span: Some(match bound.tenant {
+            Some(_) => pgmend_sql::span(table, key, change_set, &columns, window),
+            None => pgmend_sql::ends(change_set, &columns, window),
+        }),
     })
 }
 

@@ -169,6 +169,16 @@ fn collations() -> Vec<Case> {
             "update k set id = lower(id)",
         ),
         case(
+            "after_of_a_nondeterministic_collation_h4",
+            "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); create table k (id int primary key, name text, short varchar(9), other text collate ci); insert into k values (1, 'Bob', 'x', 'bob'), (2, 'BOB', 'Y', 'BOB'), (3, 'ann', null, 'Ann'), (4, null, 'ann', 'Ann')",
+            "update k set name = other, short = other",
+        ),
+        case(
+            "after_of_two_collations_h4",
+            "create table k (id int primary key, name text, a text collate \"C\", b text collate \"und-x-icu\"); insert into k values (1, 'ab', 'a', 'b'), (2, 'AB', 'a', 'b'), (3, null, 'a', null), (4, 'x', null, 'b')",
+            "update k set name = a || b",
+        ),
+        case(
             "citext_h4",
             "create extension citext; create table k (id citext primary key, v int); insert into k values ('B', 1), ('a', 2), ('C', 3), ('b2', 4), ('A1', 5)",
             "update k set v = v + 1",
