@@ -484,6 +484,9 @@ pub struct DeadLetters {
     /// Write. Without it nothing is changed
     #[arg(long, requires = "retry")]
     pub execute: bool,
+    /// The age identity file that opens an encrypted change set, or `-` for standard input; it stays on this machine
+    #[arg(long, value_name = "FILE", requires = "retry")]
+    pub identity: Option<std::path::PathBuf>,
 }
 
 /// `report`.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pgmend_core::id::RunId;
 use pgmend_core::limits::UNDO_RETENTION_DAYS;
-use pgmend_core::mask::{Mask, ValueKind};
+use pgmend_core::mask::{Mask, ValueKind, is_masked};
 use pgmend_core::plan::{Plan, PlanKey};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
@@ -253,7 +253,9 @@ pub(crate) fn key_text(key: Option<&PlanKey>, values: &[String], mask: &Mask) ->
         let plain = key
             .and_then(|k| k.types.get(i))
             .is_some_and(|t| matches!(t.as_str(), "smallint" | "integer" | "bigint" | "uuid"));
-        let kind = if plain { ValueKind::Plain } else { ValueKind::Sensitive };
+        // Whoever has no key of tokens gets keys that the database has masked already.
+        let masked = mask.key.is_none() && is_masked(value);
+        let kind = if plain || masked { ValueKind::Plain } else { ValueKind::Sensitive };
         let shown = mask.show(column, kind, Some(value)).unwrap_or_default();
         format!("{column}={shown}")
     };
@@ -317,5 +319,7 @@ mod tests {
         };
         let text = key_text(Some(&key), &["7".into(), "a@b.c".into()], &Mask::default());
         assert_eq!(text, format!("id=7, email={MASKED}"));
+        let masked = ["7".to_owned(), "‹4f7k0q›".to_owned()];
+        assert_eq!(key_text(Some(&key), &masked, &Mask::default()), "id=7, email=‹4f7k0q›");
     }
 }

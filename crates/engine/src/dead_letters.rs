@@ -6,12 +6,14 @@ use pgmend_core::plan::Plan;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_pg::dead_letters::StoredLetter;
+use pgmend_pg::scene::Scene;
 use pgmend_pg::store::StoredRun;
 
 use crate::control::key_text;
+use crate::encryption::{Identities, OpenedLetters};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{DeadLetter, Retried, RunOptions};
+use crate::outcome::{DeadLetter, Retried};
 use crate::progress::Observer;
 use crate::run;
 
@@ -39,6 +41,16 @@ impl Engine {
 
     /// Tries the open dead letters of a run again, once each, as further batches of that run.
     pub async fn retry_dead_letters(&mut self, run: &str, observer: &mut Observer) -> Result<Retried, Error> {
+        self.retry_dead_letters_with(run, None, observer).await
+    }
+
+    /// The same with the identity that opens the change set, where it is encrypted.
+    pub async fn retry_dead_letters_with(
+        &mut self,
+        run: &str,
+        identities: Option<&Identities>,
+        observer: &mut Observer,
+    ) -> Result<Retried, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
         let run = self.meant_run(run).await?;
@@ -49,10 +61,10 @@ impl Engine {
             return Ok(Retried { run_id: Some(run.run_id), ..Retried::default() });
         }
         self.refuse_no_retry(&run).await?;
-        self.refuse_encrypted(&run, &plan).await?;
         self.refuse_held_back(&run).await?;
+        let letters = self.opened_letters(&run, &plan, identities).await?;
         let lease = run::take_lease(&self.session, run.run_id, plan.limits.lease_seconds, observer).await?;
-        let retried = run::retry(self, plan, run, lease.clone(), &RunOptions::default(), observer).await;
+        let retried = run::retry(self, plan, run, lease.clone(), letters, observer).await;
         if retried.is_err() && !self.session.is_closed() {
             // So that the same command need not wait. If it does not arrive, the lease runs out by itself.
             let _ = self.session.release(&lease).await;
@@ -60,15 +72,31 @@ impl Engine {
         retried
     }
 
-    /// Refuses where the new values of the rows are encrypted: a worker binds no identity.
-    async fn refuse_encrypted(&self, run: &StoredRun, plan: &Plan) -> Result<(), Error> {
-        let Some(change_set) = &plan.change_set else { return Ok(()) };
+    /// What opens the rows, where the change set that holds their new values is encrypted.
+    async fn opened_letters(
+        &self,
+        run: &StoredRun,
+        plan: &Plan,
+        identities: Option<&Identities>,
+    ) -> Result<Option<OpenedLetters>, Error> {
+        let Some(change_set) = &plan.change_set else { return Ok(None) };
         if !self.session.is_encrypted(&change_set.relation.name).await? {
-            return Ok(());
+            return Ok(None);
         }
-        let message = format!("the dead letters of run {} cannot be retried: its change set is encrypted", run.run_id);
-        let help = "plan a new change for these rows: pgmend dead-letters RUN --export FILE lists their keys";
-        Err(Refusal::new(Code::EncryptedRows, message, help).into())
+        if identities.is_none() {
+            let message = format!(
+                "the dead letters of run {} cannot be retried as they are: its change set is encrypted",
+                run.run_id
+            );
+            let help = "add --identity FILE, which stays on this machine; or plan a new change for these rows, whose keys \
+                        pgmend dead-letters RUN --export FILE lists";
+            return Err(Refusal::new(Code::EncryptedRows, message, help).into());
+        }
+        let keys = self.opened_keys(run.run_id, identities).await?;
+        let tx = self.session.read(&Scene::of_batch(&plan.settings, &plan.limits), vec![]).await?;
+        let opened = OpenedLetters::prepare(&tx, change_set, keys).await;
+        tx.end().await?;
+        opened.map(Some)
     }
 
     /// Refuses where the retried rows could not be put back with the rest, or nobody wants the change any more.

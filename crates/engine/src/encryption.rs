@@ -3,6 +3,7 @@
 
 mod change_set;
 mod findings;
+mod letters;
 mod reading;
 
 use pgmend_core::job::Job;
@@ -18,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 pub(crate) use change_set::encrypt_change_set;
 pub(crate) use findings::parameters_logged;
+pub(crate) use letters::OpenedLetters;
 pub(crate) use reading::{Encrypted, rows_of_key};
 
 /// An identity file beyond this many lines is no identity file.

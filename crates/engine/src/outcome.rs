@@ -46,6 +46,22 @@ pub struct Planned {
     pub digest: String,
     /// Whether the control schema holds it. Without one a plan is printed only.
     pub stored: bool,
+    /// The run that has used it: a plan starts one run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<PlanUse>,
+    /// Whether it was loaded too late to start a run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+}
+
+/// The run that a plan has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanUse {
+    /// The run.
+    pub run_id: RunId,
+    /// Its state.
+    #[serde(flatten)]
+    pub state: RunState,
 }
 
 /// How to run.

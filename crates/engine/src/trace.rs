@@ -183,7 +183,8 @@ impl Engine {
             let tx = self.session.read(&scene, vec![]).await?;
             let digest = tx.key_digest(&types, &key.values).await;
             tx.end().await?;
-            for (run, changed_at) in self.session.runs_touching(table.oid, &digest?, &key.values).await? {
+            let found = self.session.runs_touching(table.oid, &digest?, &key.values).await;
+            for (run, changed_at) in found.map_err(|error| not_theirs(error, table))? {
                 let run = self.one_run(&run.to_string()).await?;
                 if touches.iter().all(|t| t.run_id != run.run_id) {
                     touches.push(Touch { pruned: true, ..touch(&run, changed_at) });
@@ -273,6 +274,17 @@ fn unreadable(error: PgError, name: &str, run: &StoredRun) -> Error {
         "connect as {}{other}, or let an administrator type: grant select on pgmend.{name} to …",
         run.started_by
     );
+    Refusal::new(Code::Privilege, message, help).into()
+}
+
+/// Whether a key is among those of pruned images is told to those who may read the row.
+fn not_theirs(error: PgError, table: &Table) -> Error {
+    if error.sqlstate != Code::Privilege.as_str() {
+        return error.into();
+    }
+    let message =
+        format!("this role may not ask which runs touched a row of `{}`, since it may not read it", table.name);
+    let help = format!("let the table's owner type: grant select on {} to …", table.name.sql());
     Refusal::new(Code::Privilege, message, help).into()
 }
 

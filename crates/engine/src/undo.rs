@@ -47,7 +47,7 @@ impl Engine {
         let digest = plan.digest().0;
         let guardrails = self.session.guardrails(plan.plan_id).await?;
         let signals = self.survey(&plan).await?;
-        Ok(Planned { guardrails, signals, plan, digest, stored: true })
+        Ok(Planned { guardrails, signals, plan, digest, stored: true, used_by: None, expired: false })
     }
 
     /// Undoes a run: resumes an unfinished undo of it, else plans and runs.

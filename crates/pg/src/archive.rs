@@ -123,7 +123,8 @@ impl Session {
                    sum(b.conflict_total)::text, sum(b.dead_total)::text from unnest($1::uuid[]) as r (run_id) \
                    cross join lateral (select 0 as partition_no union all \
                    select p.partition_no from pgmend.partition p where p.run_id = r.run_id) as p \
-                   cross join lateral (select * from pgmend.batch b where b.run_id = r.run_id \
+                   cross join lateral (select b.batch_no, b.changed_total, b.skipped_total, b.conflict_total, b.dead_total \
+                   from pgmend.batch b where b.run_id = r.run_id \
                    and b.partition_no = p.partition_no order by b.batch_no desc limit 1) as b group by r.run_id";
         let ids: Vec<String> = runs.iter().map(ToString::to_string).collect();
         let answer = self.run(&Statement::new("read the checkpoints", sql, vec![array_literal(&ids)])).await?;
@@ -166,7 +167,7 @@ impl Session {
             "select (sum(changed_rows + skipped_rows) / greatest(extract(epoch from max(begun_at + took_ms * interval '1 ms') \
              - min(begun_at)), 0.001))::float8::text, extract(epoch from clock_timestamp() - max(begun_at))::text \
              from (select b.* from (select 0 as partition_no union all select p.partition_no from pgmend.partition p \
-             where p.run_id = $1::uuid) as p cross join lateral (select * from pgmend.batch b where b.run_id = $1::uuid \
+             where p.run_id = $1::uuid) as p cross join lateral (select b.changed_rows, b.skipped_rows, b.begun_at, b.took_ms from pgmend.batch b where b.run_id = $1::uuid \
              and b.partition_no = p.partition_no order by b.batch_no desc limit {RECENT_BATCHES}) as b \
              order by b.begun_at desc limit {RECENT_BATCHES}) as recent having count(*) > 0"
         );
@@ -198,24 +199,14 @@ impl Session {
     /// When the batch of a row began: of a table of images, by the batch's number; of a change set, by the row's
     /// ordinal, `None` when no batch has applied it.
     pub async fn batch_begun_at(&self, run: RunId, kind: ImageTable, place: i64) -> Result<Option<String>, PgError> {
-        let covers = match kind {
+        let at = match kind {
             ImageTable::Images => {
-                "b.partition_no = $2::bigint / 1000000000000 and b.batch_no = $2::bigint % 1000000000000"
+                "select b.begun_at from pgmend.batch as b where b.run_id = $1::uuid \
+                 and b.partition_no = $2::bigint / 1000000000000 and b.batch_no = $2::bigint % 1000000000000"
             }
-            ImageTable::ChangeSet => {
-                // One that was set aside and changed later was changed by the batch that settled it.
-                "case when exists (select from pgmend.dead_letter as d where d.run_id = b.run_id and d.ordinal = $2::bigint) \
-                 then exists (select from pgmend.dead_letter as d where d.run_id = b.run_id and d.ordinal = $2::bigint \
-                 and d.state = 'changed' and d.settled_in = b.batch_no) else b.cursor_to[1]::bigint >= $2::bigint and (b.partition_no = 0 and not exists (select from pgmend.partition as p where p.run_id = b.run_id) \
-                 or exists (select from pgmend.partition as p \
-                 where p.run_id = b.run_id and p.partition_no = b.partition_no and coalesce(p.lower[1]::bigint, 0) < $2::bigint)) end \
-                 and not exists (select from pgmend.conflict as c where c.run_id = b.run_id and c.n = $2::bigint)"
-            }
+            ImageTable::ChangeSet => "select pgmend.ordinal_changed_at($1::uuid, $2::bigint)",
         };
-        let sql = format!(
-            "select to_char(b.begun_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from pgmend.batch as b \
-             where b.run_id = $1::uuid and {covers} order by b.partition_no desc, b.batch_no limit 1"
-        );
+        let sql = format!("select to_char(({at}) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
         let params = vec![run.to_string(), place.to_string()];
         Ok(self.run(&Statement::new("read a batch", sql, params)).await?.scalar().map(str::to_owned))
     }
@@ -228,12 +219,8 @@ impl Session {
         digest: &str,
         key: &[String],
     ) -> Result<Vec<(RunId, String)>, PgError> {
-        let sql = "select k.run_id::text, to_char(coalesce(min(b.begun_at), max(r.ended_at), max(r.started_at)) at time zone 'UTC', \
-                   'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') from pgmend.touched_key as k join pgmend.run as r on r.run_id = k.run_id \
-                   left join pgmend.batch as b on b.run_id = k.run_id and b.partition_no = k.batch_no / 1000000000000 \
-                   and b.batch_no = k.batch_no % 1000000000000 \
-                   where k.target_oid = $1::oid and k.key_digest = decode($2, 'hex') and not exists (select from pgmend.conflict as c \
-                   where c.run_id = k.run_id and c.key = $3::text[]) group by k.run_id";
+        let sql = "select t.run_id::text, to_char(t.touched_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
+                   from pgmend.runs_touching($1::oid, decode($2, 'hex'), $3::text[]) as t";
         let params = vec![target_oid.to_string(), digest.to_owned(), array_literal(key)];
         let answer = self.run(&Statement::new("look the key up", sql, params)).await?;
         let touch = |row: &Vec<Option<String>>| {

@@ -13,7 +13,8 @@ pub struct PgError {
     pub doing: String,
     /// The server's message, without values.
     pub message: String,
-    /// SQLSTATE; `08006` for a connection that broke without one.
+    /// SQLSTATE; `08006` for a connection that broke without one, `P0001` for a function of the database that borrows a
+    /// code of pgmend's.
     pub sqlstate: String,
     /// What the server named; boxed, since errors travel far and these fields seldom matter.
     pub named: Box<Named>,
@@ -51,7 +52,6 @@ impl PgError {
                 std::error::Error::source(error).map_or_else(|| error.to_string(), |s| format!("{error}: {s}"));
             return Self::new(doing, CONNECTION_FAILURE, message);
         };
-        let sqlstate = server.code().code().to_owned();
         let position = match server.position() {
             Some(tokio_postgres::error::ErrorPosition::Original(at)) => Some(*at),
             Some(tokio_postgres::error::ErrorPosition::Internal { .. }) | None => None,
@@ -68,7 +68,7 @@ impl PgError {
                 hint: said.shown_hint(),
                 position,
             }),
-            ..Self::new(doing, &sqlstate, String::new())
+            ..Self::new(doing, said.meant_sqlstate(), String::new())
         }
     }
 

@@ -9,6 +9,9 @@ use tokio_postgres::error::{DbError, ErrorPosition};
 const RAISED: [&str; 2] = ["P0001", "P0004"];
 /// The server's routines that pass on a text which a function, or another server's function, wrote.
 const RAISING_ROUTINES: [&str; 4] = ["exec_stmt_raise", "exec_stmt_assert", "pgfdw_report_error", "dblink_res_error"];
+/// What `RAISE` is reported by, and the schema that each `RAISE` of pgmend's own functions names, which is in a field of
+/// its own in the protocol. A SQLSTATE alone proves nothing: anybody may `RAISE … USING ERRCODE = 'PM505'`.
+const OURS: (&str, &str) = ("exec_stmt_raise", "pgmend");
 /// Classes whose sentences name objects of the schema, and no values (`src/backend/utils/errcodes.txt`).
 const CLASSES_WITHOUT_VALUES: [&str; 37] = [
     "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "21", "23", "24", "25", "26", "27", "28", "2B",
@@ -30,6 +33,8 @@ pub(crate) struct Said<'a> {
     pub context: Option<&'a str>,
     /// The routine of the server's source that reported it.
     pub routine: Option<&'a str>,
+    /// The schema that it names.
+    pub schema: Option<&'a str>,
     /// The statement of a function that it is about.
     pub inner: Option<&'a str>,
 }
@@ -47,6 +52,7 @@ impl<'a> From<&'a DbError> for Said<'a> {
             hint: error.hint(),
             context: error.where_(),
             routine: error.routine(),
+            schema: error.schema(),
             inner,
         }
     }
@@ -55,6 +61,9 @@ impl<'a> From<&'a DbError> for Said<'a> {
 impl Said<'_> {
     /// The sentence as it may be shown and kept.
     pub(crate) fn shown(&self) -> String {
+        if self.borrows_a_code() {
+            return format!("{} {TEXT_MASKED}, with a {} of its own", self.raiser(), self.sqlstate);
+        }
         if self.raised_by_a_function() {
             return format!("{} {TEXT_MASKED}", self.raiser());
         }
@@ -67,6 +76,12 @@ impl Said<'_> {
             true => self.message.to_owned(),
             false => without_quoted(self.message),
         }
+    }
+
+    /// The SQLSTATE by what it means to pgmend: a code of pgmend's that a function of the database borrows says no more
+    /// than a `RAISE` without one.
+    pub(crate) fn meant_sqlstate(&self) -> &str {
+        if self.borrows_a_code() { RAISED[0] } else { self.sqlstate }
     }
 
     /// Whether the names that the server gave beside the sentence are the schema's own, and not what a `RAISE … USING` set.
@@ -91,15 +106,25 @@ impl Said<'_> {
         Some(format!("{} ({}){}", self.message, self.sqlstate, more.collect::<String>()))
     }
 
-    /// Whether the text was written by a function of the database rather than by the server. Guards of pgmend's own
-    /// functions have SQLSTATEs of their own.
+    /// Whether it is a guard of pgmend's own functions.
+    fn is_a_guard(&self) -> bool {
+        self.sqlstate.starts_with("PM") && self.routine.zip(self.schema) == Some(OURS)
+    }
+
+    /// Whether a function of the database raised it with a SQLSTATE that looks like one of pgmend's.
+    fn borrows_a_code(&self) -> bool {
+        self.sqlstate.starts_with("PM") && !self.is_a_guard()
+    }
+
+    /// Whether the text was written by a function of the database rather than by the server or by pgmend's own functions.
     fn raised_by_a_function(&self) -> bool {
-        if self.sqlstate.starts_with("PM") {
+        if self.is_a_guard() {
             return false;
         }
         // Any other language reports its own errors and those of its code alike.
         let other_language = self.frames().next().is_some_and(|frame| !frame.contains("PL/pgSQL"));
         RAISED.contains(&self.sqlstate)
+            || self.borrows_a_code()
             || self.routine.is_some_and(|routine| RAISING_ROUTINES.contains(&routine))
             || other_language
     }
@@ -245,9 +270,27 @@ mod tests {
             sqlstate: "PM530",
             message: "the shop is slow",
             routine: Some("exec_stmt_raise"),
+            schema: Some("pgmend"),
             ..Said::default()
         };
         assert_eq!((said.shown().as_str(), said.in_full()), ("the shop is slow", None));
+        assert_eq!(said.meant_sqlstate(), "PM530");
+    }
+
+    #[test]
+    fn a_code_of_ours_that_somebody_else_raises_means_nothing() {
+        let context = Some("PL/pgSQL function audit() line 3 at RAISE");
+        let raise = Some("exec_stmt_raise");
+        for (routine, schema) in
+            [(raise, None), (raise, Some("shop")), (None, Some("pgmend")), (Some("pgfdw_report_error"), Some("pgmend"))]
+        {
+            let said =
+                Said { sqlstate: "PM505", message: "wyvern has it", routine, schema, context, ..Said::default() };
+            let shown = "function audit() raised an error, whose text is masked, with a PM505 of its own";
+            assert_eq!((said.shown().as_str(), said.meant_sqlstate()), (shown, "P0001"));
+            assert!(!said.names_are_the_schemas());
+            assert!(said.in_full().is_some_and(|full| full.starts_with("wyvern has it (PM505)")));
+        }
     }
 
     #[test]

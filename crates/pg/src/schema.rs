@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (9, include_str!("../sql/schema/009_tenants.sql")),
     (10, include_str!("../sql/schema/010_plan_for_readers.sql")),
     (11, include_str!("../sql/schema/011_gentle.sql")),
+    (12, include_str!("../sql/schema/012_keys_for_readers.sql")),
 ];
 
 /// The version that this pgmend needs.
@@ -97,5 +98,25 @@ impl Session {
         let answers = self.pipeline(&[statement]).await;
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(answers.first().and_then(|a| a.scalar().map(str::to_owned)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn every_guard_names_the_schema_so_that_nobody_elses_is_taken_for_one() {
+        let mut guards = 0;
+        for (version, script) in MIGRATIONS {
+            for raise in script.split("raise exception").skip(1) {
+                let raise = raise.split(';').next().unwrap_or_default();
+                if raise.contains("'PM") {
+                    guards += 1;
+                    assert!(raise.trim_end().ends_with(", schema = 'pgmend'"), "version {version}: {raise}");
+                }
+            }
+        }
+        assert!(guards > 60, "{guards}");
     }
 }

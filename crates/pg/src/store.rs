@@ -325,9 +325,9 @@ impl Session {
         Ok(())
     }
 
-    /// Conflicts of a run: key as JSON array of texts, and reason.
+    /// Conflicts of a run: key, masked for whoever only reads, and reason.
     pub async fn conflicts(&self, run: RunId, limit: i64) -> Result<Vec<(Vec<String>, String)>, PgError> {
-        let sql = "select to_json(key)::text, reason from pgmend.conflict where run_id = $1::uuid order by n limit $2::bigint";
+        let sql = "select to_json(c.key)::text, c.reason from pgmend.conflicts_of($1::uuid, null, $2::bigint) as c order by c.n";
         let answer = self.run(&Statement::new("read conflicts", sql, vec![run.to_string(), limit.to_string()])).await?;
         answer.rows.iter().map(|row| Ok((from_json(row, 0)?, text(row, 1)?))).collect()
     }

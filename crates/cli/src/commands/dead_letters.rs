@@ -11,17 +11,19 @@ use super::run::Driving;
 use crate::Done;
 use crate::args::DeadLetters;
 use crate::failure::Failure;
+use crate::identity_file;
 use crate::render::dead_letters;
 use crate::shell::{Shell, quoted};
 
 /// Lists, exports or tries again the rows that a run has set aside.
 pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
+    let identity = args.identity.as_deref().map(identity_file::read).transpose()?;
     let mut engine = shell.engine().await?;
     shell.show_errors(&mut engine, args.show_values);
     if args.retry && args.execute {
         let driving = Driving::begin(shell)?;
         let (progress, mut observer) = (driving.progress, driving.observer);
-        let ended = engine.retry_dead_letters(&args.run, &mut observer).await;
+        let ended = engine.retry_dead_letters_with(&args.run, identity.as_ref(), &mut observer).await;
         progress.finish();
         let retried = ended?;
         let next = [shell.line(&format!("pgmend dead-letters {}", quoted(&args.run)))];
@@ -34,11 +36,12 @@ pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
         export(file, &letters)?;
     }
     let open: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.state == "open").collect();
-    let line = |flags: &str| shell.line(&format!("pgmend dead-letters {} {flags}", quoted(&args.run)));
-    let retry = (!open.is_empty()).then(|| line("--retry --execute"));
+    let opened = args.identity.as_ref().map(|f| format!("--identity {} ", quoted(&f.display().to_string())));
+    let opened = opened.unwrap_or_default();
+    let line = |flags: &str| shell.line(&format!("pgmend dead-letters {} --retry {opened}{flags}", quoted(&args.run)));
+    let retry = (!open.is_empty()).then(|| line("--execute"));
     let masked = open.iter().any(|letter| letter.message.contains(TEXT_MASKED));
-    let shown =
-        masked.then(|| format!("{}  # the same, showing the masked text", line("--retry --show-values --execute")));
+    let shown = masked.then(|| format!("{}  # the same, showing the masked text", line("--show-values --execute")));
     let next: Vec<String> = retry.into_iter().chain(shown).collect();
     shell.show(&letters, |paint| dead_letters::list(&letters, &next, paint))?;
     Ok(exit::DONE)

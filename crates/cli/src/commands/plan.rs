@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgmend::{Job, PlanOptions, Planned};
+use pgmend::{Job, PlanOptions, Planned, RunState};
 use pgmend_core::exit;
 use serde::Serialize;
 
@@ -107,6 +107,9 @@ pub fn next_of_stored(shell: &Shell, planned: &Planned) -> Vec<String> {
     if plan.changes_nothing() || !planned.stored {
         return Vec::new();
     }
+    if let Some(lines) = over(shell, planned) {
+        return lines;
+    }
     if let Some(line) = before_it_can_start(planned) {
         return vec![line];
     }
@@ -116,6 +119,27 @@ pub fn next_of_stored(shell: &Shell, planned: &Planned) -> Vec<String> {
         return vec![format!("{approve}  # typed by an approver, from their own login"), run];
     }
     vec![run]
+}
+
+/// What to do with a plan that starts no run any more: it has been used, or has expired.
+fn over(shell: &Shell, planned: &Planned) -> Option<Vec<String>> {
+    let anew = "plan the job again to make the change again: a plan starts one run";
+    let Some(run) = &planned.used_by else {
+        return planned.expired.then(|| vec!["plan the job again: this plan has expired".to_owned()]);
+    };
+    let (id, state) = (run.run_id, run.state.name());
+    Some(match run.state {
+        RunState::Succeeded | RunState::Cancelled => {
+            let report = shell.line(&format!("pgmend report {id}"));
+            vec![format!("{report}  # the run of this plan, which has {state}"), anew.to_owned()]
+        }
+        RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
+            let status = shell.line(&format!("pgmend status {id}"));
+            vec![format!(
+                "{status}  # the run of this plan, which has not ended ({state}): what it does, and what to type"
+            )]
+        }
+    })
 }
 
 /// What must happen before this plan, or rather the next one, can start: what the policy asks of a job no approval

@@ -32,7 +32,8 @@ pub fn summary(state: &str) -> RunSummary {
 /// A plan with something in every section.
 pub fn planned() -> Planned {
     let signals = signals();
-    Planned { guardrails: Vec::new(), signals, plan: plan(), digest: "3f9a0c12d4e5b6a79810".into(), stored: true }
+    let digest = "3f9a0c12d4e5b6a79810".into();
+    Planned { guardrails: Vec::new(), signals, plan: plan(), digest, stored: true, used_by: None, expired: false }
 }
 
 fn signals() -> Vec<SurveyedSignal> {

@@ -165,7 +165,7 @@ pub fn conflicts(all: &[Conflict], paint: Paint) -> String {
     }
     let more = all.len() as i64 - CONFLICTS_LISTED_MAX;
     if more > 0 {
-        page.line(&format!("and {} more, all in pgmend.conflict", figure::rows(more)));
+        page.line(&format!("and {} more, all in pgmend.conflicts_of(run)", figure::rows(more)));
     }
     page.text()
 }

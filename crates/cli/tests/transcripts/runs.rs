@@ -42,6 +42,37 @@ fn a_reviewed_plan_is_run_by_its_id_once() {
 }
 
 #[test]
+fn a_plan_that_starts_no_run_any_more_offers_none() {
+    let mut shell = Shell::open("over");
+    shell.pgmend(&["init"]);
+    shell.pgmend(&["plan", "fix.sql", "--batch-rows", "50"]);
+    let plan = shell.sql().value("select plan_id from pgmend.plan").unwrap().unwrap_or_default();
+    let next = |shell: &Shell| {
+        let output =
+            shell.command(&["run", &plan, "--output", "json"]).output().expect("the binary was built by cargo");
+        let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON on stdout");
+        let next =
+            shown["next"].as_array().expect("lines").iter().map(|line| line.as_str().unwrap_or_default().to_owned());
+        next.collect::<Vec<_>>().join("\n")
+    };
+    assert!(next(&shell).starts_with(&format!("pgmend run {plan} --execute")), "{}", next(&shell));
+    shell.psql("update pgmend.plan set expires_at = now() - interval '1 minute'");
+    assert_eq!(next(&shell), "plan the job again: this plan has expired");
+    shell.psql("update pgmend.plan set expires_at = now() + interval '1 hour'");
+    shell.pgmend(&["run", &plan, "--execute", "--stop-after-batches", "1"]);
+    let run = shell.sql().value("select run_id from pgmend.run").unwrap().unwrap_or_default();
+    let paused = next(&shell);
+    assert!(
+        paused.starts_with(&format!("pgmend status {run}")) && paused.contains("has not ended (paused)"),
+        "{paused}"
+    );
+    shell.pgmend(&["run", &plan, "--execute"]);
+    let ended = next(&shell);
+    assert!(ended.starts_with(&format!("pgmend report {run}")) && ended.contains("which has succeeded"), "{ended}");
+    assert!(!ended.contains("--execute"), "{ended}");
+}
+
+#[test]
 fn a_plan_is_stale_once_the_table_has_changed() {
     let mut shell = Shell::open("stale");
     shell.pgmend(&["init"]);

@@ -16,8 +16,6 @@ use super::pgcrypto;
 use crate::error::Error;
 use crate::plan::privileges::DENIED;
 
-/// The temporary table that stands for encrypted images; one for each transaction.
-const DECRYPTED: &str = "pgmend_decrypted";
 /// `external_routine_invocation_exception`: pgcrypto's wrong key or corrupt data.
 const WRONG_KEY: &str = "39000";
 
@@ -32,6 +30,9 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
+    /// The temporary table that stands for encrypted images; one for each transaction.
+    pub const NAME: &str = "pgmend_decrypted";
+
     /// The images of that name, kept by this plan's run.
     pub fn new(forward: &Plan, kind: ImageTable, name: &str, layout: &ImageLayout, keys: Vec<(i64, String)>) -> Self {
         Self { name: name.to_owned(), kind, layout: layout.clone(), settings: forward.settings.clone(), keys }
@@ -39,7 +40,7 @@ impl Encrypted {
 
     /// The relation that stands for them once they are decrypted.
     pub fn relation() -> RelationName {
-        RelationName::new("pg_temp", DECRYPTED)
+        RelationName::new("pg_temp", Self::NAME)
     }
 
     /// Decrypts them into a table that the transaction's end drops. `scene` is the transaction's own.
@@ -52,17 +53,20 @@ impl Encrypted {
         Ok(())
     }
 
+    /// Refuses where rows are encrypted with a key that is not among these.
+    pub async fn refuse_lost_keys(tx: &ReadTx<'_>, name: &str, keys: &[(i64, String)]) -> Result<(), Error> {
+        let used = tx.keys_used(name).await?;
+        let Some(lost) = used.iter().find(|no| keys.iter().all(|(own, _)| own != *no)) else { return Ok(()) };
+        let message = format!("rows of pgmend.{name} are encrypted with image key {lost}, which is not there");
+        let help = "pgmend.image_key has lost a row; a backup of schema pgmend has it";
+        Err(Refusal::new(Code::UnreadableImages, message, help).into())
+    }
+
     async fn decrypt_within(&self, tx: &ReadTx<'_>) -> Result<(), Error> {
         let pgcrypto = pgcrypto(tx).await?;
-        let used = tx.keys_used(&self.name).await?;
-        if let Some(lost) = used.iter().find(|no| self.keys.iter().all(|(own, _)| own != *no)) {
-            let message =
-                format!("rows of pgmend.{} are encrypted with image key {lost}, which is not there", self.name);
-            let help = "pgmend.image_key has lost a row; a backup of schema pgmend has it";
-            return Err(Refusal::new(Code::UnreadableImages, message, help).into());
-        }
+        Self::refuse_lost_keys(tx, &self.name, &self.keys).await?;
         tx.open_image_keys(&self.keys).await?;
-        tx.create_decrypted(self.kind, DECRYPTED, &self.layout).await.map_err(no_temporary_table)?;
+        tx.create_decrypted(self.kind, Self::NAME, &self.layout).await.map_err(no_temporary_table)?;
         let values: Vec<_> = self.layout.before.iter().chain(&self.layout.after).collect();
         let row_type = pgmend_sql::decrypted_type(&tx.declared(&values).await?);
         tx.query("make a type for decrypted rows", &row_type, vec![]).await?;

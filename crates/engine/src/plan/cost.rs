@@ -1,12 +1,13 @@
 //! What a run will cost: batches, time, WAL, disk. Estimates say what they rest on.
 
 use pgmend_core::limits::Limits;
-use pgmend_core::plan::{Counts, Estimates, Figure, ImageLayout};
+use pgmend_core::plan::{Counts, Estimates, Figure};
 use pgmend_core::sizing::Sizing;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::Kind;
 
 use super::bind::Bound;
+use super::image_size::Beside;
 use crate::error::Error;
 
 /// Milliseconds for a row without measurement: one heap tuple and one index entry on ordinary hardware.
@@ -24,24 +25,29 @@ const BATCH_WAL_BYTES: f64 = 1_000.0;
 /// A commit, with its flush.
 const BATCH_MS: f64 = 3.0;
 /// Bytes of a tuple's header, line pointer included.
-const TUPLE_OVERHEAD_BYTES: f64 = 28.0;
+pub(super) const TUPLE_OVERHEAD_BYTES: f64 = 28.0;
 /// WAL of one index entry.
 const INDEX_WAL_BYTES: f64 = 80.0;
 /// Batches simulated one by one at most; beyond them the size has long settled.
 const SIMULATED_BATCHES_MAX: i64 = 100_000;
 
-/// Average width of the columns' values in bytes, from the statistics.
-async fn width(tx: &ReadTx<'_>, bound: &Bound, columns: &[String]) -> Result<f64, Error> {
-    let sql = "select coalesce(sum(coalesce((select max(s.avg_width) from pg_catalog.pg_stats s \
-               where s.schemaname = $1 and s.tablename = $2 and s.attname = a.name), 8)), 0)::text \
-               from unnest($3::text[]) as a (name)";
+/// Average width of each column's values in bytes, from the statistics.
+/// Lock: none. Index: pg_statistic's own.
+pub(super) async fn widths(tx: &ReadTx<'_>, bound: &Bound, columns: &[String]) -> Result<Vec<f64>, Error> {
+    let sql = "select coalesce((select max(s.avg_width) from pg_catalog.pg_stats s \
+               where s.schemaname = $1 and s.tablename = $2 and s.attname = a.name), 8)::text \
+               from unnest($3::text[]) with ordinality as a (name, at) order by a.at";
     let params = vec![
         bound.table.name.schema.clone(),
         bound.table.name.name.clone(),
         pgmend_pg::session::array_literal(columns),
     ];
     let answer = tx.query("read the columns' widths", sql, params).await?;
-    Ok(answer.scalar().and_then(|w| w.parse().ok()).unwrap_or(0.0))
+    Ok(answer
+        .rows
+        .iter()
+        .map(|row| row.first().cloned().flatten().and_then(|w| w.parse().ok()).unwrap_or(8.0))
+        .collect())
 }
 
 /// What a run costs, as a rehearsal measured it.
@@ -63,25 +69,19 @@ pub async fn estimate(
     bound: &Bound,
     counts: &Counts,
     limits: &Limits,
-    images: Option<&ImageLayout>,
+    beside: Beside<'_>,
     pace: Option<&Pace>,
 ) -> Result<Estimates, Error> {
     let rows = counts.changed_rows.value.max(0);
     let all: Vec<String> = bound.table.columns.iter().map(|c| c.name.clone()).collect();
-    let row_bytes = width(tx, bound, &all).await? + TUPLE_OVERHEAD_BYTES;
-    let image_row = match images {
-        None => 0.0,
-        Some(layout) => {
-            let names = layout.key.iter().chain(&layout.before).chain(&layout.after).map(|c| c.column.clone());
-            width(tx, bound, &names.collect::<Vec<_>>()).await? + TUPLE_OVERHEAD_BYTES + 8.0
-        }
-    };
+    let row_bytes = widths(tx, bound, &all).await?.into_iter().sum::<f64>() + TUPLE_OVERHEAD_BYTES;
+    let image_row = beside.row_bytes(tx, bound).await?;
     let indexes = f64::from(bound.table.index_count);
     let index_wal = if bound.statement.kind() == Kind::Delete { 0.0 } else { indexes * INDEX_WAL_BYTES };
     let one = bound.class.one_transaction.is_some();
     let unmeasured = Pace {
         batch_ms: BATCH_MS,
-        row_ms: ROW_MS + INDEX_MS * indexes + if images.is_some() { ROW_MS / 2.0 } else { 0.0 },
+        row_ms: ROW_MS + INDEX_MS * indexes + if beside.is_any() { ROW_MS / 2.0 } else { 0.0 },
         checks_ms: 0.0,
         wal_row_bytes: row_bytes + index_wal,
     };
@@ -137,14 +137,6 @@ fn course(rows: i64, limits: &Limits, pace: &Pace, one: bool) -> Course {
     took_ms += more as f64 * pace.batch_ms + left as f64 * pace.row_ms;
     let around_ms = if rows > 0 { RUN_MS + pace.checks_ms } else { 0.0 };
     Course { batches: batches + more, seconds: (took_ms + around_ms) / 1_000.0 }
-}
-
-/// Two tables as one, for their size.
-pub fn together(mut one: ImageLayout, other: ImageLayout) -> ImageLayout {
-    one.key.extend(other.key);
-    one.before.extend(other.before);
-    one.after.extend(other.after);
-    one
 }
 
 /// Estimates not made yet.

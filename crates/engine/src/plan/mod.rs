@@ -11,6 +11,7 @@ mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
+mod image_size;
 mod mode;
 mod nights;
 mod one_worker;
@@ -45,9 +46,10 @@ use pgmend_sql::{Kind, Rewriter, Statement};
 use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::outcome::{PlanOptions, Planned};
+use crate::outcome::{PlanOptions, PlanUse, Planned};
 use bind::Bound;
 pub use check::{Checked, check};
+use image_size::Beside;
 
 /// A plan with what is needed to compute its change set.
 pub(crate) struct Draft {
@@ -84,7 +86,7 @@ impl Engine {
         let digest = draft.plan.digest().0;
         let guardrails = if store { self.session.guardrails(draft.plan.plan_id).await? } else { Vec::new() };
         let signals = self.survey(&draft.plan).await?;
-        Ok(Planned { guardrails, signals, plan: draft.plan, digest, stored: store })
+        Ok(Planned { guardrails, signals, plan: draft.plan, digest, stored: store, used_by: None, expired: false })
     }
 
     /// A stored plan by its id or the beginning of it.
@@ -95,7 +97,15 @@ impl Engine {
             (Some(stored), None) => {
                 let guardrails = self.session.guardrails(stored.plan.plan_id).await?;
                 let signals = self.survey(&stored.plan).await?;
-                Ok(Planned { guardrails, signals, plan: stored.plan, digest: stored.digest, stored: true })
+                let used_by = match stored.run {
+                    Some(run) => {
+                        let run = self.one_run(&run.to_string()).await?;
+                        Some(PlanUse { run_id: run.run_id, state: run.state })
+                    }
+                    None => None,
+                };
+                let (digest, expired) = (stored.digest, !stored.fresh);
+                Ok(Planned { guardrails, signals, plan: stored.plan, digest, stored: true, used_by, expired })
             }
             (Some(_), Some(_)) => Err(Refusal::new(
                 Code::NotFound,
@@ -329,10 +339,8 @@ impl Engine {
         let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql, mask).await?;
         plan.explain = explained;
         plan.findings.extend(finding);
-        // What is written beside the table: the run's own images, the change set, or both.
-        let beside = [plan.images.layout.as_ref(), draft.filling.as_ref().map(|(_, _, layout)| layout)];
-        let images = beside.into_iter().flatten().cloned().reduce(cost::together);
-        plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, images.as_ref(), None).await?;
+        let beside = Beside::of(plan, draft.filling.as_ref().map(|(_, _, layout)| layout));
+        plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, beside, None).await?;
         if let Some(tenants) = &plan.tenants {
             // Each has a batch of its own at least.
             let batches = &mut plan.estimates.batches;

@@ -18,6 +18,7 @@ use pgmend_pg::{PgError, Session};
 
 use super::bind::Bound;
 use super::cost::{self, Pace};
+use super::image_size::Beside;
 use super::{Draft, statements};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -109,8 +110,8 @@ async fn conclude(
             (false, format!("not fully undoable: the rehearsal also wrote {names}, whose rows have no images"));
     }
     if let Some(pace) = pace {
-        let layout = plan.images.layout.as_ref();
-        plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, layout, Some(pace)).await?;
+        let beside = Beside::of(plan, draft.filling.as_ref().map(|(_, _, layout)| layout));
+        plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, beside, Some(pace)).await?;
     }
     plan.rehearsal = Some(rehearsal);
     Ok(())

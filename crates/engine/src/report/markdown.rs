@@ -227,7 +227,7 @@ impl Report {
         let more = self.conflict_rows - self.conflicts.len() as i64;
         if more > 0 {
             text.push_str(&format!(
-                "\nand {} more: `select * from pgmend.conflict where run_id = '{}'`\n",
+                "\nand {} more: `select * from pgmend.conflicts_of('{}')`\n",
                 thousands(more),
                 self.run_id
             ));

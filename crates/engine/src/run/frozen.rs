@@ -156,7 +156,11 @@ impl Worker<'_, '_> {
     pub(super) fn span_statement(&self, lower: i64, upper: i64) -> Option<Statement> {
         let RunSql::Freeze { span, .. } = self.sql() else { return None };
         let own = [self.at.batch_no + 1, lower, upper].map(|n| n.to_string());
-        Some(Statement { doing: "find the keys of a batch", sql: span?, params: self.params_with(own) })
+        Some(Statement {
+            doing: "find the keys of a batch",
+            sql: self.with_images(&span?),
+            params: self.params_with(own),
+        })
     }
 
     async fn open(&self, spanned: &Spanned, apply: &[Apply], conflicts: Option<&str>) -> Result<FencedTx<'_>, PgError> {

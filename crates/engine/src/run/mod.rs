@@ -47,6 +47,7 @@ use pgmend_pg::images::ImageTable;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{Fact, StoredRun};
 
+use crate::encryption::OpenedLetters;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, Planned, Retried, RunOptions};
@@ -67,11 +68,12 @@ pub(crate) async fn retry(
     plan: Plan,
     run: StoredRun,
     lease: Lease,
-    options: &RunOptions,
+    letters: Option<OpenedLetters>,
     observer: &mut Observer,
 ) -> Result<Retried, Error> {
-    let worker = worker::Worker::new(engine, plan, run, lease, options, observer, true).await?;
-    Box::pin(worker.retry()).await
+    let options = RunOptions::default();
+    let worker = worker::Worker::new(engine, plan, run, lease, &options, observer, true).await?;
+    Box::pin(worker.retry(letters)).await
 }
 
 impl Engine {
@@ -171,7 +173,15 @@ impl Engine {
         crate::plan::privileges::refuse_unprivileged(&plan)?;
         self.refuse_unnamed_environment().await?;
         let digest = plan.digest().0;
-        let planned = Planned { guardrails: Vec::new(), signals: Vec::new(), plan, digest, stored: true };
+        let planned = Planned {
+            guardrails: Vec::new(),
+            signals: Vec::new(),
+            plan,
+            digest,
+            stored: true,
+            used_by: None,
+            expired: false,
+        };
         let demanded = match self.refuse_unmet(&planned).await {
             Err(Error::Refused(refusal)) if refusal.code == Code::OutsideHours && options.until_done => {
                 self.wait_to_start(observer).await?;

@@ -24,7 +24,15 @@ impl Engine {
             let digest = plan.digest().0;
             let guardrails = self.session.guardrails(plan.plan_id).await?;
             let signals = self.survey(&plan).await?;
-            return Ok(Some(Planned { guardrails, signals, plan, digest, stored: true }));
+            return Ok(Some(Planned {
+                guardrails,
+                signals,
+                plan,
+                digest,
+                stored: true,
+                used_by: None,
+                expired: false,
+            }));
         }
         self.plan(job, &options.plan).await.map(Some)
     }

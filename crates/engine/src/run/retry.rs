@@ -14,12 +14,14 @@ use super::apart::{Tried, give_up};
 use super::fault;
 use super::step::{Applied, millis};
 use super::worker::Worker;
+use crate::encryption::OpenedLetters;
 use crate::error::Error;
 use crate::outcome::Retried;
 
 impl Worker<'_, '_> {
     /// Tries every open letter once. Stops between two batches when asked to.
-    pub(super) async fn retry(mut self) -> Result<Retried, Error> {
+    pub(super) async fn retry(mut self, letters: Option<OpenedLetters>) -> Result<Retried, Error> {
+        self.letters = letters;
         let mut retried = Retried { run_id: Some(self.run_id()), ..Retried::default() };
         let mut after = 0;
         while self.stop_wish().is_none() {
@@ -61,9 +63,10 @@ impl Worker<'_, '_> {
         };
         let cursor = self.at.cursor.clone().or_else(end);
         let cursor = cursor.ok_or_else(|| PgError::corrupt("dead letters before the first batch"))?;
+        let opening = self.letters.as_ref().map(|opened| opened.opening(letters)).unwrap_or_default();
         let began = Instant::now();
         self.need_image_key().await?;
-        let mut tx = self.begin_apart(self.at.pass, &cursor, Vec::new()).await?;
+        let mut tx = self.begin_apart(self.at.pass, &cursor, opening).await?;
         let mut counts = Retried::default();
         let mut imaged_rows = None;
         for letter in letters {

@@ -19,8 +19,12 @@ impl Worker<'_, '_> {
         i64::from(self.lease.partition_no) * IMAGE_BATCH_STRIDE + self.at.batch_no + 1
     }
 
-    /// The statement over the run's own table of images, and its own dead letters.
+    /// The statement over the run's own table of images, its own dead letters, and its change set as it can be read.
     pub fn with_images(&self, sql: &str) -> String {
+        let sql = &match &self.letters {
+            Some(opened) => opened.instead(sql),
+            None => sql.to_owned(),
+        };
         let sql = match sql.contains(DEAD_LETTERS) {
             true => sql.replace(DEAD_LETTERS, &open_letters(self.run_id())),
             false => sql.to_owned(),

@@ -25,6 +25,7 @@ use super::ownership::Heartbeat;
 use super::pace::Pacer;
 use super::step::Step;
 use super::wishes::Wishes;
+use crate::encryption::OpenedLetters;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, RunOptions};
@@ -105,6 +106,8 @@ pub(super) struct Worker<'e, 'o> {
     pub vacuums: Option<Schedule>,
     /// Batches after which the command stops.
     pub stop_after: Option<u64>,
+    /// Opens the rows of dead letters, where the change set is encrypted.
+    pub letters: Option<OpenedLetters>,
 }
 
 impl<'e, 'o> Worker<'e, 'o> {
@@ -158,6 +161,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             blockers: None,
             vacuums,
             stop_after: options.stop_after_batches,
+            letters: None,
         })
     }
 

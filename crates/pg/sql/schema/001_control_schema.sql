@@ -153,7 +153,7 @@ end $$;
 create trigger ledger_is_append_only before update or delete or truncate on pgmend.ledger
     for each statement execute function pgmend.refuse_rewriting();
 
--- Keys of pruned images, as digests: `trace` answers after `prune` which runs touched a row.
+-- Keys of pruned images, as digests keyed with the secret of the tokens: `trace` answers after `prune` which runs touched a row.
 create table pgmend.touched_key (
     target_oid oid not null,
     key_digest bytea not null,
@@ -205,20 +205,20 @@ declare
 begin
     select * into v_plan from pgmend.plan where plan_id = p_plan for update;
     if not found then
-        raise exception 'plan % is not stored here', p_plan using errcode = 'PM501';
+        raise exception 'plan % is not stored here', p_plan using errcode = 'PM501', schema = 'pgmend';
     end if;
     perform pg_advisory_xact_lock(hashtextextended('pgmend.signature/' || v_plan.signature, 0));
     if v_plan.digest <> p_digest then
-        raise exception 'plan % has another digest', p_plan using errcode = 'PM502';
+        raise exception 'plan % has another digest', p_plan using errcode = 'PM502', schema = 'pgmend';
     end if;
     if v_plan.expires_at < clock_timestamp() then
-        raise exception 'plan % has expired', p_plan using errcode = 'PM502';
+        raise exception 'plan % has expired', p_plan using errcode = 'PM502', schema = 'pgmend';
     end if;
     if exists (select from pgmend.run where plan_id = p_plan) then
-        raise exception 'plan % has been used', p_plan using errcode = 'PM503';
+        raise exception 'plan % has been used', p_plan using errcode = 'PM503', schema = 'pgmend';
     end if;
     if p_again is null and exists (select from pgmend.run where signature = v_plan.signature and state = 'succeeded') then
-        raise exception 'this change has already been made' using errcode = 'PM504';
+        raise exception 'this change has already been made' using errcode = 'PM504', schema = 'pgmend';
     end if;
     perform pgmend.refuse_same_columns(p_run, p_plan);
     v_token := pgmend.insist_on_guardrails(p_plan);
@@ -300,7 +300,7 @@ begin
       where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
         for key share;
     if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
 end $$;
 
@@ -312,7 +312,7 @@ create function pgmend.begin_batch(
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if pg_is_in_recovery() or (select system_identifier::text from pg_control_system()) <> p_system_identifier then
-        raise exception 'this is not the server that was planned for' using errcode = 'PM507';
+        raise exception 'this is not the server that was planned for' using errcode = 'PM507', schema = 'pgmend';
     end if;
     perform pgmend.hold_lease(p_run, p_partition, p_fence);
     perform pgmend.refuse_batch(p_run);
@@ -321,7 +321,7 @@ begin
           where run_id = p_run and partition_no = p_partition and batch_no = p_batch_no - 1
             for update;
         if not found then
-            raise exception 'batch % is not there', p_batch_no - 1 using errcode = 'PM520';
+            raise exception 'batch % is not there', p_batch_no - 1 using errcode = 'PM520', schema = 'pgmend';
         end if;
     end if;
     insert into pgmend.batch (run_id, partition_no, batch_no, fence, pass, cursor_to)
@@ -335,7 +335,7 @@ create function pgmend.end_batch(
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if p_imaged is not null and p_imaged <> p_changed then
-        raise exception 'batch %: % rows changed but % imaged', p_batch_no, p_changed, p_imaged using errcode = 'PM521';
+        raise exception 'batch %: % rows changed but % imaged', p_batch_no, p_changed, p_imaged using errcode = 'PM521', schema = 'pgmend';
     end if;
     update pgmend.batch b
        set changed_rows = p_changed, skipped_rows = p_skipped, conflict_rows = p_conflicts, took_ms = p_took_ms,
@@ -350,7 +350,7 @@ begin
        -- Of this very transaction, whose beginning passed the fence: a checkpoint that is committed stays as it is.
        and b.xid = pg_current_xact_id();
     if not found then
-        raise exception 'batch % has no row', p_batch_no using errcode = 'PM520';
+        raise exception 'batch % has no row', p_batch_no using errcode = 'PM520', schema = 'pgmend';
     end if;
 end $$;
 
@@ -361,7 +361,7 @@ begin
     -- The batch that this transaction began, having passed the fence.
     if not exists (select from pgmend.batch
                     where run_id = p_run and batch_no = p_batch_no and xid = pg_current_xact_id()) then
-        raise exception 'batch % has no row', p_batch_no using errcode = 'PM520';
+        raise exception 'batch % has no row', p_batch_no using errcode = 'PM520', schema = 'pgmend';
     end if;
     insert into pgmend.conflict (run_id, batch_no, n, key, reason) values (p_run, p_batch_no, p_n, p_key, p_reason);
     return true;
@@ -375,7 +375,7 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 begin
     if not exists (select from pgmend.lease
                     where run_id = p_run and fence = p_fence and holder_role = session_user for key share) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     update pgmend.run
        set state = p_state, reason = p_reason,
@@ -385,7 +385,7 @@ begin
            verification = coalesce(p_verification, verification)
      where run_id = p_run and state = any (p_from);
     if not found then
-        raise exception 'the run is in another state' using errcode = 'PM511';
+        raise exception 'the run is in another state' using errcode = 'PM511', schema = 'pgmend';
     end if;
     perform pgmend.append_ledger(p_run, p_fact, p_body);
 end $$;
@@ -395,7 +395,7 @@ create function pgmend.record_fact(p_run uuid, p_fence bigint, p_fact text, p_bo
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if not exists (select from pgmend.lease where run_id = p_run and fence = p_fence and holder_role = session_user) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     if p_fact not in ('run_swept', 'run_checked', 'run_held', 'dead_letters_retried') then
         raise exception '% is not a fact that a worker records', p_fact using errcode = '22023';
@@ -413,10 +413,10 @@ declare
     v_columns text;
 begin
     if p_name not like (case when p_ordinal then 'change\_set\_%' else 'image\_%' end) then
-        raise exception '% is no name of images', p_name using errcode = 'PM310';
+        raise exception '% is no name of images', p_name using errcode = 'PM310', schema = 'pgmend';
     end if;
     if not pg_has_role(session_user, p_role, 'member') then
-        raise exception '% is not a member of %', session_user, p_role using errcode = 'PM310';
+        raise exception '% is not a member of %', session_user, p_role using errcode = 'PM310', schema = 'pgmend';
     end if;
     select string_agg(format(', %I %s%s', c.name, format_type(c.type, c.typmod),
                              case when c.coll <> 0 then ' collate ' || c.coll::regcollation::text else '' end),
@@ -445,7 +445,7 @@ declare
     v_keys text;
 begin
     if p_name not like 'image\_%' then
-        raise exception '% holds no images', p_name using errcode = 'PM501';
+        raise exception '% holds no images', p_name using errcode = 'PM501', schema = 'pgmend';
     end if;
     select string_agg(quote_ident(attname), ', ' order by attnum)
       into v_keys
@@ -460,7 +460,7 @@ create function pgmend.seal_change_set(p_name name) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if p_name not like 'change\_set\_%' then
-        raise exception '% is not a change set', p_name using errcode = 'PM501';
+        raise exception '% is not a change set', p_name using errcode = 'PM501', schema = 'pgmend';
     end if;
     execute format('alter table pgmend.%I add primary key (n)', p_name);
     execute format('analyze pgmend.%I', p_name);
@@ -475,20 +475,21 @@ set bytea_output = 'hex' as $$
 declare
     v_keys text;
     v_batch text;
+    v_pad record;
     v_rows bigint := 0;
 begin
     if p_name not like 'change\_set\_%' and p_name not like 'image\_%' then
-        raise exception '% holds no images', p_name using errcode = 'PM501';
+        raise exception '% holds no images', p_name using errcode = 'PM501', schema = 'pgmend';
     end if;
     if exists (select from pgmend.run r left join pgmend.plan p using (plan_id)
                 where (r.image_table = p_name or p.change_set = p_name) and r.ended_at is null) then
-        raise exception '% belongs to a run that has not ended', p_name using errcode = 'PM404';
+        raise exception '% belongs to a run that has not ended', p_name using errcode = 'PM404', schema = 'pgmend';
     end if;
     -- By the table's own run, not by the one that the caller names.
     if p_run is not null and not exists (
         select from pgmend.run r left join pgmend.plan p using (plan_id)
          where r.run_id = p_run and (r.image_table = p_name or p.change_set = p_name)) then
-        raise exception '% does not hold the images of run %', p_name, p_run using errcode = 'PM501';
+        raise exception '% does not hold the images of run %', p_name, p_run using errcode = 'PM501', schema = 'pgmend';
     end if;
     if not pg_has_role(session_user, (select relowner from pg_class where oid = 'pgmend.run'::regclass), 'member')
        and (exists (select from pgmend.run r left join pgmend.plan p using (plan_id)
@@ -496,7 +497,7 @@ begin
                        and r.ended_at > clock_timestamp() - interval '7 days')
             or exists (select from pgmend.plan p where p.change_set = p_name and p.expires_at > clock_timestamp()
                           and not exists (select from pgmend.run r where r.plan_id = p.plan_id))) then
-        raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = 'PM310';
+        raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = 'PM310', schema = 'pgmend';
     end if;
     select string_agg(format('%I::text', attname), ', ' order by attnum)
       into v_keys
@@ -507,9 +508,11 @@ begin
                 then 'batch_no' else 'null' end
       into v_batch;
     if v_keys is not null and p_run is not null then
+        select * into v_pad from pgmend.hmac_pads();
         execute format('insert into pgmend.touched_key (target_oid, key_digest, run_id, batch_no)
-                        select $1, sha256(convert_to(array[%s]::text, ''UTF8'')), $2, %s from pgmend.%I', v_keys, v_batch, p_name)
-          using p_target, p_run;
+                        select $1, sha256($4 || sha256($3 || sha256(convert_to(array[%s]::text, ''UTF8'')))), $2, %s
+                          from pgmend.%I', v_keys, v_batch, p_name)
+          using p_target, p_run, v_pad.inner_pad, v_pad.outer_pad;
         get diagnostics v_rows = row_count;
     end if;
     execute format('drop table pgmend.%I', p_name);

@@ -205,21 +205,21 @@ declare
 begin
     select * into v_plan from pgmend.plan where plan_id = p_plan for share;
     if not found then
-        raise exception 'plan % is not stored here', p_plan using errcode = 'PM501';
+        raise exception 'plan % is not stored here', p_plan using errcode = 'PM501', schema = 'pgmend';
     end if;
     if v_plan.digest <> p_digest then
-        raise exception 'plan % has another digest than the one that was shown', p_plan using errcode = 'PM502';
+        raise exception 'plan % has another digest than the one that was shown', p_plan using errcode = 'PM502', schema = 'pgmend';
     end if;
     if p_verdict = 'approved' and pgmend.is_planner(p_plan, session_user) then
-        raise exception 'role % has planned this change and cannot approve it', session_user using errcode = 'PM602';
+        raise exception 'role % has planned this change and cannot approve it', session_user using errcode = 'PM602', schema = 'pgmend';
     end if;
     -- A run that goes on may need a yes again, long after its plan could start one: one was taken back.
     if v_plan.expires_at < clock_timestamp()
        and not exists (select from pgmend.run where plan_id = p_plan and ended_at is null) then
-        raise exception 'plan % has expired', p_plan using errcode = 'PM502';
+        raise exception 'plan % has expired', p_plan using errcode = 'PM502', schema = 'pgmend';
     end if;
     if exists (select from pgmend.run where plan_id = p_plan and ended_at is not null) then
-        raise exception 'plan % has been used', p_plan using errcode = 'PM503';
+        raise exception 'plan % has been used', p_plan using errcode = 'PM503', schema = 'pgmend';
     end if;
     select (p.body ->> 'approval_hours')::numeric into v_hours from pgmend.current_policy() as p;
     update pgmend.approval set revoked_at = clock_timestamp(), revoked_by = session_user, revoke_reason = 'said anew'
@@ -242,7 +242,7 @@ begin
     update pgmend.approval set revoked_at = clock_timestamp(), revoked_by = session_user, revoke_reason = p_reason
      where plan_id = p_plan and approver = session_user and revoked_at is null;
     if not found then
-        raise exception 'role % has no approval of plan % to take back', session_user, p_plan using errcode = 'PM501';
+        raise exception 'role % has no approval of plan % to take back', session_user, p_plan using errcode = 'PM501', schema = 'pgmend';
     end if;
     perform pgmend.append_ledger(p_plan, 'approval_revoked', '{}');
     select run_id into v_run from pgmend.run where plan_id = p_plan and ended_at is null;
@@ -257,7 +257,7 @@ create function pgmend.ask(p_run uuid, p_wish text, p_reason text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if not exists (select from pgmend.run where run_id = p_run and ended_at is null) then
-        raise exception 'run % has ended', p_run using errcode = 'PM511';
+        raise exception 'run % has ended', p_run using errcode = 'PM511', schema = 'pgmend';
     end if;
     insert into pgmend.control (run_id, wish, reason) values (p_run, p_wish, p_reason)
     on conflict (run_id) do update
@@ -281,7 +281,7 @@ begin
        and (select count(*) from pgmend.approval where plan_id = v_plan and revoked_at is null and verdict = 'approved')
            < (select required from pgmend.approvals_required(v_plan))
     then
-        raise exception 'an approval of this run was taken back' using errcode = 'PM601';
+        raise exception 'an approval of this run was taken back' using errcode = 'PM601', schema = 'pgmend';
     end if;
     delete from pgmend.control where run_id = p_run;
     perform pgmend.append_ledger(p_run, 'pause_lifted', '{}');
@@ -294,16 +294,16 @@ declare
     v_token uuid;
 begin
     if p_to = session_user then
-        raise exception 'role % cannot break the glass for itself', session_user using errcode = 'PM603';
+        raise exception 'role % cannot break the glass for itself', session_user using errcode = 'PM603', schema = 'pgmend';
     end if;
     if p_minutes not between 1 and 240 then
-        raise exception 'a token lasts 1 to 240 minutes' using errcode = 'PM603';
+        raise exception 'a token lasts 1 to 240 minutes' using errcode = 'PM603', schema = 'pgmend';
     end if;
     if not exists (select from pgmend.plan where plan_id = p_plan and digest = p_digest) then
-        raise exception 'plan % is not stored here with this digest', p_plan using errcode = 'PM502';
+        raise exception 'plan % is not stored here with this digest', p_plan using errcode = 'PM502', schema = 'pgmend';
     end if;
     if exists (select from pgmend.run where plan_id = p_plan) then
-        raise exception 'plan % has been used', p_plan using errcode = 'PM503';
+        raise exception 'plan % has been used', p_plan using errcode = 'PM503', schema = 'pgmend';
     end if;
     insert into pgmend.break_glass (plan_id, digest, granted_by, granted_to, reason, ticket, expires_at)
     values (p_plan, p_digest, session_user, p_to, p_reason, p_ticket, clock_timestamp() + p_minutes * interval '1 minute')
@@ -316,12 +316,12 @@ create function pgmend.close_review(p_run uuid, p_note text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if exists (select from pgmend.run where run_id = p_run and started_by = session_user) then
-        raise exception 'role % started run % and cannot review it', session_user, p_run using errcode = 'PM602';
+        raise exception 'role % started run % and cannot review it', session_user, p_run using errcode = 'PM602', schema = 'pgmend';
     end if;
     update pgmend.review_item set closed_at = clock_timestamp(), closed_by = session_user, note = p_note
      where run_id = p_run and closed_at is null;
     if not found then
-        raise exception 'run % has nothing to review', p_run using errcode = 'PM501';
+        raise exception 'run % has nothing to review', p_run using errcode = 'PM501', schema = 'pgmend';
     end if;
     perform pgmend.append_ledger(p_run, 'review_closed', json_build_object('note', p_note)::text);
 end $$;
@@ -431,14 +431,14 @@ begin
         return null;
     end if;
     if v_rule is not null then
-        raise exception '%', v_open using errcode = case v_rule when 'hours' then 'PM605' else 'PM604' end;
+        raise exception '%', v_open using errcode = case v_rule when 'hours' then 'PM605' else 'PM604' end, schema = 'pgmend';
     end if;
     select token into v_token from pgmend.break_glass b join pgmend.plan p using (plan_id)
      where b.plan_id = p_plan and b.digest = p.digest and b.granted_to = session_user
        and b.used_by is null and b.expires_at > clock_timestamp()
      for update of b;
     if not found then
-        raise exception '%', v_open using errcode = 'PM601';
+        raise exception '%', v_open using errcode = 'PM601', schema = 'pgmend';
     end if;
     return v_token;
 end $$;
@@ -465,7 +465,7 @@ begin
      limit 1;
     if found then
         raise exception 'run % (%) writes the same columns, driven by %', v_other.run_id, v_other.job, v_other.holder
-            using errcode = 'PM513';
+            using errcode = 'PM513', schema = 'pgmend';
     end if;
 end $$;
 
@@ -480,14 +480,14 @@ begin
     select * into v_wish from pgmend.control where run_id = p_run;
     if found then
         raise exception '%', v_wish.reason
-            using errcode = case v_wish.wish when 'pause' then 'PM530' else 'PM531' end;
+            using errcode = case v_wish.wish when 'pause' then 'PM530' else 'PM531' end, schema = 'pgmend';
     end if;
     select p.body -> 'hours' into v_hours from pgmend.current_policy() as p;
     if v_hours is not null then
         select * into v_window from pgmend.window_at(v_hours, clock_timestamp());
         if v_window.opens_at is null or v_window.opens_at > clock_timestamp() then
             raise exception 'outside the allowed hours, which begin again at %', coalesce(v_window.opens_at::text, 'no time')
-                using errcode = 'PM532';
+                using errcode = 'PM532', schema = 'pgmend';
         end if;
     end if;
 end $$;

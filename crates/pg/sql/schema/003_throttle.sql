@@ -35,7 +35,7 @@ begin
     if not exists (select from pgmend.lease
                     where run_id = p_run and partition_no = p_partition and fence = p_fence
                       and holder_role = session_user) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     select count(*) > 0, min(since_at) into v_held, v_since
       from pgmend.hold where run_id = p_run and partition_no = p_partition and since_at is not null;

@@ -51,21 +51,21 @@ begin
     select p.body::jsonb into v_plan from pgmend.run r join pgmend.plan p using (plan_id)
      where r.run_id = p_run and r.ended_at is null;
     if v_plan is null then
-        raise exception 'run % has ended', p_run using errcode = 'PM511';
+        raise exception 'run % has ended', p_run using errcode = 'PM511', schema = 'pgmend';
     end if;
     if p_minutes not between 1 and 10080 or p_changes = '{}' then
-        raise exception 'a change of the pace names something, and lasts 1 to 10080 minutes' using errcode = 'PM711';
+        raise exception 'a change of the pace names something, and lasts 1 to 10080 minutes' using errcode = 'PM711', schema = 'pgmend';
     end if;
     select least(50000, (v_plan #>> '{limits,rows_per_transaction_max}')::int, (p.body ->> 'batch_rows_max')::int)
       into v_most
       from (select 1) as one left join pgmend.current_policy() as p on true;
     for v_setting, v_value in select c.key, (c.value #>> '{}')::numeric from jsonb_each(p_changes) as c order by c.key loop
         if v_setting not in ('rate', 'nice', 'batch_rows') then
-            raise exception 'no `%` can be tuned', v_setting using errcode = 'PM711';
+            raise exception 'no `%` can be tuned', v_setting using errcode = 'PM711', schema = 'pgmend';
         end if;
         if v_setting = 'batch_rows' and v_value > v_most then
             raise exception 'batch_rows = % is out of bounds: a batch of this run has at most % rows', v_value, v_most
-                using errcode = 'PM711';
+                using errcode = 'PM711', schema = 'pgmend';
         end if;
         select t.value into v_before from pgmend.tuning t
          where t.run_id = p_run and t.setting = v_setting and t.expires_at > clock_timestamp();
@@ -89,7 +89,7 @@ begin
     end loop;
     perform pg_notify('pgmend_control', p_run::text);
 exception when check_violation then
-    raise exception 'the pace is out of bounds: %', p_changes using errcode = 'PM711';
+    raise exception 'the pace is out of bounds: %', p_changes using errcode = 'PM711', schema = 'pgmend';
 end $$;
 
 -- The driver of a run says how fast it was told to go, and what it waits for and how long. Only the lease's holder may.
@@ -101,7 +101,7 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 begin
     if not exists (select from pgmend.lease where run_id = p_run and partition_no = p_partition and fence = p_fence
                                               and holder_role = session_user) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     insert into pgmend.driving as d (run_id, partition_no, pace, waits_for, waits_until)
     values (p_run, p_partition, p_pace, p_waits_for,

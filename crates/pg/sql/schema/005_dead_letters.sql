@@ -39,7 +39,7 @@ begin
     update pgmend.batch set dead_rows = dead_rows + 1
      where run_id = p_run and partition_no = p_partition and batch_no = p_batch_no and xid = pg_current_xact_id();
     if not found then
-        raise exception 'batch % is not under way here', p_batch_no using errcode = 'PM520';
+        raise exception 'batch % is not under way here', p_batch_no using errcode = 'PM520', schema = 'pgmend';
     end if;
     if p_partition > 0 then
         insert into pgmend.dead_letter_turn as t (run_id, letters) values (p_run, 1)
@@ -65,12 +65,12 @@ begin
            column_name = case when p_sqlstate is null then column_name else p_column end
      where letter_no = p_letter and run_id = p_run and state = 'open';
     if not found then
-        raise exception 'dead letter % is not open', p_letter using errcode = 'PM520';
+        raise exception 'dead letter % is not open', p_letter using errcode = 'PM520', schema = 'pgmend';
     end if;
     update pgmend.batch set dead_rows = dead_rows - (p_state <> 'open')::int
      where run_id = p_run and partition_no = p_partition and batch_no = p_batch_no and xid = pg_current_xact_id();
     if not found then
-        raise exception 'batch % is not under way here', p_batch_no using errcode = 'PM520';
+        raise exception 'batch % is not under way here', p_batch_no using errcode = 'PM520', schema = 'pgmend';
     end if;
 end $$;
 

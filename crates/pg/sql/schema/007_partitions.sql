@@ -78,7 +78,7 @@ begin
     update pgmend.lease set expires_at = '-infinity'
      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user;
     if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     update pgmend.partition set state = 'done' where run_id = p_run and partition_no = p_partition;
 end $$;
@@ -88,7 +88,7 @@ create function pgmend.refuse_partition() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if not exists (select from pgmend.run where run_id = new.run_id and state = 'running') then
-        raise exception 'another worker has stopped the run' using errcode = 'PM533';
+        raise exception 'another worker has stopped the run' using errcode = 'PM533', schema = 'pgmend';
     end if;
     return new;
 end $$;
@@ -100,7 +100,7 @@ create function pgmend.refuse_open_partition() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if exists (select from pgmend.partition where run_id = new.run_id and state = 'open') then
-        raise exception 'a partition of the run is open' using errcode = 'PM534';
+        raise exception 'a partition of the run is open' using errcode = 'PM534', schema = 'pgmend';
     end if;
     return new;
 end $$;

@@ -33,7 +33,7 @@ create function pgmend.need_image_key(p_run uuid, p_key_no bigint) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if not exists (select from pgmend.image_key where key_no = p_key_no and run_id = p_run) then
-        raise exception 'image key % is not there', p_key_no using errcode = 'PM520';
+        raise exception 'image key % is not there', p_key_no using errcode = 'PM520', schema = 'pgmend';
     end if;
 end $$;
 
@@ -110,7 +110,7 @@ begin
     execute format('select count(*) from pgmend.%I', v_name.plain) into v_plain_rows;
     execute format('select count(*) from pgmend.%I', v_name.gathered) into v_rows;
     if v_rows <> v_plain_rows then
-        raise exception 'the change set has % rows, % of them encrypted', v_plain_rows, v_rows using errcode = 'PM746';
+        raise exception 'the change set has % rows, % of them encrypted', v_plain_rows, v_rows using errcode = 'PM746', schema = 'pgmend';
     end if;
     execute format('drop table pgmend.%I', v_name.plain);
     execute format('alter table pgmend.%I rename to %I', v_name.gathered, v_name.plain);
@@ -125,7 +125,7 @@ language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp 
 begin
     if (select plain from pgmend.encryption_of(new.run_id)) is not null
        and exists (select from pgmend.plan where plan_id = new.plan_id and body::jsonb #>> '{images,recipient}' is not null) then
-        raise exception 'the change set of the run is not encrypted' using errcode = 'PM746';
+        raise exception 'the change set of the run is not encrypted' using errcode = 'PM746', schema = 'pgmend';
     end if;
     return new;
 end $$;

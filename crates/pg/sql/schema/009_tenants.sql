@@ -137,7 +137,7 @@ begin
      where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user
        and expires_at > '-infinity';
     if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     update pgmend.partition
        set state = case when p_failed then 'failed' else 'open' end, rounds = rounds + (not p_failed)::int,
@@ -145,7 +145,7 @@ begin
      where run_id = p_run and partition_no = p_partition and state = 'open'
     returning coalesce(tenant, 'NULL') into v_tenant;
     if not found then
-        raise exception 'tenant % of the run is not open', p_partition using errcode = 'PM511';
+        raise exception 'tenant % of the run is not open', p_partition using errcode = 'PM511', schema = 'pgmend';
     end if;
     perform pgmend.append_ledger(p_run, case when p_failed then 'tenant_failed' else 'tenant_set_aside' end,
         json_build_object('tenant', v_tenant, 'partition', p_partition, 'sqlstate', p_sqlstate, 'why', p_message)::text);
@@ -160,7 +160,7 @@ declare
 begin
     if not exists (select from pgmend.lease
                     where run_id = p_run and partition_no = 0 and fence = p_fence and holder_role = session_user for key share) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     update pgmend.partition set state = 'open', rounds = 0 where run_id = p_run and state = 'failed';
     get diagnostics v_rows = row_count;
@@ -175,14 +175,14 @@ declare
     v_part pgmend.partition;
 begin
     if not exists (select from pgmend.run where run_id = p_run and ended_at is null) then
-        raise exception 'run % has ended', p_run using errcode = 'PM511';
+        raise exception 'run % has ended', p_run using errcode = 'PM511', schema = 'pgmend';
     end if;
     select * into v_part from pgmend.partition where run_id = p_run and partition_no = p_partition;
     if not found then
-        raise exception 'the run has no tenant %', p_partition using errcode = 'PM755';
+        raise exception 'the run has no tenant %', p_partition using errcode = 'PM755', schema = 'pgmend';
     end if;
     if v_part.state = 'done' then
-        raise exception 'tenant % is done', coalesce(v_part.tenant, 'NULL') using errcode = 'PM511';
+        raise exception 'tenant % is done', coalesce(v_part.tenant, 'NULL') using errcode = 'PM511', schema = 'pgmend';
     end if;
     insert into pgmend.tenant_pause (run_id, partition_no, reason) values (p_run, p_partition, p_reason)
     on conflict (run_id, partition_no) do update
@@ -199,15 +199,15 @@ declare
     v_part pgmend.partition;
 begin
     if not exists (select from pgmend.run where run_id = p_run and ended_at is null) then
-        raise exception 'run % has ended', p_run using errcode = 'PM511';
+        raise exception 'run % has ended', p_run using errcode = 'PM511', schema = 'pgmend';
     end if;
     select * into v_part from pgmend.partition where run_id = p_run and partition_no = p_partition for update;
     if not found then
-        raise exception 'the run has no tenant %', p_partition using errcode = 'PM755';
+        raise exception 'the run has no tenant %', p_partition using errcode = 'PM755', schema = 'pgmend';
     end if;
     delete from pgmend.tenant_pause where run_id = p_run and partition_no = p_partition;
     if not found and v_part.state <> 'failed' then
-        raise exception 'tenant % is neither paused nor has it failed', coalesce(v_part.tenant, 'NULL') using errcode = 'PM511';
+        raise exception 'tenant % is neither paused nor has it failed', coalesce(v_part.tenant, 'NULL') using errcode = 'PM511', schema = 'pgmend';
     end if;
     update pgmend.partition set state = 'open', rounds = 0
      where run_id = p_run and partition_no = p_partition and state = 'failed';
@@ -224,7 +224,7 @@ declare
 begin
     select * into v_pause from pgmend.tenant_pause where run_id = new.run_id and partition_no = new.partition_no;
     if found then
-        raise exception '%', v_pause.reason using errcode = 'PM754';
+        raise exception '%', v_pause.reason using errcode = 'PM754', schema = 'pgmend';
     end if;
     return new;
 end $$;
@@ -236,7 +236,7 @@ create or replace function pgmend.refuse_open_partition() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if exists (select from pgmend.partition where run_id = new.run_id and state <> 'done') then
-        raise exception 'a partition of the run is open' using errcode = 'PM534';
+        raise exception 'a partition of the run is open' using errcode = 'PM534', schema = 'pgmend';
     end if;
     return new;
 end $$;

@@ -13,12 +13,8 @@ declare
     v_in_full boolean;
 begin
     select p.body into body from pgmend.plan p where p.plan_id = p_plan;
-    masked := not (
-        pg_has_role(session_user, (select relowner from pg_class where oid = 'pgmend.plan'::regclass), 'member')
-        or exists (select from pg_roles r
-                    where r.rolname in (coalesce((select g.role from pgmend.group_role g where g.part = 'runner'), 'pgmend_runner'),
-                                        coalesce((select g.role from pgmend.group_role g where g.part = 'approver'), 'pgmend_approver'))
-                      and pg_has_role(session_user, r.oid, 'member')));
+    -- Version 12 brings the function; nobody calls this one before the migrations have ended.
+    masked := not pgmend.reads_values();
     if body is null or not masked then
         return;
     end if;

@@ -33,7 +33,7 @@ declare
 begin
     if not exists (select from pgmend.lease
                     where run_id = p_run and partition_no = p_partition and fence = p_fence and holder_role = session_user) then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     perform pg_advisory_xact_lock(hashtextextended('pgmend.vacuum/' || p_run, 0));
     update pgmend.vacuum v set ended_at = clock_timestamp(), outcome = 'lost', why = 'its worker is gone'
@@ -75,7 +75,7 @@ begin
                                                 and l.holder_role = session_user)
     returning v.began_at into v_began;
     if not found then
-        raise exception 'the lease has been taken over' using errcode = 'PM505';
+        raise exception 'the lease has been taken over' using errcode = 'PM505', schema = 'pgmend';
     end if;
     if p_no <= 1000 then
         perform pgmend.append_ledger(p_run, 'run_vacuumed', json_build_object(
@@ -111,10 +111,10 @@ declare
                                 else clock_timestamp() + p_minutes * interval '1 minute' end;
 begin
     if not exists (select from pgmend.run r where r.run_id = p_run and r.ended_at is null) then
-        raise exception 'run % has ended', p_run using errcode = 'PM511';
+        raise exception 'run % has ended', p_run using errcode = 'PM511', schema = 'pgmend';
     end if;
     if p_minutes not between 1 and 10080 or jsonb_array_length(p_limits) not between 1 and 64 then
-        raise exception 'a change of limits names 1 to 64 signals, and lasts 1 to 10080 minutes' using errcode = 'PM711';
+        raise exception 'a change of limits names 1 to 64 signals, and lasts 1 to 10080 minutes' using errcode = 'PM711', schema = 'pgmend';
     end if;
     for v_limit in select l.signal, l.enter, l.leave
                      from jsonb_to_recordset(p_limits) as l (signal text, enter double precision, leave double precision)
@@ -138,7 +138,7 @@ begin
     end loop;
     perform pg_notify('pgmend_control', p_run::text);
 exception when check_violation or not_null_violation then
-    raise exception 'a limit is out of bounds: %', p_limits using errcode = 'PM711';
+    raise exception 'a limit is out of bounds: %', p_limits using errcode = 'PM711', schema = 'pgmend';
 end $$;
 
 revoke execute on all functions in schema pgmend from public;

@@ -5,9 +5,9 @@
 grant usage on schema pgmend to pgmend_runner, pgmend_approver, pgmend_observer;
 
 -- By name: tables of images are for the roles of their own run.
-grant select on pgmend.schema_version, pgmend.run, pgmend.lease, pgmend.batch, pgmend.conflict,
+grant select on pgmend.schema_version, pgmend.lease,
     pgmend.ledger, pgmend.ledger_head, pgmend.touched_key, pgmend.policy, pgmend.approval, pgmend.control,
-    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter, pgmend.dead_letter_turn, pgmend.partition,
+    pgmend.break_glass, pgmend.review_item, pgmend.hold, pgmend.group_role, pgmend.tuning, pgmend.driving, pgmend.dead_letter_turn,
     pgmend.vacuum, pgmend.tuned_limit, pgmend.image_key, pgmend.tenant_pause
     to pgmend_runner, pgmend_approver, pgmend_observer;
 -- A plan's body holds the values of its parameters: whoever only reads gets it through plan_body, without them.
@@ -15,7 +15,23 @@ revoke select on pgmend.plan from pgmend_observer;
 grant select on pgmend.plan to pgmend_runner, pgmend_approver;
 grant select (plan_id, job, kind, signature, digest, target_oid, undo_of, undo_where, change_set, planned_by,
               effective_role, planned_at, expires_at, pruned_at) on pgmend.plan to pgmend_observer;
-grant execute on function pgmend.plan_body(uuid) to pgmend_runner, pgmend_approver, pgmend_observer;
+-- The same holds for keys, of which one may be a mail address: conflicts_of and dead_letters_of mask them.
+revoke select on pgmend.run, pgmend.batch, pgmend.partition, pgmend.conflict, pgmend.dead_letter from pgmend_observer;
+grant select on pgmend.run, pgmend.batch, pgmend.partition, pgmend.conflict, pgmend.dead_letter to pgmend_runner, pgmend_approver;
+-- All but run.upper_bound, batch.cursor_to, partition.lower and upper, conflict.key and dead_letter.key.
+grant select (run_id, plan_id, job, kind, signature, target_oid, target, undo_of, state, reason, again_reason, instant,
+              planned_rows, image_table, started_by, effective_role, client, started_at, ended_at, residual_rows,
+              arrived_later_rows, verification, pruned_at) on pgmend.run to pgmend_observer;
+grant select (run_id, partition_no, batch_no, fence, pass, changed_rows, skipped_rows, conflict_rows, dead_rows,
+              changed_total, skipped_total, conflict_total, dead_total, took_ms, xid, begun_at) on pgmend.batch to pgmend_observer;
+grant select (run_id, partition_no, state, tenant, canary, rounds, sqlstate, message) on pgmend.partition to pgmend_observer;
+grant select (run_id, batch_no, n, reason, recorded_at) on pgmend.conflict to pgmend_observer;
+grant select (letter_no, run_id, partition_no, batch_no, ordinal, sqlstate, message, constraint_name, column_name, attempts,
+              state, recorded_at, settled_at, settled_in) on pgmend.dead_letter to pgmend_observer;
+grant execute on function pgmend.plan_body(uuid), pgmend.conflicts_of(uuid, bigint, bigint),
+    pgmend.dead_letters_of(uuid, bigint, bigint, boolean), pgmend.upper_bound_of(uuid),
+    pgmend.ordinal_changed_at(uuid, bigint), pgmend.runs_touching(oid, bytea, text[])
+    to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),
     pgmend.windows(jsonb, timestamptz, int), pgmend.is_encrypted(name)

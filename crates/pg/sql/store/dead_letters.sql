@@ -7,9 +7,5 @@ select json_build_object(
            'attempts', d.attempts, 'state', d.state,
            'recorded_at', to_char(d.recorded_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
            'settled_at', to_char(d.settled_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))::text
-  from pgmend.dead_letter d
- where d.run_id = $1::uuid
-   and d.letter_no > $3::bigint
-   and (d.state = 'open' or not $2::boolean)
+  from pgmend.dead_letters_of($1::uuid, $3::bigint, $4::bigint, $2::boolean) d
  order by d.letter_no
- limit $4::bigint

@@ -16,7 +16,7 @@ select json_build_object(
                           limit 1),
            'state', r.state, 'reason', case when r.state = 'cancelled' then null else r.reason end,
            'instant', to_char(r.instant at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00'),
-           'upper_bound', r.upper_bound, 'planned_rows', r.planned_rows, 'image_table', r.image_table,
+           'upper_bound', pgmend.upper_bound_of(r.run_id), 'planned_rows', r.planned_rows, 'image_table', r.image_table,
            'started_by', r.started_by, 'effective_role', r.effective_role, 'client', r.client,
            'started_at', to_char(r.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
            'ended_at', to_char(r.ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),

@@ -36,7 +36,16 @@ pub fn cost(page: &mut Page, plan: &Plan) {
         page.pair("pace", &plan.pace.to_string());
     }
     page.pair("WAL", &size(estimates.wal_bytes));
-    page.pair(if plan.change_set.is_some() { "change set" } else { "images" }, &size(estimates.image_bytes));
+    let bytes = size(estimates.image_bytes);
+    let (name, bytes) = match (&plan.change_set, &plan.images.recipient) {
+        (None, None) => ("images", bytes),
+        (None, Some(_)) => ("images", format!("{bytes} encrypted")),
+        (Some(_), None) => ("change set", bytes),
+        (Some(_), Some(_)) => {
+            ("change set", format!("{bytes} while both the plain and the encrypted one are there, at the end"))
+        }
+    };
+    page.pair(name, &bytes);
     page.pairs("dead rows", &dead_rows(plan).into_iter().collect::<Vec<_>>());
     let limits = &plan.limits;
     let size = limits.batch_rows.map_or_else(

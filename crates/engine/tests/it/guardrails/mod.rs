@@ -6,6 +6,7 @@ mod glass;
 mod hours;
 mod ledger;
 mod policy;
+mod pruned;
 mod roles;
 mod wishes;
 

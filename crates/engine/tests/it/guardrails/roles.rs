@@ -96,9 +96,16 @@ async fn each_role_can_do_its_part_only_whatever_it_types() {
     assert_eq!(owner.value("select expires_at from pgmend.lease").expect("a lease").as_deref(), Some("infinity"));
 
     let mut sql = bank.sql_as(&bank.observer);
-    sql.run("select * from pgmend.run, pgmend.ledger").expect("an observer reads");
+    sql.run("select job, state, fact from pgmend.run, pgmend.ledger").expect("an observer reads");
     let observer_may_not = [
         format!("select * from pgmend.{image}"),
+        "select upper_bound from pgmend.run".into(),
+        "select cursor_to from pgmend.batch".into(),
+        "select key from pgmend.conflict".into(),
+        "select key from pgmend.dead_letter".into(),
+        "select lower, upper from pgmend.partition".into(),
+        "select pgmend.token_of('guess', '', '')".into(),
+        "select * from pgmend.hmac_pads()".into(),
         format!("select pgmend.ask('{run_id}', 'pause', 'x')"),
         format!(
             "select pgmend.store_plan('{plan_id}', 'j', 'update', 's', 'd', 1, null, null, '{{}}', null, 'x', now())"
@@ -186,14 +193,19 @@ async fn existing_roles_stand_for_the_groups_by_name() {
 }
 
 /// Functions that a group may call beside those that all of them may.
-const FOR_ALL: [&str; 9] = [
+const FOR_ALL: [&str; 14] = [
     "approvals_held",
     "approvals_required",
+    "conflicts_of",
     "current_policy",
+    "dead_letters_of",
     "guardrails",
     "is_encrypted",
     "is_planner",
+    "ordinal_changed_at",
     "plan_body",
+    "runs_touching",
+    "upper_bound_of",
     "window_at",
     "windows",
 ];
@@ -211,11 +223,14 @@ const FOR_APPROVERS: [&str; 11] = [
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 12] = [
+const FOR_NOBODY: [&str; 17] = [
     "append_ledger",
     "encryption_of",
+    "hmac_pads",
     "insist_on_guardrails",
     "meets",
+    "plain_keys",
+    "reads_values",
     "refuse_batch",
     "refuse_open_partition",
     "refuse_partition",
@@ -224,6 +239,8 @@ const FOR_NOBODY: [&str; 12] = [
     "refuse_rewriting",
     "refuse_same_columns",
     "set_policy",
+    "shown_key",
+    "token_of",
 ];
 
 fn names(sql: &mut Sql, query: &str) -> BTreeSet<String> {
@@ -258,9 +275,28 @@ async fn no_group_holds_a_right_that_it_was_not_given_on_purpose() {
             "select c.relname from pg_class c where c.relnamespace = 'pgmend'::regnamespace and c.relkind in ('r', 'p') \
                 and not has_table_privilege('{role}', c.oid, 'select')"
         );
-        let plans = if *role == bank.observer { vec!["plan"] } else { Vec::new() };
-        let hidden = [vec!["token_key"], plans].concat();
+        let in_part = ["batch", "conflict", "dead_letter", "partition", "plan", "run"];
+        let in_part = if *role == bank.observer { in_part.to_vec() } else { Vec::new() };
+        let hidden = [vec!["token_key"], in_part].concat();
         assert_eq!(names(&mut sql, &unread), set(&hidden), "{role} reads the rest");
+        let columns = format!(
+            "select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid \
+              where c.relnamespace = 'pgmend'::regnamespace and c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped \
+                and c.relname <> 'token_key' and not has_column_privilege('{role}', c.oid, a.attnum, 'select')"
+        );
+        let hidden: &[&str] = match *role == bank.observer {
+            true => &[
+                "batch.cursor_to",
+                "conflict.key",
+                "dead_letter.key",
+                "partition.lower",
+                "partition.upper",
+                "plan.body",
+                "run.upper_bound",
+            ],
+            false => &[],
+        };
+        assert_eq!(names(&mut sql, &columns), set(hidden), "{role} reads every other column");
     }
     let callable = |role: &str| {
         format!(

@@ -1,144 +1,10 @@
 //! Values that must not be seen are planted in every place that a value can come from, and looked for in everything
-//! that pgmend prints, logs or keeps for people.
+//! that pgmend prints, logs or keeps for people, and in all that a login which only reads finds with plain SQL.
 
-use std::process::{Command, Output};
+mod reader;
+mod stage;
 
-use pgmend_testkit::{Database, Server, Sql};
-
-/// In every planted text value.
-const TEXT: &str = "wyvern";
-/// In every planted number.
-const NUMBER: &str = "918273";
-/// The bytes of `wyvern`.
-const BYTES: &str = "77797665726e";
-/// A constant that a person typed into a statement: shown where the statement is, and nowhere else.
-const LITERAL: &str = "griffin";
-
-const TABLES: &str = r#"
-    create table person (
-        email  text primary key,
-        name   text not null,
-        code   text not null unique,
-        digits text not null,
-        amount numeric not null constraint small check (amount < 918273999),
-        doc    jsonb not null,
-        raw    bytea not null,
-        boss   text references person,
-        tier   text not null default 'none',
-        rank   int,
-        born   date,
-        extra  json
-    );
-    insert into person (email, name, code, digits, amount, doc, raw)
-    select 'wyvern' || lpad(i::text, 3, '0') || '@example.org', 'Ms wyvern ' || i, 'WYVERN-' || i, '918273645' || i || '99',
-           918273.5 + i, jsonb_build_object('who', 'wyvern' || i), convert_to('wyvern' || i, 'UTF8')
-      from generate_series(1, 40) i;
-    insert into person (email, name, code, digits, amount, doc, raw)
-    values ('wyvernlow@example.org', 'Ms wyvern low', 'wyvern-7', '9182730', 918273, '{"who": "wyvern"}', '\x77797665726e');
-    create table news (email text not null, name text not null);
-    insert into news select email, name || ' wyvern ' || n from person, generate_series(1, 2) n;
-    create table fresh (email text primary key, name text not null);
-    analyze;
-"#;
-
-struct Stage {
-    db: Database,
-    folder: tempfile::TempDir,
-    /// Everything that was printed, with the line that was typed.
-    said: Vec<(String, String)>,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let db = Database::create(Server::shared(), "leaks").expect("a database");
-        db.sql().expect("a session").run(TABLES).expect("the tables");
-        let mut stage = Self { db, folder: tempfile::tempdir().expect("a folder"), said: Vec::new() };
-        stage.typed(&["init"]);
-        stage
-    }
-
-    fn sql(&self) -> Sql {
-        self.db.sql().expect("a session")
-    }
-
-    fn typed(&mut self, words: &[&str]) -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_pgmend"))
-            .args(words)
-            .args(["--log-file", "log.jsonl"])
-            .current_dir(self.folder.path())
-            .env("DATABASE_URL", self.db.url())
-            .output()
-            .expect("pgmend runs");
-        let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
-        self.said.push((words.join(" "), text));
-        output
-    }
-
-    /// The same for people and for programs, with the exit code that both must have.
-    fn both(&mut self, words: &[&str], code: i32) {
-        for more in [&[][..], &["--output", "json"]] {
-            let all: Vec<&str> = words.iter().chain(more).copied().collect();
-            let output = self.typed(&all);
-            let said = self.said.last().map(|(_, text)| text.clone()).unwrap_or_default();
-            assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
-        }
-    }
-
-    /// A statement that plans and fails, or does not even plan, for the reason of its SQLSTATE.
-    fn fails(&mut self, name: &str, statement: &str, more: &[&str]) {
-        let job = ["-c", statement, "--name", name, "--batch-rows", "20"];
-        let plan: Vec<&str> = ["plan"].iter().chain(&job).chain(more).copied().collect();
-        self.typed(&plan);
-        let run: Vec<&str> = ["run"].iter().chain(&job).chain(more).chain(&["--execute"]).copied().collect();
-        let output = self.typed(&run);
-        let (_, said) = self.said.last().expect("it was typed");
-        assert!(![Some(0), Some(8), Some(2)].contains(&output.status.code()), "{name} did not fail: {said}");
-        self.typed(&["status", name]);
-        self.typed(&["report", name]);
-        self.typed(&["report", name, "--output", "json"]);
-        if output.status.code() == Some(5) {
-            self.typed(&["cancel", name, "--reason", "it cannot be done"]);
-        }
-    }
-
-    fn newest_plan(&self) -> String {
-        let newest = "select plan_id from pgmend.plan order by planned_at desc limit 1";
-        self.sql().value(newest).expect("a plan").expect("an id")
-    }
-
-    /// Nothing of what was printed, logged or kept may hold a planted value.
-    fn assert_nothing_leaked(&self) {
-        for (line, text) in &self.said {
-            for planted in [TEXT, NUMBER, BYTES] {
-                let at = text.lines().find(|l| l.to_lowercase().contains(planted));
-                assert!(at.is_none(), "`pgmend {line}` shows {planted}: {}", at.unwrap_or_default());
-            }
-        }
-        let log = std::fs::read_to_string(self.folder.path().join("log.jsonl")).expect("a log");
-        let kept = "select string_agg(body, ' ') from pgmend.ledger
-              union all select string_agg(concat_ws(' ', reason, array_to_string(verification, ' ')), ' ') from pgmend.run
-              union all select string_agg(reason, ' ') from pgmend.conflict
-              union all select string_agg(obj_description(oid), ' ') from pg_class where relnamespace = 'pgmend'::regnamespace
-              union all select string_agg((body::jsonb - array['statement','canonical','params','sql','sweep','expect','undo_where'])::text, ' ')
-                          from pgmend.plan";
-        let kept: String = self.sql().run(kept).expect("what is kept").into_iter().flatten().flatten().collect();
-        for (place, text) in [("the log", &log), ("the control schema", &kept)] {
-            for planted in [TEXT, NUMBER, BYTES] {
-                let low = text.to_lowercase();
-                let at = low.find(planted);
-                let around = at.and_then(|at| low.get(at.saturating_sub(150)..(at + 60).min(low.len())));
-                assert!(at.is_none(), "{place} holds {planted}: {around:?}");
-            }
-        }
-        let ledger = self.sql().value("select string_agg(body, ' ') from pgmend.ledger").expect("the ledger");
-        assert!(!ledger.unwrap_or_default().contains(LITERAL), "a literal is in the ledger");
-        assert!(!log.contains(LITERAL), "a literal is in the log");
-        let told = ["status", "list", "ledger", "pause", "cancel"];
-        for (line, text) in self.said.iter().filter(|(line, _)| told.iter().any(|word| line.starts_with(word))) {
-            assert!(!text.contains(LITERAL), "`pgmend {line}` shows a literal");
-        }
-    }
-}
+use stage::{BYTES, NUMBER, Stage, TEXT};
 
 const CHANGE: &str = "update person set name = name || :more, tier = 'griffin', doc = doc || :patch, raw = raw || :tail \
                       where amount < :most";
@@ -289,6 +155,8 @@ const RAISING: &str = r#"
             when 'assert' then assert false, 'asserted ' || new.name;
             when 'built' then execute 'select ' || new.name || ' from nowhere';
             when 'named' then execute format('select %I from news', new.email);
+            when 'guard' then raise exception '% is taken over', new.name using errcode = 'PM505', schema = new.name;
+            when 'pause' then raise exception 'wait for %', new.name using errcode = 'PM530', hint = new.email;
             when 'deep' then perform (select ('{"x": ' || new.name || '}')::json);
             else null;
         end case;
@@ -301,7 +169,7 @@ const RAISING: &str = r#"
 fn what_a_trigger_raises_is_masked_in_everything() {
     let mut stage = Stage::new();
     stage.sql().run(RAISING).expect("the trigger");
-    for tier in ["plain", "check", "input", "assert", "built", "named", "deep"] {
+    for tier in ["plain", "check", "input", "assert", "built", "named", "guard", "pause", "deep"] {
         stage.fails(tier, &format!("update person set tier = '{tier}'"), &[]);
         stage.fails(
             &format!("{tier}-frozen"),
@@ -321,6 +189,14 @@ fn what_a_trigger_raises_is_masked_in_everything() {
         stage.said.iter().find(|(line, _)| line.starts_with("run") && line.contains("--name plain ")).expect("it ran");
     assert!(plain.1.contains("function raising() raised an error, whose text is masked (P0001)"), "{}", plain.1);
     assert!(plain.1.contains("--show-values --execute"), "{}", plain.1);
+    // Not a lease that was lost, nor a wish to pause, whatever SQLSTATE the trigger borrows: the run has failed.
+    for (name, code) in [("guard", "PM505"), ("pause", "PM530")] {
+        let named = format!("--name {name} ");
+        let ran = stage.said.iter().find(|(line, _)| line.starts_with("run") && line.contains(&named)).expect("it ran");
+        let said =
+            format!("function raising() raised an error, whose text is masked, with a {code} of its own (P0001)");
+        assert!(ran.1.contains(&said), "{}", ran.1);
+    }
     // Every third row is set aside, with what its trigger raised.
     let statement = "update person set tier = case when amount::bigint % 3 = 0 then 'check' else 'fine' end";
     let run = ["run", "-c", statement, "--name", "aside", "--batch-rows", "10", "--dead-letters", "40", "--execute"];

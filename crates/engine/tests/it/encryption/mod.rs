@@ -1,6 +1,9 @@
 //! Images encrypted to a recipient: nothing in the control schema shows a value once the run has ended, and undo puts
 //! every row back exactly with the identity, and not without it.
 
+mod retry;
+mod size;
+
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use pgmend::guard::Named;
@@ -363,22 +366,6 @@ async fn a_plan_says_where_the_server_would_log_the_key() {
     let finding = planned.plan.findings.iter().find(|f| f.check == "parameters_logged").expect("a finding");
     assert!(finding.message.contains("log_statement is all"), "{finding:?}");
     assert_eq!(planned.plan.images.recipient.map(|r| r.to_string()), Some(stage.recipient()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_of_an_encrypted_change_set_are_not_retried() {
-    let mut stage = Stage::new().await;
-    stage
-        .sql
-        .run("alter table creature add constraint no_seven check (note is null or id <> 7 or note like 'griffin%')")
-        .expect("a constraint");
-    let mut job = stage.job("update creature set note = 'x'", Some(Mode::Freeze));
-    job.file.dead_letters.rows_max = Some(5);
-    let done = stage.run(&job).await;
-    assert_eq!((done.state, done.dead_rows), (RunState::Succeeded, 1));
-    stage.assert_nothing_is_plain();
-    let retried = Box::pin(stage.engine.retry_dead_letters(&done.run_id.to_string(), &mut Observer::silent())).await;
-    assert_eq!(refusal(retried).0, Code::EncryptedRows);
 }
 
 #[tokio::test(flavor = "multi_thread")]
