@@ -299,6 +299,9 @@ pub struct ChangeSet {
     pub rows: i64,
     /// Hash of all its rows in order.
     pub content_hash: String,
+    /// In the order of the table's pages rather than of the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_heap_order: bool,
     /// Milliseconds that it took to compute, index and hash them.
     #[serde(default)]
     pub took_ms: f64,

@@ -25,6 +25,17 @@ pub enum Returning<'s> {
     Rows(&'s [String]),
 }
 
+/// The order of a change set's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// That of the key.
+    Key,
+    /// A column of `columns.before`, then the key: rows with one value of it follow each other.
+    FirstBy(&'a str),
+    /// That of the table's pages: each is written in one batch, whatever the order of the key.
+    Heap,
+}
+
 impl Rewriter<'_> {
     /// The user's own UPDATE or DELETE over a range of keys.
     pub fn change(&self, range: Range, skip_unchanged: bool, returning: Returning<'_>) -> Result<String, Refusal> {
@@ -118,39 +129,45 @@ impl Rewriter<'_> {
         ))
     }
 
-    /// UPDATE or DELETE: computes the change set in key order: `op`, keys, before, after. `n` is left to
+    /// UPDATE or DELETE: computes the change set: `op`, keys, before, after. `n` is left to
     /// its default. `distinct` keeps one row for each key (a joining UPDATE whose matches agree).
-    /// `skip_unchanged` leaves out rows that are already right. `first` is a column of `columns.before` by which the
-    /// rows are ordered before the key, so that rows with one value of it follow each other.
+    /// `skip_unchanged` leaves out rows that are already right.
     pub fn freeze_insert(
         &self,
         change_set: &str,
         columns: &ImageColumns,
         distinct: bool,
         skip_unchanged: bool,
-        first: Option<&str>,
+        order: Order<'_>,
     ) -> Result<String, Refusal> {
         let after = !columns.after.is_empty();
-        let place = first.and_then(|first| columns.before.iter().position(|(column, _)| column == first));
-        let first = place.map(|place| format!("m.pgmend_b{}, ", place + 1)).unwrap_or_default();
-        let keys = format!("{first}{}", qualify("m", &names('k', columns.keys.len())));
         let cascading = family::cascading(self.target.table);
         if self.statement.kind() == Kind::Delete && !cascading.is_empty() {
             return self.freeze_tree(change_set, columns, &cascading);
         }
         let rows = if distinct || !after {
-            self.rows(&before(columns), after, Range::default(), skip_unchanged && after, Lock::None)?
+            self.rows_at(&before(columns), after, skip_unchanged && after, order == Order::Heap)?
         } else {
             self.matched(&crate::matched::Matched {
                 before: &before(columns),
                 after,
+                place: order == Order::Heap,
                 join: crate::matched::Join::All,
                 skip_unchanged,
                 ..crate::matched::Matched::default()
             })?
         };
+        let keys = qualify("m", &names('k', columns.keys.len()));
+        let order = match order {
+            Order::Key => keys,
+            Order::Heap => "m.pgmend_place".to_owned(),
+            Order::FirstBy(first) => {
+                let place = columns.before.iter().position(|(column, _)| column == first);
+                place.map(|place| format!("m.pgmend_b{}, ", place + 1)).unwrap_or_default() + &keys
+            }
+        };
         Ok(format!(
-            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {keys} limit {FREEZE_LIMIT}",
+            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {order} limit {FREEZE_LIMIT}",
             list(columns),
             self.op(),
             qualify("m", &outputs(columns))

@@ -17,6 +17,11 @@ pub(crate) fn cascading(table: &Table) -> Vec<&ForeignKey> {
     own(table).filter(|fk| fk.on_delete == ReferentialAction::Cascade).collect()
 }
 
+/// Whether a delete takes further rows of the table along, through a foreign key to itself.
+pub fn cascades_within(table: &Table) -> bool {
+    !cascading(table).is_empty()
+}
+
 /// `left.x = right.y and …`
 pub(crate) fn equal(left: &str, left_columns: &[String], right: &str, right_columns: &[String]) -> String {
     let pairs = left_columns.iter().zip(right_columns);

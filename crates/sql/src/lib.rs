@@ -33,11 +33,12 @@ mod upsert;
 mod walk;
 
 pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update, ends, span};
-pub use change::Returning;
+pub use change::{Order, Returning};
 pub use conflict::Applied;
 pub use constants::constants;
 pub use encrypted::{decrypt_if_opened, decrypt_rows, decrypted_type, encrypt_rows, encryption_trial};
 pub use escapes::with_escapes;
+pub use family::cascades_within;
 pub use keyset::Range;
 pub use matched::{Join, Lock, Matched};
 pub use reads::{ColumnsRead, FunctionUse, Place, functions_of_default};

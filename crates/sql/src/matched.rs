@@ -49,6 +49,8 @@ pub struct Matched<'s> {
     pub keys: bool,
     /// Yield these columns as `pgmend_b1..`.
     pub before: &'s [String],
+    /// Yield where the row is, `ctid`, as `pgmend_place`.
+    pub place: bool,
     /// Yield the after values as `pgmend_a1..`, in the order of [`Rewriter::after_columns`].
     pub after: bool,
     /// Yield as `pgmend_a1..` what is assigned instead, which can always be told.
@@ -72,6 +74,7 @@ impl Default for Matched<'_> {
         Self {
             keys: true,
             before: &[],
+            place: false,
             after: false,
             assigned: false,
             join: Join::Exists,
@@ -158,6 +161,9 @@ impl Rewriter<'_> {
         }
         for (i, column) in spec.before.iter().enumerate() {
             outputs.push(fragment::output(fragment::column(self.called(), column), format!("pgmend_b{}", i + 1)));
+        }
+        if spec.place {
+            outputs.push(fragment::output(fragment::column(self.called(), "ctid"), "pgmend_place".into()));
         }
         if spec.after {
             for (i, (_, value)) in self.assignments.after.iter().enumerate() {
@@ -311,9 +317,23 @@ impl Rewriter<'_> {
         skip_unchanged: bool,
         lock: Lock,
     ) -> Result<String, Refusal> {
-        let join = if after || skip_unchanged { Join::All } else { Join::Exists };
-        let matched =
-            self.matched(&Matched { before, after, join, range, skip_unchanged, lock, ..Matched::default() })?;
+        self.one_of_each(&Matched { before, after, range, skip_unchanged, lock, ..Matched::default() })
+    }
+
+    /// The same of the whole table, with their places if asked for.
+    pub(crate) fn rows_at(
+        &self,
+        before: &[String],
+        after: bool,
+        skip_unchanged: bool,
+        place: bool,
+    ) -> Result<String, Refusal> {
+        self.one_of_each(&Matched { before, after, skip_unchanged, place, ..Matched::default() })
+    }
+
+    fn one_of_each(&self, spec: &Matched<'_>) -> Result<String, Refusal> {
+        let join = if spec.after || spec.skip_unchanged { Join::All } else { Join::Exists };
+        let matched = self.matched(&Matched { join, ..*spec })?;
         if join == Join::Exists || !self.statement.joins_target() {
             return Ok(matched);
         }
@@ -334,10 +354,10 @@ fn exists_in(items: &[Node], condition: Option<Node>) -> Result<Node, Refusal> {
     Ok(exists)
 }
 
-/// Puts values into the row of `row(…)::record`.
 /// Of the types whose values [`plainly_equal`] compares, those that have a collation, by `pg_type.oid`: text, varchar.
 const COLLATED: [u32; 2] = [25, 1043];
 
+/// Puts values into the row of `row(…)::record`.
 fn fill_row(cast: &mut Option<Box<Node>>, values: Vec<Node>) {
     if let Some(NodeEnum::TypeCast(cast)) = cast.as_mut().and_then(|cast| cast.node.as_mut())
         && let Some(NodeEnum::RowExpr(row)) = cast.arg.as_mut().and_then(|arg| arg.node.as_mut())

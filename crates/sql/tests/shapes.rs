@@ -3,7 +3,7 @@
 mod fixture;
 
 use pgmend_sql::{
-    Applied, ImageColumns, Join, Kind, Lock, Matched, Options, ParamDecl, Range, Returning, Rewriter, Statement,
+    Applied, ImageColumns, Join, Kind, Lock, Matched, Options, Order, ParamDecl, Range, Returning, Rewriter, Statement,
     Target, Window, apply_delete, apply_insert, apply_update, insert_imaged, span,
 };
 
@@ -68,7 +68,7 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
     add("images", rewriter.image_insert("shop.image", 10, PAGE, &images, false, Lock::NoKeyUpdate));
     let returned = ImageColumns { after: pairs("after", &assigned), ..images.clone() };
     add("images and change", rewriter.image_change("shop.image", 10, PAGE, &returned, false));
-    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false, None));
+    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false, Order::Key));
     lines.join("\n")
 }
 

@@ -189,6 +189,9 @@ fn target(page: &mut Page, plan: &Plan) {
     if let Some(set) = &plan.change_set {
         let hash = set.content_hash.get(..12).unwrap_or(&set.content_hash);
         page.pair("change set", &format!("{}, {}, hash {hash}", set.relation, figure::counted(set.rows, "row")));
+        if set.in_heap_order {
+            page.pair("", "in the order of the table's pages, as the key's is not: each page is written by one batch");
+        }
     }
     if !plan.surroundings.partitions.is_empty() {
         page.pair("partitions", &plan.surroundings.partitions.join(", "));

@@ -1,6 +1,7 @@
 //! What stands around the target, in sentences, and the findings that follow from it.
 
 use pgmend_core::finding::Finding;
+use pgmend_core::job::Mode;
 use pgmend_core::plan::Surroundings;
 use pgmend_core::table::{Column, ForeignKey, Identity, ReferentialAction, Table, Trigger, quote_ident};
 use pgmend_sql::Kind;
@@ -206,6 +207,12 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
         }
     }
     findings.extend(bound.key.as_ref().and_then(|key| unversioned_key(table, &key.index)));
+    if bound.scattered && bound.class.mode == Mode::Stream {
+        let message = "the key is in another order than the table's pages, which do not fit the server's cache: batches come \
+                       back to the same pages";
+        let help = "where most of a large table changes, `--mode freeze` goes in the order of the pages: less WAL, less reading";
+        findings.push(Finding::note("scattered_key", message, help));
+    }
     if bound.statement.had_returning() {
         findings.push(Finding::note(
             "returning",

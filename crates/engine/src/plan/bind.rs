@@ -4,10 +4,10 @@
 use pgmend_core::job::{Job, Mode};
 use pgmend_core::plan::{ImageLayout, Settings};
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Column, Key, Table};
+use pgmend_core::table::{Column, Key, Table, TableKind};
 use pgmend_pg::images::layout;
 use pgmend_pg::readtx::ReadTx;
-use pgmend_sql::{ImageColumns, Kind, Options, ParamDecl, Rewriter, Statement, Target};
+use pgmend_sql::{ImageColumns, Kind, Options, Order, ParamDecl, Rewriter, Statement, Target};
 
 use super::class::{Case, Class};
 use super::{facts, tenants};
@@ -27,6 +27,9 @@ pub struct Bound {
     pub source_width: Option<usize>,
     /// The column that tells tenants apart, where the run goes tenant by tenant.
     pub tenant: Option<String>,
+    /// The key's order is not that of the table's pages, and they do not fit the server's cache: a change set goes in the
+    /// pages' order.
+    pub scattered: bool,
     /// The statement as typed, where the job's list of tenants narrows it.
     pub whole: Option<Statement>,
 }
@@ -65,7 +68,17 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
     let class = case.class()?;
     let class = overridden(class, job.file.mode)?;
     let source_width = source_width(tx, &statement).await?;
-    Ok(Bound { statement, table, key, class, source_width, tenant, whole })
+    let scattered = match &key {
+        Some(key) if may_go_in_heap_order(&statement, &table, &class) => facts::is_scattered(tx, &table, key).await?,
+        Some(_) | None => false,
+    };
+    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, whole })
+}
+
+/// Rows that a delete takes along are gathered by key; a key that changes may collide in any order but its own.
+fn may_go_in_heap_order(statement: &Statement, table: &Table, class: &Class) -> bool {
+    let takes_along = statement.kind() == Kind::Delete && pgmend_sql::cascades_within(table);
+    statement.kind() != Kind::Insert && table.kind == TableKind::Plain && !takes_along && !class.key_written
 }
 
 /// `UPDATE OF` triggers do not fire for a statement that sets none of their columns.
@@ -166,6 +179,15 @@ impl Bound {
         self.key.as_ref().ok_or_else(|| {
             Refusal::new(Code::NoKey, format!("`{}` has no usable key", self.table.name), no_key_help(&self.table))
         })
+    }
+
+    /// The order of its change set.
+    pub fn order(&self) -> Order<'_> {
+        match &self.tenant {
+            Some(tenant) => Order::FirstBy(tenant),
+            None if self.scattered => Order::Heap,
+            None => Order::Key,
+        }
     }
 
     /// The builder of the statements; an insert into a table without a key gets an empty one.

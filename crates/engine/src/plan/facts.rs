@@ -1,7 +1,7 @@
 //! What the catalog says about the relations, functions and operators of a statement.
 
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Table, TableKind};
+use pgmend_core::table::{Key, Table, TableKind};
 use pgmend_pg::catalog::{CalledFunction, ReadRelation};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{FunctionUse, Kind, Statement};
@@ -115,4 +115,22 @@ pub async fn gather(tx: &ReadTx<'_>, statement: &Statement, table: &Table) -> Re
         }
     }
     Ok(facts)
+}
+
+/// A key that follows the pages of the table less than this, by the statistics' correlation of its first column (0 to 1),
+/// is in no order that is worth anything there.
+const FOLLOWS: f64 = 0.5;
+
+/// Whether batches in key order would come back to the same pages again and again, from disk and into the WAL: the key's
+/// order is not that of the pages, and these are more than half of the server's own cache. Without statistics: no.
+/// Lock: none. Index: pg_statistic's own.
+pub async fn is_scattered(tx: &ReadTx<'_>, table: &Table, key: &Key) -> Result<bool, Error> {
+    let Some(first) = table.key_columns(key).next() else { return Ok(false) };
+    let sql = "select (coalesce(min(abs(s.correlation)) < $4::text::float8, false) \
+               and $5::text::bigint > pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 2)::text \
+               from pg_catalog.pg_stats s where s.schemaname = $1 and s.tablename = $2 and s.attname = $3 and not s.inherited";
+    let (schema, name) = (table.name.schema.clone(), table.name.name.clone());
+    let params = vec![schema, name, first.name.clone(), FOLLOWS.to_string(), table.heap_bytes.to_string()];
+    let answer = tx.query("compare the key's order with the pages'", sql, params).await?;
+    Ok(answer.scalar() == Some("true"))
 }

@@ -71,9 +71,7 @@ pub fn filling(
             let values: Vec<String> = columns.after.iter().map(|(_, image)| image.clone()).collect();
             rewriter.freeze_source(&relation.sql(), &values)
         }
-        Kind::Update | Kind::Delete => {
-            rewriter.freeze_insert(&relation.sql(), &columns, distinct, skip, bound.tenant.as_deref())
-        }
+        Kind::Update | Kind::Delete => rewriter.freeze_insert(&relation.sql(), &columns, distinct, skip, bound.order()),
     }
 }
 
@@ -114,7 +112,14 @@ pub async fn fill(
     let (rows, content_hash) = tx.seal(&relation.name, hashable(layout)).await?;
     tx.as_job(scene).await?;
     let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-    Ok(ChangeSet { relation: relation.clone(), layout: layout.clone(), rows, content_hash, took_ms })
+    Ok(ChangeSet {
+        relation: relation.clone(),
+        layout: layout.clone(),
+        rows,
+        content_hash,
+        in_heap_order: false,
+        took_ms,
+    })
 }
 
 /// A change set counts exactly, whatever the counting said before. Rows already right are left out of it,

@@ -32,7 +32,7 @@ use pgmend_core::id::PlanId;
 use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::PLAN_EXPIRY_HOURS;
 use pgmend_core::mask::Mask;
-use pgmend_core::plan::{ChangeKind, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::plan::{ChangeKind, ChangeSet, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Key, RelationName};
@@ -41,7 +41,7 @@ use pgmend_core::throttle::Throttle;
 use pgmend_pg::catalog::Surroundings as Here;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
-use pgmend_sql::{Kind, Rewriter, Statement};
+use pgmend_sql::{Kind, Order, Rewriter, Statement};
 
 use crate::encryption;
 use crate::engine::Engine;
@@ -389,7 +389,8 @@ impl Engine {
             }
         };
         freeze::recount(&mut draft.plan.counts, &change_set);
-        draft.plan.change_set = Some(change_set);
+        let in_heap_order = bound.order() == Order::Heap;
+        draft.plan.change_set = Some(ChangeSet { in_heap_order, ..change_set });
         let checked = self.check_frozen(&tx, draft, bound, mask).await;
         if let Err(error) = checked {
             tx.rollback().await?;

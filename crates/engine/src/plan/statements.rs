@@ -4,7 +4,7 @@ use pgmend_core::plan::{Apart, Apply, ImageLayout, Ranged, Residual, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
 use pgmend_sql::{
-    Applied, Guard, Join, Kind, Lock, Matched, Range, Returning, Rewriter, Window, apply_delete, apply_update,
+    Applied, Guard, Join, Kind, Lock, Matched, Order, Range, Returning, Rewriter, Window, apply_delete, apply_update,
 };
 
 use super::bind::{Bound, image_columns, kept_columns};
@@ -108,7 +108,8 @@ pub fn freeze(
     let images = own_images.then(|| kept_columns(&bound.image_layout(rewriter), pgcrypto));
     let number = rewriter.first_param();
     let columns = image_columns(layout);
-    let window = Window { lower: number + 1, upper: number + 2, span: Some(number + 4) };
+    let span = (bound.order() != Order::Heap).then_some(number + 4);
+    let window = Window { lower: number + 1, upper: number + 2, span };
     let guard: Guard = columns.before.clone();
     let table = &bound.table;
     let applied =
@@ -123,11 +124,13 @@ pub fn freeze(
         apply: vec![Apply { sql, op, every_row: true }],
         conflicts: Some(applied.record_conflicts(number + 3, number)),
         residual: row_local.transpose()?,
-        // In the order of the tenants a window's ends are not its least and its greatest key.
-        span: Some(match bound.tenant {
-            Some(_) => pgmend_sql::span(table, key, change_set, &columns, window),
-            None => pgmend_sql::ends(change_set, &columns, window),
-        }),
+        span: match bound.order() {
+            Order::Key => Some(pgmend_sql::ends(change_set, &columns, window)),
+            // A window's ends are not its least and its greatest key.
+            Order::FirstBy(_) => Some(pgmend_sql::span(table, key, change_set, &columns, window)),
+            // Its keys are spread over all of the table: each is looked up.
+            Order::Heap => None,
+        },
     })
 }
 
