@@ -202,6 +202,11 @@ codes! {
     Unexpected = "PM765", "the result is not what the job expects";
     /// A run that needed approvals is to set more rows aside than its plan said.
     UnapprovedDeadLetters = "PM766", "more dead letters than were approved";
+    // PM78x: what the surroundings of a statement do to it.
+    /// More columns than an image can hold.
+    TooManyColumns = "PM780", "the statement changes too many columns";
+    /// A schema that comes before pg_catalog redefines operators or functions.
+    ShadowedCatalog = "PM781", "the search path redefines what the server defines";
 }
 
 impl Code {

@@ -193,8 +193,33 @@ pub struct Trigger {
     pub deferrable: bool,
     /// `tgenabled` is not `D`.
     pub enabled: bool,
-    /// The function's source, to see which tables it names.
+    /// The function's source, to see which columns it assigns.
     pub source: String,
+    /// That source and those of all that it leads to, as far as names tell: functions that it calls, triggers of tables
+    /// that it writes, views that it reads, and tables that foreign keys write along. Empty for one that does not fire.
+    #[serde(default)]
+    pub reached: Vec<String>,
+}
+
+/// A rewrite rule that is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The rule's name.
+    pub name: String,
+    /// The command that it rewrites.
+    pub on: RuleEvent,
+}
+
+/// The command that a rule rewrites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleEvent {
+    /// INSERT.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
 }
 
 /// Everything the planner needs to know of a target.
@@ -233,8 +258,12 @@ pub struct Table {
     pub unvalidated: Vec<String>,
     /// User triggers, those of its partitions included.
     pub triggers: Vec<Trigger>,
-    /// Names of rewrite rules other than a view's SELECT rule.
-    pub rules: Vec<String>,
+    /// Rewrite rules in force, other than a view's SELECT rule.
+    pub rules: Vec<Rule>,
+    /// Sources of the triggers of tables that foreign keys write along with the target, and of what those lead to, as in
+    /// [`Trigger::reached`].
+    #[serde(default)]
+    pub cascaded: Vec<String>,
     /// Whether row-level security applies to the current role on this table.
     pub row_security: bool,
     /// Row-level security policies (of any role).

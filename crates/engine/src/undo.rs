@@ -180,7 +180,8 @@ impl Engine {
             None => None,
         };
         let pgcrypto = pgcrypto.as_deref();
-        let built = columns.statements(&table, &relation.sql(), source.ops(), number, one_transaction, pgcrypto)?;
+        let ops = source.ops_needed(&tx.read, columns.any_assignable(&table)).await?;
+        let built = columns.statements(&table, &relation.sql(), &ops, number, one_transaction, pgcrypto)?;
         self.refuse_forbidden(tx, &built).await?;
         let classes = tx.read.query("look for conflicts", &built.classify, vec![]).await?;
         let classes: Vec<(String, i64)> = classes

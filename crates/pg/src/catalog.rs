@@ -10,6 +10,7 @@ use crate::store::{from_json, text};
 
 const TABLE: &str = include_str!("../sql/catalog/table.sql");
 const RELATION: &str = include_str!("../sql/catalog/relation.sql");
+const SHADOW: &str = include_str!("../sql/catalog/shadow.sql");
 const FUNCTION: &str = include_str!("../sql/catalog/function.sql");
 
 /// From this version on a server tells the version of a database's own collation.
@@ -135,14 +136,23 @@ impl ReadTx<'_> {
         Ok(answer.scalar().and_then(|oid| oid.parse().ok()))
     }
 
-    /// Everything about a table. Types and expressions come qualified, as under an empty search_path.
+    /// Operators and functions of `pg_catalog` that a schema redefines which the search path names before it, five at most.
+    pub async fn shadowing(&self) -> Result<Vec<String>, PgError> {
+        let answer = self.query("look through the search path", SHADOW, vec![]).await?;
+        Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
+    /// Everything about a table. Types and expressions come qualified, as under an empty search_path. Without JIT: the
+    /// server expects this query to be dear, and would take a second to compile what takes milliseconds.
     pub async fn table(&self, oid: u32, search_path: &str) -> Result<Table, PgError> {
-        let set = "select set_config('search_path', $1, true), current_setting('server_version_num')";
-        let answer = self.query("read the catalog", set, vec![String::new()]).await?;
-        let version: i32 = text(answer.rows.first().map_or(&[][..], Vec::as_slice), 1)?.parse().unwrap_or(0);
+        let set = "select current_setting('jit'), set_config('search_path', $1, true), set_config('jit', $2, true), \
+                   current_setting('server_version_num')";
+        let answer = self.query("read the catalog", set, vec![String::new(), "off".to_owned()]).await?;
+        let row = answer.rows.first().map_or(&[][..], Vec::as_slice);
+        let (jit, version) = (text(row, 0)?, text(row, 3)?.parse().unwrap_or(0));
         let params = vec![Some(oid.to_string()), self.default_collation_version(version).await?];
         let answer = self.query_with_nulls("read the target's definition", TABLE, params).await?;
-        self.query("read the catalog", set, vec![search_path.to_owned()]).await?;
+        self.query("read the catalog", set, vec![search_path.to_owned(), jit]).await?;
         let row = answer.rows.first().ok_or_else(|| PgError::corrupt("the target is gone from the catalog"))?;
         from_json(row, 0)
     }

@@ -46,6 +46,9 @@ pub struct OnConflict {
     pub complex: bool,
     /// The columns that `DO UPDATE SET` assigns.
     pub set_columns: Vec<String>,
+    /// Those of them that it sets to their own proposed value, `a = excluded.a`: for a column of the arbiter, the value that
+    /// the row has already.
+    pub set_as_proposed: Vec<String>,
     /// Whether `DO UPDATE` holds a sub-select, which sees the rows that earlier batches wrote.
     pub queries: bool,
 }
@@ -275,6 +278,7 @@ impl Statement {
             constraint: None,
             complex: false,
             set_columns: target_names(&clause.target_list),
+            set_as_proposed: as_proposed(&clause.target_list),
             queries: holds_query(clause),
         };
         if let Some(infer) = clause.infer.as_deref() {
@@ -309,6 +313,29 @@ impl Statement {
     pub fn aggregates_elsewhere(&self) -> bool {
         self.gathers
     }
+}
+
+/// Columns that a DO UPDATE sets to `excluded.` and their own name.
+fn as_proposed(targets: &[pg_query::Node]) -> Vec<String> {
+    let own = |target: &pg_query::Node| {
+        let Some(NodeEnum::ResTarget(target)) = &target.node else { return None };
+        let mut value = target.val.as_ref()?.node.as_ref()?;
+        if let NodeEnum::MultiAssignRef(part) = value {
+            let NodeEnum::RowExpr(row) = part.source.as_ref()?.node.as_ref()? else { return None };
+            value = row.args.get(usize::try_from(part.colno - 1).ok()?)?.node.as_ref()?;
+        }
+        let NodeEnum::ColumnRef(column) = value else { return None };
+        let fields: Vec<&str> = column
+            .fields
+            .iter()
+            .filter_map(|field| match &field.node {
+                Some(NodeEnum::String(name)) => Some(name.sval.as_str()),
+                Some(_) | None => None,
+            })
+            .collect();
+        (target.indirection.is_empty() && fields == ["excluded", target.name.as_str()]).then(|| target.name.clone())
+    };
+    targets.iter().filter_map(own).collect()
 }
 
 /// Whether an ON CONFLICT clause holds a sub-select.

@@ -37,7 +37,7 @@ pub fn around(table: &Table, kinds: &[Kind], assigned: &[String]) -> Surrounding
     });
     Surroundings {
         triggers: triggers.collect(),
-        rules: table.rules.clone(),
+        rules: table.rules.iter().map(|rule| rule.name.clone()).collect(),
         foreign_keys: foreign_keys(table, kinds, assigned),
         row_security: match table.policies {
             0 => "none".into(),
@@ -119,6 +119,13 @@ pub fn writing_triggers(bound: &Bound) -> Vec<&str> {
 pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
     if !keep {
         return (false, "irreversible: images are switched off".into());
+    }
+    if bound.key.is_none() && !bound.table.keys.is_empty() {
+        return (
+            false,
+            "irreversible: ON CONFLICT DO UPDATE writes the key, so the rows that it updates cannot be told from new ones"
+                .into(),
+        );
     }
     if bound.key.is_none() {
         return (false, "irreversible: the table has no usable key, so the new rows cannot be found again".into());

@@ -1,6 +1,8 @@
 //! Binds a job to a database: the statement parsed, its target and key found, its class judged, its
 //! statements built.
 
+use std::collections::BTreeSet;
+
 use pgmend_core::job::{Job, Mode};
 use pgmend_core::plan::{ImageLayout, Settings};
 use pgmend_core::refusal::{Code, Refusal};
@@ -10,8 +12,14 @@ use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{ImageColumns, Kind, Options, Order, ParamDecl, Rewriter, Statement, Target};
 
 use super::class::{Case, Class};
-use super::{facts, tenants};
+use super::freeze::arbiter_columns;
+use super::{facts, tenants, triggers};
 use crate::error::Error;
+
+/// Columns that a table can have (`MaxHeapAttributeNumber`).
+const TABLE_COLUMNS_MAX: usize = 1_600;
+/// Columns of our own in a table of images (`batch_no`, `op`) or a change set (`n`, `op`).
+const IMAGE_COLUMNS_OWN: usize = 2;
 
 /// A statement bound to its target.
 pub struct Bound {
@@ -133,11 +141,33 @@ fn overridden(class: Class, wanted: Option<Mode>) -> Result<Class, Refusal> {
 }
 
 /// The key that the job names, or the first one that the statement does not write, or the first one.
+/// Whether the key finds the rows again that an insert made, and tells them from those that ON CONFLICT updated: by a key that
+/// DO UPDATE moves (or a trigger that fires for it), a row that was there before would be taken for a new one, and an
+/// undo would delete it.
+fn survives_conflicts(table: &Table, statement: &Statement, key: &Key) -> bool {
+    let Some(conflict) = statement.on_conflict().filter(|c| c.update) else { return true };
+    let arbiter = arbiter_columns(table, &conflict);
+    let decided: BTreeSet<String> = table
+        .triggers
+        .iter()
+        .filter(|t| t.enabled && t.row && t.before && t.on_update)
+        .flat_map(|t| triggers::assigned(&t.source))
+        .collect();
+    let stays = |column: &Column| {
+        let name = &column.name;
+        let rewritten = arbiter.contains(name) && conflict.set_as_proposed.contains(name);
+        !column.generated
+            && (rewritten || !conflict.set_columns.contains(name))
+            && !decided.contains(&name.to_lowercase())
+    };
+    table.key_columns(key).all(stays)
+}
+
 fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -> Result<Option<Key>, Refusal> {
     let names = |key: &Key| table.key_columns(key).map(|c| c.name.clone()).collect::<Vec<_>>();
     if let Some(wanted) = wanted {
         if let Some(key) = table.keys.iter().find(|k| names(k) == wanted) {
-            return Ok(Some(key.clone()));
+            return Ok(Some(key.clone()).filter(|key| survives_conflicts(table, statement, key)));
         }
         let known: Vec<String> = table.keys.iter().map(|k| names(k).join(", ")).collect();
         let message = format!("`{}` has no usable key on ({})", table.name, wanted.join(", "));
@@ -145,9 +175,10 @@ fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -
         return Err(Refusal::new(Code::NoKey, message, help));
     }
     let assigned = if statement.kind() == Kind::Update { statement.assigned() } else { Vec::new() };
+    let mut keys = table.keys.iter().filter(|key| survives_conflicts(table, statement, key));
     let untouched = |k: &&Key| table.key_columns(k).all(|c| !c.generated && !assigned.contains(&c.name));
-    let free = table.keys.iter().find(untouched);
-    if let Some(key) = free.or_else(|| table.keys.first()) {
+    let free = keys.clone().find(untouched);
+    if let Some(key) = free.or_else(|| keys.next()) {
         return Ok(Some(key.clone()));
     }
     if statement.kind() == Kind::Insert {
@@ -246,6 +277,24 @@ impl Bound {
         };
         layout(&self.table, &key, &written, &after)
     }
+}
+
+/// Refuses images or a change set of more columns than a table of PostgreSQL can have.
+pub fn refuse_wide(table: &Table, layout: &ImageLayout) -> Result<(), Refusal> {
+    let columns = layout.key.len() + layout.before.len() + layout.after.len();
+    if columns + IMAGE_COLUMNS_OWN <= TABLE_COLUMNS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the key of `{}`, and the values before and after of the columns that change, are {columns} columns; a table holds {}",
+        table.name,
+        TABLE_COLUMNS_MAX - IMAGE_COLUMNS_OWN
+    );
+    Err(Refusal::new(
+        Code::TooManyColumns,
+        message,
+        "write some of the columns in one job, and the others in a second one",
+    ))
 }
 
 /// The layout of a run's own images as the SQL builder takes it. `pgcrypto` is its schema where values are encrypted.

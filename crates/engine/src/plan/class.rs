@@ -197,8 +197,18 @@ impl Case<'_> {
                 format!("deferrable constraint trigger `{}` checks at commit", trigger.name),
             ));
         }
-        if let Some(trigger) = fires.iter().find(|t| self.trigger_meddles(t)) {
-            let reason = format!("trigger `{}` writes or reads tables that the statement depends on", trigger.name);
+        let meddles = |texts: &[String]| texts.iter().any(|text| self.meddles(text));
+        if let Some(trigger) = fires.iter().find(|t| meddles(&t.reached)) {
+            let reason = format!(
+                "trigger `{}`, or what it leads to, writes or reads tables that the statement depends on",
+                trigger.name
+            );
+            return Some((Code::NotSplittable, reason));
+        }
+        let carries = self.table.referenced_by.iter().find(|fk| self.action(fk) != ReferentialAction::Reject);
+        if let Some(fk) = carries.filter(|_| meddles(&self.table.cascaded)) {
+            let reason =
+                format!("foreign key `{}` leads to triggers that write what the statement depends on", fk.name);
             return Some((Code::NotSplittable, reason));
         }
         if let Some(fk) =
@@ -243,15 +253,13 @@ impl Case<'_> {
         }
     }
 
-    /// A row trigger whose source names the target or a table that the statement reads may change what
-    /// later batches see. Dynamic SQL over the table that fired it counts too.
-    fn trigger_meddles(&self, trigger: &Trigger) -> bool {
-        let source = trigger.source.to_lowercase();
-        let words: std::collections::BTreeSet<&str> =
-            source.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        let names = std::iter::once(&self.table.name.name).chain(self.facts.relations.iter().map(|(name, _)| name));
-        let mut names = names.map(|n| n.to_lowercase());
-        let queries = ["select", "insert", "update", "delete", "perform", "execute", "merge", "from"];
-        queries.iter().any(|q| words.contains(q)) && names.any(|n| words.contains(n.as_str()))
+    /// What a row trigger leads to may change what later batches see: it reads or writes the target, or writes a table
+    /// that the statement reads.
+    fn meddles(&self, text: &str) -> bool {
+        let mut partitions = self.table.partitions.iter().map(|p| &p.name);
+        triggers::touches(text, &self.table.name.name)
+            || partitions.any(|name| triggers::touches(text, name))
+            || triggers::changes_any_table(text)
+            || self.facts.relations.iter().any(|(name, _)| triggers::writes(text, name))
     }
 }

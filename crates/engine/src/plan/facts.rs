@@ -1,7 +1,7 @@
 //! What the catalog says about the relations, functions and operators of a statement.
 
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Key, Table, TableKind};
+use pgmend_core::table::{Key, RuleEvent, Table, TableKind};
 use pgmend_pg::catalog::{CalledFunction, ReadRelation};
 use pgmend_pg::readtx::ReadTx;
 use pgmend_sql::{FunctionUse, Kind, Statement};
@@ -21,6 +21,7 @@ pub struct Facts {
 
 /// Finds the target, and refuses what is not a user's permanent table.
 pub async fn target(tx: &ReadTx<'_>, statement: &Statement, search_path: &str) -> Result<Table, Error> {
+    refuse_shadows(tx, search_path).await?;
     let (schema, name) = statement.target();
     let Some(oid) = tx.resolve(schema, name).await? else {
         let message = format!("there is no table `{}`", schema.map_or(name.to_owned(), |s| format!("{s}.{name}")));
@@ -30,7 +31,46 @@ pub async fn target(tx: &ReadTx<'_>, statement: &Statement, search_path: &str) -
     let table = tx.table(oid, search_path).await?;
     // An INSERT writes the named table alone anyway.
     admissible(&table, statement.only() || statement.kind() == Kind::Insert)?;
+    unruled(&table, statement)?;
     Ok(table)
+}
+
+/// Refuses a search path under which operators and functions of the server mean something else: the statements that count,
+/// find and compare rows use them.
+async fn refuse_shadows(tx: &ReadTx<'_>, search_path: &str) -> Result<(), Error> {
+    // Where the path does not name it, pg_catalog comes first.
+    if !search_path.contains("pg_catalog") {
+        return Ok(());
+    }
+    let shadowing = tx.shadowing().await?;
+    if shadowing.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "search_path names a schema before pg_catalog that redefines what the server defines ({}): batches would compare keys by it",
+        shadowing.join(", ")
+    );
+    let help = format!("leave pg_catalog out of search_path, which is {search_path}, or name it first");
+    Err(Refusal::new(Code::ShadowedCatalog, message, help).into())
+}
+
+/// Refuses rules that rewrite the statement, or its undo.
+fn unruled(table: &Table, statement: &Statement) -> Result<(), Refusal> {
+    let rewrites = |on: RuleEvent| match statement.kind() {
+        Kind::Update => on == RuleEvent::Update,
+        Kind::Delete => on != RuleEvent::Update,
+        Kind::Insert => on != RuleEvent::Update || statement.on_conflict().is_some(),
+    };
+    let rules: Vec<&str> = table.rules.iter().filter(|r| rewrites(r.on)).map(|r| r.name.as_str()).collect();
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` has rewrite rules ({}), which would change another set of rows per batch, or on the way back",
+        table.name,
+        rules.join(", ")
+    );
+    Err(Refusal::new(Code::Rules, message, "drop the rules, or change the tables that they write"))
 }
 
 fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
@@ -70,13 +110,6 @@ fn admissible(table: &Table, only: bool) -> Result<(), Refusal> {
             message,
             "write ONLY before the table's name, and run each child by itself",
         ));
-    }
-    if !table.rules.is_empty() {
-        let message = format!(
-            "`{name}` has rewrite rules ({}), which would change another set of rows per batch",
-            table.rules.join(", ")
-        );
-        return Err(Refusal::new(Code::Rules, message, "drop the rules, or change the tables that they write"));
     }
     if table.row_security {
         let message = format!(

@@ -138,7 +138,7 @@ pub async fn refuse_duplicates(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
     if !conflict.update {
         return Ok(());
     }
-    let arbiter = arbiter_columns(bound, &conflict);
+    let arbiter = arbiter_columns(&bound.table, &conflict);
     let images: Option<Vec<String>> = arbiter
         .iter()
         .map(|c| change_set.layout.after.iter().find(|a| a.column == *c).map(|a| quote_ident(&a.image_column)))
@@ -168,11 +168,11 @@ pub async fn refuse_duplicates(tx: &FreezeTx<'_>, bound: &Bound, plan: &Plan) ->
 }
 
 /// The columns of the unique index that ON CONFLICT infers or names.
-pub fn arbiter_columns(bound: &Bound, conflict: &pgmend_sql::OnConflict) -> Vec<String> {
+pub fn arbiter_columns(table: &pgmend_core::table::Table, conflict: &pgmend_sql::OnConflict) -> Vec<String> {
     let Some(name) = &conflict.constraint else { return conflict.columns.clone() };
-    let index = bound.table.unique_indexes.iter().find(|u| u.constraint.as_ref() == Some(name) || u.name == *name);
+    let index = table.unique_indexes.iter().find(|u| u.constraint.as_ref() == Some(name) || u.name == *name);
     let attnums = index.map(|u| u.attnums.clone()).unwrap_or_default();
-    attnums.iter().filter_map(|n| bound.table.columns.iter().find(|c| c.attnum == *n)).map(|c| c.name.clone()).collect()
+    attnums.iter().filter_map(|n| table.columns.iter().find(|c| c.attnum == *n)).map(|c| c.name.clone()).collect()
 }
 
 /// Rows that ON CONFLICT DO NOTHING will leave alone: already there, or proposed twice. Gives the condition over the
@@ -183,7 +183,7 @@ pub async fn count_present(tx: &FreezeTx<'_>, bound: &Bound, plan: &mut Plan) ->
         plan.counts.changed_rows = Figure::estimated(change_set.rows);
         return Ok(None);
     }
-    let named = arbiter_columns(bound, &conflict);
+    let named = arbiter_columns(&bound.table, &conflict);
     let askable = |u: &&pgmend_core::table::UniqueIndex| !u.partial && !u.exclusion && !u.attnums.contains(&0);
     // What an expression, a predicate or an exclusion constraint rejects is not asked for.
     let all_asked = !conflict.complex && (!named.is_empty() || bound.table.unique_indexes.iter().all(|u| askable(&u)));

@@ -146,6 +146,7 @@ impl Engine {
         let rewriter = bound.rewriter(&empty)?;
         let unwritable = privileges::accepted_by_server(tx, &bound, &rewriter, &job.statement).await?;
         let mask = self.mask(&bound, job, options.show_values);
+        bind::refuse_wide(&bound.table, &bound.image_layout(&rewriter))?;
         let several_matches = count::refuse_ambiguity(tx, &bound, &rewriter, &mask).await?;
         let insert = bound.statement.kind() == Kind::Insert;
         let budget = job.file.limits.count_budget_ms;
@@ -208,6 +209,7 @@ impl Engine {
             } else {
                 statements::change_set_layout(bound, rewriter)?
             };
+            bind::refuse_wide(&bound.table, &layout)?;
             let fill = freeze::filling(bound, rewriter, &relation, &layout, several_matches, skip)?;
             let sql = if insert {
                 statements::insert(bound, rewriter, &relation.sql(), &layout, own_images, pgcrypto)?

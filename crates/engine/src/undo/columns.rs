@@ -157,6 +157,11 @@ impl UndoColumns {
         })
     }
 
+    /// Whether there is a column that an UPDATE may set.
+    pub fn any_assignable(&self, table: &Table) -> bool {
+        !self.assignable(table, &image_columns(&self.layout)).after.is_empty()
+    }
+
     /// Columns that an UPDATE may set: not an identity that is always generated, and the key only where
     /// the run had written it.
     fn assignable(&self, table: &Table, columns: &ImageColumns) -> ImageColumns {

@@ -122,6 +122,20 @@ impl Source {
         &self.ops
     }
 
+    /// The same, less updates that no row asks for: an insert into a table of key columns alone (a link table) has nothing
+    /// that an UPDATE could set, and no row that ON CONFLICT changed.
+    pub async fn ops_needed(&self, tx: &ReadTx<'_>, assignable: bool) -> Result<Vec<char>, Error> {
+        if assignable || !self.ops.contains(&'D') || !self.ops.contains(&'U') {
+            return Ok(self.ops.clone());
+        }
+        let sql = format!(
+            "select count(*)::text from (select from {} as pgmend_i where pgmend_i.op = 'U' limit 1) as u",
+            self.relation.sql()
+        );
+        let updated = tx.query("look for rows that ON CONFLICT updated", &sql, vec![]).await?.number()?;
+        Ok(self.ops.iter().copied().filter(|op| *op != 'U' || updated > 0).collect())
+    }
+
     /// What the undo does to the table.
     pub fn kinds(&self) -> Vec<Kind> {
         let kind = |op: &char| match op {

@@ -126,6 +126,44 @@ async fn a_role_is_refused_what_it_may_not_do_or_not_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_columns_than_an_image_holds_are_refused() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    let columns = |text: fn(usize) -> String| (0..900).map(text).collect::<Vec<_>>().join(", ");
+    let wide = columns(|i| format!("c{i} smallint default 0"));
+    sql.run(&format!("create table wide (id int primary key, {wide}); insert into wide values (1)")).expect("a table");
+    let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+    let all = format!("update wide set {}", columns(|i| format!("c{i} = c{i} + 1")));
+    assert_eq!(code(engine.plan(&job(&all), &PlanOptions::default()).await), Some(Code::TooManyColumns));
+    let few = engine.plan(&job("update wide set c1 = 1, c899 = 2"), &PlanOptions::default()).await;
+    assert_eq!(few.expect("a plan").plan.counts.changed_rows.value, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_that_redefines_operators_or_functions_of_the_server_is_refused() {
+    let db = Database::create(Server::shared(), "refusals").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run(
+        "create table t (id int primary key); insert into t select generate_series(1, 5);
+         create schema s; create function s.under(int, int) returns bool language sql immutable as 'select $1 < $2';
+         create operator s.> (leftarg = int, rightarg = int, function = s.under);
+         create schema f; create function f.now() returns timestamptz language sql immutable as 'select ''-infinity''::timestamptz';
+         create schema own; create function own.under(int, int) returns bool language sql immutable as 'select $1 < $2'",
+    )
+    .expect("the schemas");
+    let mut plan = async |path: &str| {
+        sql.run(&format!("alter database {} set search_path = {path}", db.name())).expect("the setting");
+        let mut engine = Engine::connect(Some(&db.url())).await.expect("a connection");
+        code(engine.plan(&job("delete from t where id > 2"), &PlanOptions::default()).await)
+    };
+    assert_eq!(plan("s, pg_catalog, public").await, Some(Code::ShadowedCatalog));
+    assert_eq!(plan("f, pg_catalog, public").await, Some(Code::ShadowedCatalog));
+    assert_eq!(plan("pg_catalog, s, f, public").await, None);
+    assert_eq!(plan("s, f, public").await, None);
+    assert_eq!(plan("own, pg_catalog, public").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_must_be_one_transaction_is_never_larger_than_the_job_allows() {
     let db = Database::create(Server::shared(), "refusals").expect("a database");
     let mut sql = db.sql().expect("a session");

@@ -1,7 +1,7 @@
 -- Everything the planner needs to know of a table, as one JSON object shaped like `core::table::Table`.
 -- Lock:  none beyond AccessShareLock on catalogs.
 -- Index: pg_class_oid_index and the catalogs' own indexes on the relation's oid.
-with target as (
+with recursive target as (
     select c.*, n.nspname
       from pg_catalog.pg_class c
       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -92,6 +92,45 @@ with target as (
       join pg_catalog.pg_proc p on p.oid = tg.tgfoid join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace
      where not tg.tgisinternal and tg.tgrelid in (select relid from tree union select $1::oid)
      order by tg.tgname, tg.tgfoid, tg.tgtype
+), reach as (
+    -- What the triggers lead to, as far as names tell: functions (f), relations that these name (r), and relations that a
+    -- foreign key's action writes (c). Root 0 is what the target's own foreign keys write.
+    (select g.oid as root, 'f' as what, g.tgfoid as oid from trg g where g.tgenabled in ('O', 'A')
+      union all
+     select 0::oid, 'c', fk.conrelid from fk
+      where fk.confrelid = $1::oid and (fk.confdeltype in ('c', 'n', 'd') or fk.confupdtype in ('c', 'n', 'd')))
+    union
+    select reach.root, next.what, next.oid
+      from reach
+     cross join lateral (
+           select p.prosrc, p.oid, regexp_split_to_array(p.body || ' ' || lower(p.body), '[^[:alnum:]_$]+') as words
+             from (select f.oid, f.prosrc, regexp_replace(coalesce(nullif(f.prosrc, ''), pg_get_function_sqlbody(f.oid), ''),
+                                           '--[^\n]*|''(insert|update|delete|truncate)''', '', 'gi') as body
+                     from pg_catalog.pg_proc f where reach.what = 'f' and f.oid = reach.oid) as p
+            union all
+           select null, reach.oid, '{}' where reach.what <> 'f') as named
+     cross join lateral (
+           select 'f' as what, p.oid from pg_catalog.pg_proc p
+            where p.proname = any (named.words) and p.oid >= 16384 and p.prorettype <> 'pg_catalog.trigger'::regtype
+            union all
+           select case when c.relkind = 'v' then 'v' else 'r' end, c.oid from pg_catalog.pg_class c
+            where c.relname = any (named.words) and c.oid >= 16384 and c.relkind in ('r', 'p', 'v')
+              and c.relnamespace::regnamespace::text <> 'pgmend'
+              and named.words && '{insert,update,delete,merge,execute,copy}'
+            union all
+           select 'f', tg.tgfoid from pg_catalog.pg_trigger tg
+            where reach.what in ('r', 'c') and tg.tgrelid = reach.oid and not tg.tgisinternal and tg.tgenabled in ('O', 'A')
+              and tg.tgrelid not in (select relid from tree)
+            union all
+           select 'c', k.conrelid from pg_catalog.pg_constraint k
+            where reach.what in ('r', 'c') and k.contype = 'f' and k.confrelid = reach.oid
+              and (k.confdeltype in ('c', 'n', 'd') or k.confupdtype in ('c', 'n', 'd'))) as next
+), led as (
+    select reach.root,
+           case reach.what when 'f' then (select coalesce(nullif(f.prosrc, ''), pg_get_function_sqlbody(f.oid), '') from pg_catalog.pg_proc f where f.oid = reach.oid)
+                           when 'v' then 'select ' || pg_get_viewdef(reach.oid)
+                           when 'c' then 'delete from ' || reach.oid::regclass::text end as body
+      from reach
 )
 select json_build_object(
     'oid', t.oid::bigint,
@@ -132,8 +171,11 @@ select json_build_object(
         'on_insert', (g.tgtype & 4) <> 0, 'on_delete', (g.tgtype & 8) <> 0, 'on_update', (g.tgtype & 16) <> 0,
         'of_columns', coalesce((select json_agg(a.attname order by a.attnum) from unnest(g.tgattr::int2[]) u (k)
             join pg_catalog.pg_attribute a on a.attrelid = g.tgrelid and a.attnum = u.k), '[]'),
-        'deferrable', g.tgdeferrable, 'enabled', g.tgenabled <> 'D', 'source', g.prosrc) order by g.tgname) from trg g), '[]'),
-    'rules', coalesce((select json_agg(r.rulename order by r.rulename) from pg_catalog.pg_rewrite r where r.ev_class = t.oid and r.ev_type <> '1'), '[]'),
+        'deferrable', g.tgdeferrable, 'enabled', g.tgenabled <> 'D', 'source', g.prosrc,
+        'reached', coalesce((select json_agg(led.body order by led.body) from led where led.root = g.oid and led.body is not null), '[]')) order by g.tgname) from trg g), '[]'),
+    'cascaded', coalesce((select json_agg(led.body order by led.body) from led where led.root = 0 and led.body is not null), '[]'),
+    'rules', coalesce((select json_agg(json_build_object('name', r.rulename, 'on', case r.ev_type when '2' then 'update' when '3' then 'insert' else 'delete' end) order by r.rulename)
+        from pg_catalog.pg_rewrite r where r.ev_class = t.oid and r.ev_type <> '1' and r.ev_enabled in ('O', 'A')), '[]'),
     'row_security', row_security_active(t.oid),
     'policies', (select count(*) from pg_catalog.pg_policy p where p.polrelid = t.oid),
     'partitions', coalesce((select json_agg(json_build_object('schema', pn.nspname, 'name', pc.relname) order by pn.nspname, pc.relname)

@@ -157,6 +157,61 @@ fn triggers() -> Vec<Case> {
         )
         .undoing_only(&["entry"]),
         case(
+            "trigger_writes_the_target_through_a_function_h1",
+            and(LEDGER, "create function emptied(int) returns void language sql as 'update entry set txn = null where id = $1 + 1';
+             create function passed_on() returns trigger language plpgsql as $$ begin if pg_trigger_depth() = 1 then perform emptied(new.id); end if; return null; end $$;
+             create trigger passed_on after update on entry for each row execute function passed_on();"),
+            "update entry set amount = amount + 1 where txn is not null",
+        )
+        .frozen()
+        .undone_in_part(0),
+        case(
+            "trigger_writes_the_table_that_fired_it_h1",
+            and(LEDGER, "create function passed_on() returns trigger language plpgsql as $$ begin if pg_trigger_depth() = 1 then execute 'update ' || TG_RELID::regclass || ' set txn = null where id = $1' using new.id + 1; end if; return null; end $$;
+             create trigger passed_on after update on entry for each row execute function passed_on();"),
+            "update entry set amount = amount + 1 where txn is not null",
+        )
+        .frozen()
+        .undone_in_part(0),
+        case(
+            "trigger_of_a_trigger_feeds_what_is_read_h1",
+            and(LEDGER, "create table seen (id int); create table noted (id int);
+             create function note() returns trigger language plpgsql as $$ begin insert into noted values (new.id); return null; end $$;
+             create trigger note after update on entry for each row execute function note();
+             create function see() returns trigger language plpgsql as $$ begin insert into seen values (new.id); return null; end $$;
+             create trigger see after insert on noted for each row execute function see();"),
+            "update entry set amount = amount + 1 where not exists (select from seen where seen.id = entry.id - 1)",
+        )
+        .frozen()
+        .undoing_only(&["entry"]),
+        case(
+            "cascade_fires_a_trigger_that_writes_the_target_h1",
+            "create table a (id int primary key, n int); create table b (id int primary key, a_id int references a on delete cascade);
+             insert into a select i, 0 from generate_series(1, 8) i; insert into b select i, i from generate_series(1, 8) i;
+             create function counted() returns trigger language plpgsql as $$ begin update a set n = n + 1 where id = old.a_id + 1; return null; end $$;
+             create trigger counted after delete on b for each row execute function counted();",
+            "delete from a where n = 0 and id < 6",
+        )
+        .frozen()
+        .undone_in_part(0),
+        case(
+            "trigger_only_reads_what_the_statement_reads",
+            and(LEDGER, "create table rate (txn int primary key, r int); insert into rate select i, i + 1 from generate_series(1, 4) i;
+             create function checked() returns trigger language plpgsql as $$ begin if (select r from rate where txn = new.txn) > 99 then raise 'no'; end if; return new; end $$;
+             create trigger checked before update on entry for each row execute function checked();"),
+            "update entry set amount = amount * rate.r from rate where rate.txn = entry.txn",
+        )
+        .streamed(),
+        case(
+            "audit_by_the_name_of_the_table_h11",
+            and(LEDGER, "create schema audit; create table audit.entry_log (like entry);
+             create function logged() returns trigger language plpgsql as $$ begin if TG_OP = 'UPDATE' then execute format('insert into audit.%I select ($1).*', TG_TABLE_NAME || '_log') using old; end if; return null; end $$;
+             create trigger logged after update on entry for each row execute function logged();"),
+            "update entry set amount = amount * 2",
+        )
+        .streamed()
+        .undoing_only(&["entry"]),
+        case(
             "insert_trigger_fills_in",
             and(LEDGER, "create function filled() returns trigger language plpgsql as $$ begin new.amount := coalesce(new.amount, new.id * 2); return new; end $$;
              create trigger filled before insert on entry for each row execute function filled();"),
@@ -197,6 +252,9 @@ fn surroundings() -> Vec<Case> {
         case("published_h31", "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i; drop publication if exists changes; create publication changes for table t", "update t set v = v + 1"),
         case("published_without_identity_h31", "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i; alter table t replica identity nothing; drop publication if exists changes; create publication changes for table t", "update t set v = v + 1").fails(),
         case("publication_dropped_h31", "drop publication if exists changes; create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i", "delete from t where v > 3"),
+        case("rule_on_another_command_h20", "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i; create rule kept as on delete to t do instead nothing", "update t set v = v + 1"),
+        case("rule_out_of_force_h20", "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i; create rule kept as on update to t do instead nothing; alter table t disable rule kept", "update t set v = v + 1"),
+        case("rule_on_the_way_back_h20", "create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 5) i; create rule kept as on insert to t do instead nothing", "delete from t where v > 2").refused(Code::Rules),
         case("sparse_h28", "create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 3000) i; update t set v = 1 where id in (17, 1500, 2999)", "update t set v = 2 where v = 1"),
         case("indexed_columns_and_hot_h29", "create table t (id int primary key, v int, w int) with (fillfactor = 50); create index on t (v); create index on t ((w + v)) where w > 2; insert into t select i, i, i from generate_series(1, 9) i", "update t set v = v + w, w = w - 1"),
         case("json_object_h7", "create table t (id int primary key, b text, j json); insert into t select i, 'b' || i from generate_series(1, 4) i", "update t set j = json_object('a':b, 'c': id, 'd':b)").since(16),

@@ -48,6 +48,8 @@ fn forms() -> Vec<Case> {
         case("insert_values_subselects", STOCK, "insert into keyless values ((select max(n) from feed), (select min(sku) from feed)), (2, 'lit')").irreversible(),
         case("insert_returning", STOCK, "insert into ident (v) values ('r') returning id"),
         case("insert_duplicate_key", STOCK, "insert into stock (id, sku) select n, 'dup' || n from feed").fails(),
+        case("insert_into_a_link_table", "create table link (a int, b int, primary key (a, b)); insert into link values (3, 3)", "insert into link select i, i from generate_series(1, 7) i on conflict do nothing"),
+        case("insert_an_identity_alone", "create table ids (id int generated always as identity primary key)", "insert into ids default values"),
         case("insert_sequence_by_hand", STOCK, "insert into stock (id, sku, code) select 700 + n, 's' || n, nextval('code_seq') from feed"),
     ]
 }
@@ -82,6 +84,10 @@ fn conflicts() -> Vec<Case> {
             "insert into m values (10, 'q@X'), (11, 'c@x'), (12, 'Q@X') on conflict (lower(mail)) do update set mail = excluded.mail",
         )
         .fails(),
+        case("conflict_moves_the_key_h5", "create table m (id int primary key, u int unique, c int); insert into m values (100, 3, 1), (101, 5, 2)", "insert into m select i, i, i from generate_series(1, 7) i on conflict (u) do update set id = excluded.id, c = 0").irreversible(),
+        case("conflict_moves_the_key_but_not_another_h5", "create table m (id int primary key, u int not null unique, c int); insert into m values (100, 3, 1), (101, 5, 2)", "insert into m select i, i, i from generate_series(1, 7) i on conflict (u) do update set id = excluded.id, c = 0"),
+        case("conflict_sets_the_key_to_itself", "create table m (id int primary key, c int); insert into m values (3, 1), (5, 2)", "insert into m select i, i * 10 from generate_series(1, 7) i on conflict (id) do update set (id, c) = (excluded.id, excluded.c)"),
+        case("conflict_trigger_moves_the_key_h5", "create table m (id int primary key, c int); insert into m values (3, 1), (5, 2); create function moved() returns trigger language plpgsql as $$ begin new.id := new.id + 50; return new; end $$; create trigger moved before update on m for each row execute function moved()", "insert into m values (1, 1), (3, 3) on conflict (id) do update set c = excluded.c").irreversible(),
         case(
             "conflict_exclusion_constraint_h22",
             "create table r (id int primary key, during int4range, exclude using gist (during with &&)); insert into r values (1, '[1,5)'), (2, '[10,20)')",
