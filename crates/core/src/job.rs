@@ -1,5 +1,6 @@
 //! Jobs: what a user writes. A folder with `job.toml`, a `.toml`, or a bare `.sql` file.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -335,35 +336,64 @@ fn bound(name: String, param: &Param) -> Result<BoundParam, Refusal> {
         return Err(Refusal::new(Code::Parameter, format!("parameter `{name}` has no value"), help("give `value`")));
     };
     let value = value.to_string();
-    if let Some(min) = &param.min
-        && less(&value, &min.to_string())
+    for (limit, beyond, said) in
+        [(&param.min, Ordering::Less, "below its minimum"), (&param.max, Ordering::Greater, "above its maximum")]
     {
-        let message = format!("parameter `{name}` is below its minimum {min}");
-        return Err(Refusal::new(Code::Parameter, message, help("change `min` or `value`")));
-    }
-    if let Some(max) = &param.max
-        && less(&max.to_string(), &value)
-    {
-        let message = format!("parameter `{name}` is above its maximum {max}");
-        return Err(Refusal::new(Code::Parameter, message, help("change `max` or `value`")));
+        let Some(limit) = limit else { continue };
+        let Some(found) = compared(&value, &limit.to_string()) else {
+            let message = format!("parameter `{name}` cannot be compared with its limit {limit}");
+            return Err(Refusal::new(Code::Parameter, message, help("write the value in the same form")));
+        };
+        if found == beyond {
+            let message = format!("parameter `{name}` is {said} {limit}");
+            return Err(Refusal::new(Code::Parameter, message, help("change the limit or `value`")));
+        }
     }
     Ok(BoundParam { name, type_sql: param.type_sql.clone(), value })
 }
 
-/// Numbers compare as numbers, everything else (ISO dates, say) as text.
-fn less(a: &str, b: &str) -> bool {
-    if let (Ok(a), Ok(b)) = (a.parse::<i128>(), b.parse::<i128>()) {
-        return a < b;
+/// How a value stands to its limit: numbers compare as numbers, dates and times as text of the same form, other text as text.
+/// `None` where that says nothing: the server reads `0xFF`, ` 50` and `2024-1-5` too, and a limit must hold for what
+/// it reads.
+fn compared(value: &str, limit: &str) -> Option<Ordering> {
+    if let (Ok(value), Ok(limit)) = (value.parse::<i128>(), limit.parse::<i128>()) {
+        return Some(value.cmp(&limit));
     }
-    match (a.parse::<f64>(), b.parse::<f64>()) {
-        (Ok(a), Ok(b)) => a < b,
-        (Err(_), _) | (_, Err(_)) => a < b,
+    if let Ok(limit) = limit.parse::<f64>() {
+        return value.parse::<f64>().ok()?.partial_cmp(&limit);
     }
+    let form = |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect::<String>();
+    let (form_of_value, form_of_limit) = (form(value), form(limit));
+    let alike = form_of_value.starts_with(&form_of_limit) || form_of_limit.starts_with(&form_of_value);
+    (alike || !form_of_limit.starts_with(['9', '+', '-'])).then(|| value.cmp(limit))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_held_to_its_limits_however_it_is_written() {
+        for (value, limit, found) in [
+            ("9", "10", Some(Ordering::Less)),
+            ("+50", "10", Some(Ordering::Greater)),
+            ("9.5", "10", Some(Ordering::Less)),
+            ("1e3", "10", Some(Ordering::Greater)),
+            ("inf", "10", Some(Ordering::Greater)),
+            ("NaN", "10", None),
+            (" 50", "10", None),
+            ("0xFF", "10", None),
+            ("1_000", "10", None),
+            ("twelve", "10", None),
+            ("2024-03-01", "2024-02-28", Some(Ordering::Greater)),
+            ("2024-02-28 12:00", "2024-02-28", Some(Ordering::Greater)),
+            ("2024-3-1", "2024-12-01", None),
+            ("now", "2024-12-01", None),
+            ("b", "a", Some(Ordering::Greater)),
+        ] {
+            assert_eq!(compared(value, limit), found, "{value} and {limit}");
+        }
+    }
 
     #[test]
     fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
