@@ -80,7 +80,10 @@ fn read_text(path: &Path) -> Result<String, Refusal> {
     if bytes > FILE_BYTES_MAX {
         return Err(cannot(format!("it has {bytes} bytes, more than {FILE_BYTES_MAX}")));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| cannot(e.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        bad(format!("`{}` is not text in UTF-8", path.display()), "save it as UTF-8, which is how its letters are read")
+    })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

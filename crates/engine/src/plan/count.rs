@@ -62,6 +62,20 @@ pub async fn count_with_failing(
     Ok((counts, Some(Finding::warning("not_computable", message, help))))
 }
 
+/// Rows that are already right are written like the others where row triggers fire for them, as the plain statement does: who
+/// writes `set id = id` wants just that.
+pub fn written_again(bound: &Bound, counts: Counts) -> (Counts, Option<Finding>) {
+    let right = counts.already_right_rows;
+    if bound.statement.kind() != Kind::Update || !bound.row_triggers() || right.value == 0 {
+        return (counts, None);
+    }
+    let rows = if right.value == 1 { "1 row that is".to_owned() } else { format!("{} rows that are", right.value) };
+    let message = format!("{rows} already right will be written too, since triggers fire for them");
+    let counts =
+        Counts { changed_rows: counts.matched_rows, already_right_rows: Figure { value: 0, ..right }, ..counts };
+    (counts, Some(Finding::note("already_right_rows", message, "")))
+}
+
 /// Counts an update or delete.
 async fn count(tx: &ReadTx<'_>, bound: &Bound, rewriter: &Rewriter<'_>, budget_ms: u64) -> Result<Counts, Error> {
     let counted = within_budget(tx, "count the matching rows", &rewriter.count(Range::default())?, budget_ms).await?;

@@ -27,7 +27,6 @@ mod watch;
 use std::collections::BTreeMap;
 
 use pgmend_core::digest::Digest;
-use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::PLAN_EXPIRY_HOURS;
@@ -191,6 +190,7 @@ impl Engine {
         pgcrypto: Option<&str>,
     ) -> Result<Draft, Error> {
         let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
+        let (counts, written_again) = count::written_again(bound, counts);
         let keep = job.file.images.keep;
         let insert = bound.statement.kind() == Kind::Insert;
         let update = bound.statement.kind() == Kind::Update;
@@ -230,7 +230,8 @@ impl Engine {
             recipient: None,
         };
         let sweep = if freeze || !keep { None } else { statements::sweep(bound, pgcrypto)? };
-        let plan = Plan { tenants, ..self.blank(job, bound, plan_id, (sql, sweep), images, counts) };
+        let mut plan = Plan { tenants, ..self.blank(job, bound, plan_id, (sql, sweep), images, counts) };
+        plan.findings.extend(written_again);
         Ok(Draft { plan, filling })
     }
 
@@ -361,11 +362,6 @@ impl Engine {
             "select to_char(clock_timestamp() at time zone 'UTC' + interval '{PLAN_EXPIRY_HOURS} hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         );
         plan.expires_at = tx.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
-        if !plan.database.server_version.is_empty() && bound.row_triggers() && plan.counts.already_right_rows.value > 0
-        {
-            let message = "rows that are already right are written too, since triggers fire for them";
-            plan.findings.push(Finding::note("already_right_rows", message, ""));
-        }
         Ok(())
     }
 

@@ -196,12 +196,19 @@ fn triggers() -> Vec<Case> {
         .undone_in_part(0),
         case(
             "trigger_only_reads_what_the_statement_reads",
-            and(LEDGER, "create table rate (txn int primary key, r int); insert into rate select i, i + 1 from generate_series(1, 4) i;
+            and(LEDGER, "create table rate (txn int primary key, r int); insert into rate select i, i from generate_series(1, 4) i;
              create function checked() returns trigger language plpgsql as $$ begin if (select r from rate where txn = new.txn) > 99 then raise 'no'; end if; return new; end $$;
              create trigger checked before update on entry for each row execute function checked();"),
             "update entry set amount = amount * rate.r from rate where rate.txn = entry.txn",
         )
         .streamed(),
+        case(
+            "touched_so_that_triggers_fire",
+            and(LEDGER, "create table noted (id int); create function note() returns trigger language plpgsql as $$ begin insert into noted values (new.id); return null; end $$;
+             create trigger note after update on entry for each row execute function note();"),
+            "update entry set amount = amount where txn > 1",
+        )
+        .undoing_only(&["entry"]),
         case(
             "audit_by_the_name_of_the_table_h11",
             and(LEDGER, "create schema audit; create table audit.entry_log (like entry);
