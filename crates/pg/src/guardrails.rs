@@ -112,6 +112,9 @@ pub struct Wish {
     pub reason: String,
     /// Who.
     pub asked_by: String,
+    /// The run's plan, if the pause stands until somebody approves it again: an approval was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unapproved: Option<PlanId>,
 }
 
 impl Session {
@@ -228,9 +231,16 @@ impl Session {
     }
 
     /// What a person asked of a run, if anything.
-    /// Lock:  none. Index: `control_pkey`.
+    /// What `pgmend.lift` would refuse is told by the same conditions.
+    /// Lock:  none. Index: `control_pkey`, `run_pkey`, `approval_once`.
     pub async fn wish(&self, run: RunId) -> Result<Option<Wish>, PgError> {
-        let sql = "select wish, reason, asked_by from pgmend.control where run_id = $1::uuid";
+        let sql = "select c.wish, c.reason, c.asked_by, case when c.wish = 'pause' \
+                   and exists (select from pgmend.approval a where a.plan_id = r.plan_id and a.revoked_at is not null \
+                               and a.revoke_reason <> 'said anew') \
+                   and (select count(*) from pgmend.approval a where a.plan_id = r.plan_id and a.revoked_at is null \
+                        and a.verdict = 'approved') < (select n.required from pgmend.approvals_required(r.plan_id) as n) \
+                   then r.plan_id end as unapproved \
+                   from pgmend.control c join pgmend.run r on r.run_id = c.run_id where c.run_id = $1::uuid";
         Ok(self.list("read what was asked", sql, vec![run.to_string()]).await?.pop())
     }
 

@@ -16,7 +16,7 @@ pub async fn main(shell: &Shell, args: Init) -> Done {
     let policy = engine.install_policy().await?;
     shell.show(&done, |paint| outcome::initialised(&done, paint))?;
     if let (true, Some(named)) = (policy, shell.environment()?) {
-        shell.tell(|_| format!("  policy           of {} is in force in this database\n", named.name))?;
+        shell.tell(|_| format!("  policy          of {} is in force in this database\n", named.name))?;
     }
     Ok(exit::DONE)
 }

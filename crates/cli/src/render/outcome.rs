@@ -106,6 +106,12 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
                 Some(asked) if asked.wish == "pause" => format!("pgmend resume {run}"),
                 Some(_) | None => format!("pgmend run {run} --execute"),
             };
+            if let Some(plan) = outcome.asked.as_ref().and_then(|asked| asked.unapproved) {
+                lines.push((
+                    format!("pgmend approve {plan} --reason \"…\""),
+                    "typed by an approver, from their own login",
+                ));
+            }
             if outcome.state.reason().is_some_and(|why| why.contains(TEXT_MASKED)) {
                 let shown = match go_on.strip_suffix(" --execute") {
                     Some(line) => format!("{line} --show-values --execute"),
@@ -193,7 +199,12 @@ mod tests {
 
     #[test]
     fn a_run_that_a_person_paused_is_gone_on_with_by_lifting_the_pause() {
-        let asked = Wish { wish: "pause".into(), reason: "checkout is slow".into(), asked_by: "alice".into() };
+        let asked = Wish {
+            wish: "pause".into(),
+            reason: "checkout is slow".into(),
+            asked_by: "alice".into(),
+            unapproved: None,
+        };
         let state = RunState::Paused { reason: asked.reason.clone() };
         let text = show(&Outcome { asked: Some(asked), ..outcome(state) }, false);
         let run = example::run_id();

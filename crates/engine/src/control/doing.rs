@@ -1,5 +1,6 @@
 //! One sentence on what a run does or why it waits, and the lines to type next.
 
+use pgmend_core::id::PlanId;
 use pgmend_core::mask::TEXT_MASKED;
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
@@ -38,7 +39,7 @@ impl Glance<'_> {
     /// What it does, or why it waits.
     pub fn doing(&self) -> String {
         match self.wish {
-            Some(Wish { wish, reason, asked_by }) => {
+            Some(Wish { wish, reason, asked_by, .. }) => {
                 format!("{}; {asked_by} asked for a {wish}: {reason}", self.doing_by_itself())
             }
             None => self.doing_by_itself(),
@@ -151,8 +152,9 @@ impl Glance<'_> {
             self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
         match &self.run.state {
             _ if self.wish.is_some_and(|w| w.wish == "pause") => {
+                let approve = self.wish.and_then(|w| w.unapproved).map(approve_again);
                 let resume = format!("pgmend resume {id}");
-                [Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
+                [approve, Some(resume), undoable.then_some(undo), Some(report)].into_iter().flatten().collect()
             }
             _ if self.wish.is_some() && !self.tenure.is_some_and(|t| t.left_s > 0.0) => {
                 vec![format!("pgmend cancel {id} --reason …"), report]
@@ -184,6 +186,11 @@ impl Glance<'_> {
             }
         }
     }
+}
+
+/// What an approver types before a run goes on whose approval was taken back.
+fn approve_again(plan: PlanId) -> String {
+    format!("pgmend approve {plan} --reason \"…\"  # typed by an approver, from their own login: one was taken back")
 }
 
 /// `1 batch`, `2,000 batches`.

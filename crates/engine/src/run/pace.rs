@@ -9,6 +9,7 @@ use pgmend_core::pace::{Pace, Setting};
 use pgmend_core::plan::RunSql;
 use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
+use pgmend_pg::pace::Hours;
 
 use super::nights::Away;
 use super::slice::Slice;
@@ -206,12 +207,7 @@ impl Worker<'_, '_> {
         if next.closes_in_s.is_some_and(|s| self.engine.metered.meter.fits(s * 1_000.0)) {
             return Ok(None);
         }
-        let end = closing.hours.closes_at.unwrap_or_else(|| "once".into());
-        let zone = &next.zone;
-        let begin = next.opens_at.as_deref().unwrap_or("no time within 400 days");
-        let reason =
-            format!("the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone})");
-        Ok(Some(self.closed(reason)))
+        Ok(Some(self.closed(why_closed(&closing.hours, &next))))
     }
 
     /// Whether a run that is held for other reasons has to stop all the same: its time is over, or its hours are.
@@ -236,5 +232,38 @@ impl Worker<'_, '_> {
             "type the same command then, or now with --until-done".to_owned()
         };
         RunState::Paused { reason: format!("{reason}: {then}") }
+    }
+}
+
+/// Why no batch may begin, by the window that was heard of, open or the one to come, and the one after it.
+fn why_closed(heard: &Hours, next: &Hours) -> String {
+    let zone = &next.zone;
+    let begin = next.opens_at.as_deref().unwrap_or("no time within 400 days");
+    // Of a window that has not opened the end says nothing: it is not the one that is over.
+    match heard.closes_at.as_deref().filter(|_| heard.opens_in_s.is_some_and(|s| s <= 0.0)) {
+        Some(end) => {
+            format!("the allowed hours end at {end}, too soon for another batch; they begin again at {begin} ({zone})")
+        }
+        None => format!("outside the allowed hours, which begin again at {begin} ({zone})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hours, why_closed};
+
+    #[test]
+    fn hours_that_are_over_are_not_told_by_the_end_of_the_next_ones() {
+        let heard = |opens_in_s: f64| Hours {
+            opens_in_s: Some(opens_in_s),
+            closes_in_s: Some(3_600.0),
+            opens_at: Some("2026-11-23 00:00:00".into()),
+            closes_at: Some("2027-12-28 00:00:00".into()),
+            zone: "UTC".into(),
+        };
+        let open = why_closed(&heard(-10.0), &heard(60.0));
+        assert!(open.starts_with("the allowed hours end at 2027-12-28 00:00:00, too soon"), "{open}");
+        let closed = why_closed(&heard(60.0), &heard(60.0));
+        assert_eq!(closed, "outside the allowed hours, which begin again at 2026-11-23 00:00:00 (UTC)");
     }
 }

@@ -140,7 +140,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn pause() -> Wanted {
-        let stop = Wish { wish: "pause".into(), reason: "slow".into(), asked_by: "alice".into() };
+        let stop = Wish { wish: "pause".into(), reason: "slow".into(), asked_by: "alice".into(), unapproved: None };
         Wanted { stop: Some(stop), ..Wanted::default() }
     }
 

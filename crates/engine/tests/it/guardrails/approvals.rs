@@ -101,11 +101,20 @@ async fn a_run_under_way_pauses_before_its_next_batch_when_an_approval_is_taken_
     assert!(reason.ends_with("took the approval back: wrong month"), "{reason}");
     assert!(outcome.changed_rows < 100, "{outcome:?}");
 
-    // Going on needs a yes again; the line is told, and the yes can be given although the plan is in use.
+    // Going on needs a yes again, and whoever looks is told so; an observer, too.
+    let plan_id = planned.plan.plan_id;
+    assert_eq!(outcome.asked.and_then(|asked| asked.unapproved), Some(plan_id));
+    for role in [&bank.runner, &bank.observer] {
+        let next = bank.as_role(role).await.status(Some("raise")).await.expect("its status").remove(0).next;
+        assert!(next[0].starts_with(&format!("pgmend approve {plan_id} --reason")), "{next:?}");
+    }
+    // The line is told, and the yes can be given although the plan is in use.
     let (code, said) = refusal(Box::pin(runner.resume("raise", &mut Observer::silent())).await);
     let line = format!("an approver types: pgmend approve {} --env bank --reason", planned.plan.plan_id);
     assert!(code == Code::ApprovalMissing && said.contains(&line), "{said}");
     approver.approve(&planned, "it is the right month after all").await.expect("an approval again");
+    let next = approver.status(Some("raise")).await.expect("its status").remove(0).next;
+    assert!(next[0].starts_with("pgmend resume "), "{next:?}");
     let outcome = Box::pin(runner.resume("raise", &mut Observer::silent())).await.expect("the rest");
     assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 100));
     assert_eq!(refusal(approver.approve(&planned, "late").await).0, Code::ConsumedPlan);
