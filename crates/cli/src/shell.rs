@@ -132,7 +132,7 @@ impl Shell {
 
     /// The line to type next, so that it reaches the same database.
     pub fn line(&self, command: &str) -> String {
-        format!("{command}{}", self.address)
+        addressed(command, &self.address)
     }
 
     /// Shows a result: its JSON to programs, its text to people.
@@ -197,9 +197,27 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
+/// The line with the database that it is meant for, which goes before a remark.
+fn addressed(line: &str, address: &str) -> String {
+    match line.split_once("  # ") {
+        Some((command, remark)) => format!("{command}{address}  # {remark}"),
+        None => format!("{line}{address}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{address, quoted};
+    use super::{address, addressed, quoted};
+
+    #[test]
+    fn the_database_of_a_line_stands_before_its_remark() {
+        assert_eq!(addressed("pgmend report fix", " --env live"), "pgmend report fix --env live");
+        let line = "pgmend run fix --execute  # the same, showing the masked text";
+        assert_eq!(
+            addressed(line, " --env live"),
+            "pgmend run fix --execute --env live  # the same, showing the masked text"
+        );
+    }
 
     #[test]
     fn a_password_is_not_repeated_on_the_screen() {
