@@ -183,6 +183,28 @@ pub struct Estimates {
     /// Dead versions of rows that the run leaves in the target; `None` in plans of before it was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_bytes: Option<Figure>,
+    /// Who was at work on the server while this was planned; absent where nobody was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company: Option<CompanySeen>,
+}
+
+impl Estimates {
+    /// Seconds at most if all who were at work while this was planned stay as long as the run: it works for a part of
+    /// the time only. `None` where nobody was there.
+    pub fn slowest_beside_s(&self) -> Option<f64> {
+        self.company.map(|company| self.duration_s.1 / company.pace_max)
+    }
+}
+
+/// Sessions of others that did something in the second in which they were looked at. A single look: it says that a run
+/// may take longer, not by how much it will.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CompanySeen {
+    /// How many; absent where they could not be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<i64>,
+    /// The part of the time that a run works beside them at most, above 0 and up to 1.
+    pub pace_max: f64,
 }
 
 /// What a rehearsal saw: small batches run for real and rolled back.

@@ -16,10 +16,10 @@ pub mod limit;
 pub mod rate;
 pub mod signal;
 
-pub use company::{Company, Manners};
+pub use company::{Company, Manners, glimpse};
 pub use controller::Controller;
 pub use definition::Throttle;
 pub use gauge::{Board, Reading, Reason, Verdict};
 pub use ladder::{Ladder, Rung};
-pub use limit::Limit;
+pub use limit::{Limit, LimitAsked};
 pub use signal::{Builtin, OnLoss, Signal, Source, Unit};

@@ -14,7 +14,7 @@ use pgmend_pg::{PgError, Session};
 use crate::error::Error;
 use crate::guard::{Named, mismatches};
 use crate::outcome::Initialised;
-use crate::run::{Away, Metered, Slice};
+use crate::run::{Away, Equipment, Metered, Slice};
 
 /// One database.
 pub struct Engine {
@@ -31,6 +31,8 @@ pub struct Engine {
     pub(crate) slice: Arc<Slice>,
     /// How fast this connection's worker has gone.
     pub(crate) metered: Metered,
+    /// What this connection's worker takes along to its next partition.
+    pub(crate) equipment: Option<Equipment>,
 }
 
 impl Engine {
@@ -49,6 +51,7 @@ impl Engine {
             away: None,
             slice,
             metered: Metered::begin(),
+            equipment: None,
         })
     }
 
@@ -73,6 +76,7 @@ impl Engine {
             away: None,
             slice,
             metered: Metered::begin(),
+            equipment: None,
         })
     }
 

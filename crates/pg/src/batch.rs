@@ -14,7 +14,7 @@ use crate::scene::Scene;
 use crate::session::{Answer, Session, Statement, array_literal};
 
 /// Ownership of one partition of a run, as the server granted it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The run.
     pub run: RunId,

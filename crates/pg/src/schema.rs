@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (10, include_str!("../sql/schema/010_plan_for_readers.sql")),
     (11, include_str!("../sql/schema/011_gentle.sql")),
     (12, include_str!("../sql/schema/012_keys_for_readers.sql")),
+    (13, include_str!("../sql/schema/013_gentle.sql")),
 ];
 
 /// The version that this pgmend needs.

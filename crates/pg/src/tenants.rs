@@ -86,7 +86,8 @@ impl Session {
         self.run(&Statement::new("divide the run by tenants", sql, params)).await?.number()
     }
 
-    /// Takes the next tenant that may be driven.
+    /// Takes the next tenant that may be driven. `done` is one that is exhausted: it is closed and its lease given back in
+    /// the same transaction, also where no other can be taken.
     pub async fn take_tenant(
         &self,
         run: RunId,
@@ -94,13 +95,15 @@ impl Session {
         holder: &str,
         seconds: u64,
         bounds: TenantBounds<'_>,
+        done: Option<&Lease>,
     ) -> Result<Taken, PgError> {
-        let sql = "select row_to_json(t)::text from pgmend.take_tenant($1::uuid, $2, $3, $4::double precision, $5::int, $6::int, $7) as t";
+        let sql = "select row_to_json(t)::text from pgmend.take_tenant($1::uuid, $2, $3, $4::double precision, $5::int, $6::int, $7, $8::int, $9::bigint) as t";
         let params = [run.to_string(), owner.to_owned(), holder.to_owned(), seconds.to_string()]
             .into_iter()
             .chain([bounds.workers.to_string(), bounds.failed_max.to_string()])
             .map(Some)
             .chain([bounds.look.map(str::to_owned)])
+            .chain([done.map(|lease| lease.partition_no.to_string()), done.map(|lease| lease.fence.to_string())])
             .collect();
         let answer = self.run(&Statement { doing: "take a tenant", sql: sql.into(), params }).await?;
         let row: TakenRow = from_json(answer.rows.first().map_or(&[], Vec::as_slice), 0)?;

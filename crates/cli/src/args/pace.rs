@@ -3,7 +3,7 @@
 use clap::Args;
 use pgmend::{Pace, RunOptions, Setting, Span, Tuning};
 use pgmend_core::pace::{TUNING_MINUTES, tuning_minutes};
-use pgmend_core::throttle::Limit;
+use pgmend_core::throttle::LimitAsked;
 
 use crate::failure::Failure;
 
@@ -56,7 +56,8 @@ pub struct Tune {
     /// Rows of every batch
     #[arg(long, value_name = "ROWS")]
     pub batch_rows: Option<u32>,
-    /// Another limit for a signal, such as replay_lag=20s, or replay_lag=20s/10s with where it goes on; may be repeated
+    /// Another limit for a signal, such as replay_lag=20s, or replay_lag=20s/10s with where it goes on (as far below as
+    /// in the plan when absent); may be repeated
     #[arg(long = "limit", value_name = "SIGNAL=ENTER[/LEAVE]")]
     pub limits: Vec<String>,
     /// Go back to the pace that the run was started with, and to the limits of its plan
@@ -90,7 +91,7 @@ impl Tune {
         ];
         let changes = values.into_iter().filter(|(_, value)| value.is_some()).collect();
         let minutes = tuning_minutes(self.time.seconds().div_ceil(60));
-        let limits = self.limits.iter().map(|text| Limit::read(text)).collect::<Result<Vec<_>, _>>()?;
+        let limits = self.limits.iter().map(|text| LimitAsked::read(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(Tuning { changes, limits, reset_limits: false, minutes: if self.pin { None } else { Some(minutes?) } })
     }
 }

@@ -119,6 +119,7 @@ fn plan() -> Plan {
             wal_bytes: Figure::sampled(734_003_200),
             image_bytes: Figure::estimated(163_577_856),
             dead_bytes: Some(Figure::estimated(268_435_456)),
+            company: None,
         },
         nights: None,
         rehearsal: Some(rehearsal()),

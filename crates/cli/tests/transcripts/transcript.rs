@@ -138,6 +138,8 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"about [0-9]+ dead", "about ‹n› dead"),
     (r"random +[0-9,]+ rows?\b", "random ‹n› rows"),
     (r"(speed +)[0-9,]+(–[0-9,]+)? rows an hour", "${1}‹n› rows an hour"),
+    // Who else is at work on the server of the tests is by chance.
+    (r"\n +in company .*", ""),
     // What a signal measures depends on what else the server does.
     (r"\bnow [0-9][^;]*;", "now ‹value›;"),
     (r"[0-9,]+ rows/s", "‹rate› rows/s"),

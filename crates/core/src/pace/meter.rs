@@ -38,9 +38,11 @@ pub struct Meter {
 
 impl Meter {
     /// A batch of `rows` changed rows ended, after executing for `took_ms`. A step that changed nothing earns no rest.
-    pub fn batch(&mut self, rows: u64, took_ms: f64) {
+    /// `untold_ms` is the time before its end that [`Self::pass`] will still be told of, that of the batch itself for the
+    /// most part: the rest after the batch does not begin with it.
+    pub fn batch(&mut self, rows: u64, took_ms: f64, untold_ms: f64) {
         self.level_rows += rows as f64;
-        self.since_ms = 0.0;
+        self.since_ms = -untold_ms.max(0.0);
         self.took_ms = if rows == 0 { 0.0 } else { took_ms.max(0.0) };
         if self.times_ms.len() == WINDOW {
             self.times_ms.pop_front();
@@ -62,7 +64,7 @@ impl Meter {
             let room = (f64::from(rate) - f64::from(rows)).max(0.0);
             (self.level_rows - room).max(0.0) / f64::from(rate) * 1_000.0
         });
-        let rest = (pace.nice.unwrap_or(0.0) * self.took_ms - self.since_ms).max(0.0);
+        let rest = (pace.nice.unwrap_or(0.0) * self.took_ms - self.since_ms.max(0.0)).max(0.0);
         match (rate, rest) {
             (rate, rest) if rate <= 0.0 && rest <= 0.0 => None,
             (rate, rest) if rate >= rest => Some(Wait::Rate(rate)),
@@ -122,7 +124,7 @@ mod tests {
                 }
                 meter.pass(took_ms, pace.rate);
                 now_ms += took_ms;
-                meter.batch(u64::from(rows), took_ms);
+                meter.batch(u64::from(rows), took_ms, 0.0);
                 changed += f64::from(rows);
                 prop_assert!(changed <= f64::from(per_s) * (now_ms / 1_000.0 + 1.0) + 0.001 * changed + 1.0);
             }
@@ -132,7 +134,7 @@ mod tests {
         fn the_rest_is_the_ratio_of_the_execution_time(nice in 0.0_f64..=100.0, took_ms in 0.1_f64..10_000.0) {
             let pace = Pace { nice: Some(nice), ..Pace::default() };
             let mut meter = Meter::default();
-            meter.batch(10, took_ms);
+            meter.batch(10, took_ms, 0.0);
             let wait = meter.wait(&pace, 10).map_or(0.0, Wait::ms);
             prop_assert!((wait - nice * took_ms).abs() < 0.001);
             meter.pass(wait, None);
@@ -141,17 +143,28 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_the_batch_itself_is_no_rest_though_it_is_told_later() {
+        let pace = Pace { nice: Some(2.0), ..Pace::default() };
+        let mut meter = Meter::default();
+        meter.batch(10, 400.0, 450.0);
+        meter.pass(450.0, None);
+        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(800.0)));
+        meter.pass(300.0, None);
+        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(500.0)));
+    }
+
+    #[test]
     fn a_step_that_changed_nothing_is_followed_by_no_rest() {
         let pace = Pace { nice: Some(5.0), ..Pace::default() };
         let mut meter = Meter::default();
-        meter.batch(0, 400.0);
+        meter.batch(0, 400.0, 0.0);
         assert_eq!(meter.wait(&pace, 10), None);
     }
 
     #[test]
     fn a_slower_rate_counts_at_once_and_no_rate_empties_the_bucket() {
         let mut meter = Meter::default();
-        meter.batch(1_000, 10.0);
+        meter.batch(1_000, 10.0, 0.0);
         assert_eq!(meter.wait(&rate(1_000), 1_000), Some(Wait::Rate(1_000.0)));
         assert_eq!(meter.wait(&rate(100), 100), Some(Wait::Rate(10_000.0)));
         meter.pass(1.0, None);
@@ -171,7 +184,7 @@ mod tests {
         let mut meter = Meter::default();
         assert!(meter.fits(1.0) && !meter.fits(0.0));
         for took in [100.0, 110.0, 120.0, 900.0] {
-            meter.batch(10, took);
+            meter.batch(10, took, 0.0);
         }
         assert!(meter.fits(901.0) && !meter.fits(900.0));
     }

@@ -61,14 +61,33 @@ impl Company {
             return Manners::ALONE;
         }
         let working = self.looks.iter().map(|(_, working)| working).sum::<f64>() / self.looks.len() as f64;
-        let room = (self.cores - working) / TAKEN;
-        Manners { pace_max: room.clamp(PACE_MIN, 1.0), batch_ms: Some(BATCH_MS) }
+        Manners { pace_max: pace_beside(self.cores, working), batch_ms: Some(BATCH_MS) }
     }
+}
+
+/// The pace at most that a run on so many cores would have beside what a single look shows: sessions of others that did
+/// something, and those that were at work. `None` where that is no application. One look cannot tell how long they
+/// stay.
+pub fn glimpse(cores: u32, sessions: f64, working: f64) -> Option<f64> {
+    (sessions >= SESSIONS_MIN).then(|| pace_beside(f64::from(cores.max(1)), working))
+}
+
+fn pace_beside(cores: f64, working: f64) -> f64 {
+    ((cores - working) / TAKEN).clamp(PACE_MIN, 1.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_glimpse_says_what_a_run_would_do_if_it_went_on_like_that() {
+        assert_eq!(glimpse(2, 1.0, 1.0), None, "an agent");
+        assert_eq!(glimpse(2, 5.0, 1.0), Some(0.5));
+        assert_eq!(glimpse(64, 5.0, 4.0), Some(1.0));
+        assert_eq!(glimpse(2, f64::INFINITY, 0.0), Some(1.0));
+        assert_eq!(glimpse(2, 9.0, 9.0), Some(PACE_MIN));
+    }
 
     fn after(cores: u32, looks: &[(f64, f64)]) -> Manners {
         let mut company = Company::new(cores);

@@ -5,7 +5,7 @@ use pgmend_core::limits::BATCH_ROWS_CEILING;
 use pgmend_core::pace::{Pace, Setting};
 use pgmend_core::plan::Plan;
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::throttle::{Limit, Signal};
+use pgmend_core::throttle::{Limit, LimitAsked, Signal};
 use pgmend_pg::pace::{Driving, Tuned, TunedLimit};
 use pgmend_pg::store::StoredRun;
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub struct Tuning {
     /// Each setting with its value; 0 switches rate and rest off, `None` goes back to what the run was started with.
     pub changes: Vec<(Setting, Option<f64>)>,
     /// Other limits of its signals.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitAsked>,
     /// Go back to the plan's limits, but for those above.
     pub reset_limits: bool,
     /// Minutes for which that counts; `None` pins it to the end of the run.
@@ -69,7 +69,8 @@ impl Engine {
         }
         let (signals, environment) = (self.signals_in(&plan)?, self.environment.as_ref());
         let environment = environment.map(|named| &named.environment.throttle);
-        tuning.limits.iter().try_for_each(|limit| limit.check(&signals, environment))?;
+        let limits: Vec<Limit> = tuning.limits.iter().map(|asked| asked.settle(&signals)).collect::<Result<_, _>>()?;
+        limits.iter().try_for_each(|limit| limit.check(environment))?;
         if plan.one_transaction && !tuning.changes.is_empty() {
             let message = format!("run {} has all its rows in one transaction, which has no pace", run.run_id);
             return Err(Refusal::new(Code::WrongState, message, "pause or cancel it instead").into());
@@ -80,10 +81,10 @@ impl Engine {
         let mut back = Vec::new();
         if tuning.reset_limits {
             let now = self.session.wanted(run.run_id).await?.limits.into_iter().map(|tuned| tuned.limit.signal);
-            back = now.filter(|signal| tuning.limits.iter().all(|limit| limit.signal != *signal)).collect();
+            back = now.filter(|signal| limits.iter().all(|limit| limit.signal != *signal)).collect();
         }
-        if !tuning.limits.is_empty() || !back.is_empty() {
-            self.session.tune_limits(run.run_id, &tuning.limits, &back, tuning.minutes, reason).await?;
+        if !limits.is_empty() || !back.is_empty() {
+            self.session.tune_limits(run.run_id, &limits, &back, tuning.minutes, reason).await?;
         }
         self.status(Some(&run.run_id.to_string())).await
     }

@@ -110,6 +110,7 @@ pub async fn estimate(
         image_bytes: Figure::estimated((rows as f64 * image_row) as i64),
         dead_bytes: (bound.statement.kind() != Kind::Insert)
             .then(|| Figure::estimated((rows as f64 * row_bytes) as i64)),
+        company: None,
     })
 }
 
@@ -149,6 +150,7 @@ pub fn unknown() -> Estimates {
         wal_bytes: none,
         image_bytes: none,
         dead_bytes: None,
+        company: None,
     }
 }
 
@@ -172,5 +174,6 @@ pub fn of_rows(
         wal_bytes: share(forward.0.wal_bytes),
         image_bytes: share(forward.0.image_bytes),
         dead_bytes: forward.0.dead_bytes.map(share),
+        company: None,
     }
 }

@@ -77,6 +77,7 @@ impl Engine {
         if options.rehearse > 0 {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
+        draft.plan.estimates.company = self.company_of(&draft.plan).await?;
         draft.plan.nights = self.nights(&draft.plan, store).await?;
         if store {
             let mask = self.mask(&bound, job, options.show_values);

@@ -5,6 +5,7 @@ mod approval;
 mod blockers;
 mod cursor;
 mod departure;
+mod equipment;
 pub(crate) mod expectations;
 pub(crate) mod fault;
 mod finish;
@@ -30,6 +31,7 @@ mod vacuum;
 mod wishes;
 mod worker;
 
+pub(crate) use equipment::Equipment;
 pub use fault::POINTS as FAULT_POINTS;
 pub(crate) use nights::Away;
 pub(crate) use ownership::take as take_lease;

@@ -1,7 +1,7 @@
 //! Ownership of a run: the lease, waited for with a countdown, and the heartbeat that keeps it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgmend_core::id::RunId;
@@ -69,6 +69,8 @@ pub struct Heartbeat {
 }
 
 struct Shared {
+    /// The lease that is renewed; none between two partitions.
+    lease: Mutex<Option<Lease>>,
     begun: Instant,
     /// Milliseconds after `begun` at which the last successful heartbeat was sent.
     sent_ms: AtomicU64,
@@ -83,14 +85,30 @@ impl Heartbeat {
     /// Starts the heartbeat of a lease just taken. On its way it looks for what people want of the run.
     pub fn start(conninfo: &Conninfo, lease: &Lease, seconds: u64, wishes: &Wishes) -> Self {
         let shared = Arc::new(Shared {
+            lease: Mutex::new(Some(lease.clone())),
             begun: Instant::now(),
             sent_ms: AtomicU64::new(0),
             took_us: AtomicU64::new(0),
             looked_us: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         });
-        let task = tokio::spawn(beat(conninfo.clone(), lease.clone(), seconds, Arc::clone(&shared), wishes.clone()));
+        let task = tokio::spawn(beat(conninfo.clone(), lease.run, seconds, Arc::clone(&shared), wishes.clone()));
         Self { task, shared, trust: Duration::from_secs(seconds) * 2 / 3 }
+    }
+
+    /// Renews nothing until it follows another lease: this one is about to be given back.
+    pub fn rest(&self) {
+        *self.shared.lease() = None;
+    }
+
+    /// Renews another lease of the same run from now on, which was just taken. False where it has ended meanwhile.
+    pub fn follow(&self, lease: &Lease) -> bool {
+        if self.lost() || self.task.is_finished() {
+            return false;
+        }
+        self.shared.sent_ms.store(self.shared.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+        *self.shared.lease() = Some(lease.clone());
+        true
     }
 
     /// Whether the lease may still be relied on: for two thirds of its length, counted from when the last
@@ -116,6 +134,13 @@ impl Heartbeat {
     }
 }
 
+impl Shared {
+    /// It is whole or not there: a panic elsewhere leaves none half written.
+    fn lease(&self) -> MutexGuard<'_, Option<Lease>> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 fn measured(us: &AtomicU64) -> Option<Duration> {
     let us = us.load(Ordering::Relaxed);
     (us > 0).then(|| Duration::from_micros(us))
@@ -127,7 +152,7 @@ impl Drop for Heartbeat {
     }
 }
 
-async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared>, wishes: Wishes) {
+async fn beat(conninfo: Conninfo, run: RunId, seconds: u64, shared: Arc<Shared>, wishes: Wishes) {
     let every = Duration::from_millis(seconds * 1_000 / HEARTBEATS_PER_LEASE);
     let mut session: Option<Session> = None;
     // The first one soon: it tells what a commit takes.
@@ -144,9 +169,10 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
             continue;
         };
         let sent = shared.begun.elapsed();
-        if sent < due {
+        let renewed = shared.lease().clone();
+        let Some(lease) = renewed.filter(|_| sent >= due) else {
             let hours_too = sent >= hours_due;
-            match tokio::time::timeout(every, wishes.look(open, lease.run, hours_too)).await {
+            match tokio::time::timeout(every, wishes.look(open, run, hours_too)).await {
                 Ok(Ok(())) if hours_too => hours_due = sent + HOURS_EVERY,
                 Ok(Ok(())) => {
                     let took = shared.begun.elapsed().saturating_sub(sent);
@@ -155,8 +181,13 @@ async fn beat(conninfo: Conninfo, lease: Lease, seconds: u64, shared: Arc<Shared
                 Ok(Err(_)) | Err(_) => session = None,
             }
             continue;
+        };
+        let answer = tokio::time::timeout(every, open.heartbeat(&lease, seconds)).await;
+        if shared.lease().as_ref() != Some(&lease) && matches!(answer, Ok(Ok(_))) {
+            // What became of a lease that was given back meanwhile is nobody's concern.
+            continue;
         }
-        match tokio::time::timeout(every, open.heartbeat(&lease, seconds)).await {
+        match answer {
             Ok(Ok(true)) => {
                 due = sent + every;
                 shared.sent_ms.store(sent.as_millis() as u64, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use pgmend_pg::pace::Hours;
 use super::nights::Away;
 use super::slice::Slice;
 use super::wishes::{Closing, Woken};
-use super::worker::{Turn, Worker};
+use super::worker::{Turn, Worker, first_of_partition};
 use crate::progress::Event;
 
 /// Waits from this length on are told to listeners each time; shorter ones are the pace itself, and told once.
@@ -39,7 +39,9 @@ impl Metered {
 
     /// A batch changed so many rows.
     pub fn record(&mut self, rows: i64, took_ms: f64) {
-        self.meter.batch(u64::try_from(rows).unwrap_or(0), took_ms);
+        // The bucket leaks for this time too, at the next look; it is no rest.
+        let untold_ms = self.at.elapsed().as_secs_f64() * 1_000.0;
+        self.meter.batch(u64::try_from(rows).unwrap_or(0), took_ms, untold_ms);
     }
 
     fn pass(&mut self, rate: Option<u32>) {
@@ -112,7 +114,9 @@ impl Worker<'_, '_> {
         }
         if !self.pacer.announced {
             let pace = self.pacer.asked.clone();
-            if self.resumed || !pace.is_empty() {
+            // Whoever drove it before may have had another pace.
+            let known = self.resumed && !first_of_partition(&self.lease);
+            if known || !pace.is_empty() {
                 self.session().announce(&self.lease, &pace, None).await?;
             }
             self.pacer.announced = true;

@@ -6,15 +6,19 @@ use std::time::Duration;
 use pgmend_core::limits::{PARTITIONS_PER_WORKER, WORKERS_MAX};
 use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
+use pgmend_core::retry::backoff;
 use pgmend_core::run::RunState;
 use pgmend_pg::batch::Lease;
+use pgmend_pg::error::LEASE_LOST;
 use pgmend_pg::partitions::{Partition, Standstill, Taken};
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{LeaseAnswer, StoredRun};
 use tokio::sync::{mpsc, watch};
 
+use super::fault;
 use super::interruption::wait_or_stop;
 use super::nights::Away;
+use super::recover::{RECONNECTS_MAX, jitter};
 use super::totals::{Told, Totals};
 use super::worker::Worker;
 use crate::engine::Engine;
@@ -259,6 +263,44 @@ impl Engine {
         Ok(ended)
     }
 
+    /// Takes the next partition, and tells the end of the one before. Connects again if need be: of a lease whose answer
+    /// was lost nobody knows, and it runs out.
+    async fn take_next(
+        &mut self,
+        plan: &Plan,
+        run: &StoredRun,
+        taker: &Taker,
+        mut done: Option<Lease>,
+        stop: watch::Receiver<Stop>,
+    ) -> Result<Taken, Error> {
+        let mut attempt = 0;
+        loop {
+            let error = match self.take_part(plan, run, taker, done.as_ref()).await {
+                Ok(taken) => {
+                    if done.is_some() {
+                        fault::point("lease_released");
+                    }
+                    return Ok(taken);
+                }
+                Err(error) => error,
+            };
+            if error.sqlstate == LEASE_LOST && done.take().is_some() {
+                // Somebody has taken that one over, and ends it.
+                continue;
+            }
+            attempt += 1;
+            if !error.is_connection() || attempt > RECONNECTS_MAX || *stop.borrow() != Stop::None {
+                return Err(super::nights::cut_off(error, run.run_id));
+            }
+            wait_or_stop(stop.clone(), backoff(attempt, jitter())).await;
+            match self.reconnect().await {
+                Err(error) if !error.is_connection() => return Err(super::nights::cut_off(error, run.run_id)),
+                // The next attempt finds out.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     /// One worker: takes partitions until all are done, or the run is stopped.
     async fn work(
         &mut self,
@@ -269,14 +311,21 @@ impl Engine {
         stop: watch::Receiver<Stop>,
         most: u32,
     ) -> Result<Ended, Error> {
-        let owner = uuid::Uuid::now_v7().to_string();
-        let holder = super::ownership::holder();
+        let taker =
+            Taker { owner: uuid::Uuid::now_v7().to_string(), holder: super::ownership::holder(), workers: most };
+        // The tenant that was driven last: its end is told with the question for the next one.
+        let mut done: Option<Lease> = None;
         loop {
             if *stop.borrow() != Stop::None {
+                if let Some(lease) = &done {
+                    // If it does not arrive, whoever goes on finds it exhausted.
+                    let _ = self.session.close_partition(lease).await;
+                }
                 // Those that have a partition say so in the database.
                 return Ok(Ended::Stopped);
             }
-            let (partition, lease) = match self.take_part(&plan, &run, &owner, &holder, most).await? {
+            let taken = self.take_next(&plan, &run, &taker, done.take(), stop.clone()).await?;
+            let (partition, lease) = match taken {
                 Taken::Partition(partition, lease) => (partition, lease),
                 Taken::AllDone => return Ok(Ended::AllDone),
                 Taken::Stopped => return Ok(Ended::Stopped),
@@ -299,20 +348,32 @@ impl Engine {
             worker.partition = Some(partition);
             worker.narrow_to_tenant()?;
             worker.sharing = most;
-            let driven = Box::pin(worker.drive()).await;
+            let tenant = worker.tenant().is_some();
+            let driven = Box::pin(worker.drive_part()).await;
             if driven.is_err() && !self.session.is_closed() {
                 // So that others need not wait. If it does not arrive, the lease runs out by itself.
                 let _ = self.session.release(&lease).await;
             }
             match driven {
-                Ok(outcome) if outcome.state == RunState::Running => {}
-                Ok(_) => return Ok(Ended::Stopped),
+                Ok(None) => done = Some(lease).filter(|_| tenant),
+                Ok(Some(outcome)) if outcome.state == RunState::Running => {}
+                Ok(Some(_)) => return Ok(Ended::Stopped),
                 // Somebody has taken this partition over; there may be others.
                 Err(Error::Refused(refusal)) if refusal.code == Code::LeaseHeld => {}
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Who takes partitions, and among how many.
+pub(super) struct Taker {
+    /// This worker, and no other.
+    pub owner: String,
+    /// How people call its process.
+    pub holder: String,
+    /// Workers of the run at once.
+    pub workers: u32,
 }
 
 /// What a worker ended with.

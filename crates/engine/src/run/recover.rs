@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::progress::{Event, Stop};
 
 /// Attempts to get a connection again before the run is given up for now.
-const RECONNECTS_MAX: u32 = 12;
+pub(super) const RECONNECTS_MAX: u32 = 12;
 /// A person asked for a pause; raised by `pgmend.begin_batch`.
 const PAUSE_ASKED: &str = "PM530";
 /// A person asked for the end; raised by `pgmend.begin_batch`.
@@ -32,6 +32,9 @@ const STOPPED_ELSEWHERE: &str = Code::StoppedElsewhere.as_str();
 const OUTSIDE_HOURS: &str = "PM532";
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
 pub(super) const QUERY_CANCELED: &str = "57014";
+/// Too many rows would be set aside: by the job, at the beginning, or, raised by the control schema, as people approved.
+const LETTER_LIMITS: [&str; 3] =
+    [Code::TooManyDeadLetters.as_str(), Code::FirstRowsFail.as_str(), Code::UnapprovedDeadLetters.as_str()];
 /// `lock_not_available`, and a timeout that may have been spent on a lock.
 const LOCK_WAITS: [&str; 2] = ["55P03", QUERY_CANCELED];
 /// `read_only_sql_transaction`: a standby.
@@ -58,7 +61,7 @@ impl Worker<'_, '_> {
             self.reload().await?;
             return Ok(Some(RunState::Cancelled));
         }
-        if error.sqlstate == Code::TooManyDeadLetters.as_str() || error.sqlstate == Code::FirstRowsFail.as_str() {
+        if LETTER_LIMITS.contains(&error.sqlstate.as_str()) {
             self.reload().await?;
             return Ok(Some(RunState::Failed { failure: format!("{} ({})", error.message, error.sqlstate) }));
         }
@@ -288,7 +291,7 @@ fn rejection(error: &PgError) -> String {
 }
 
 /// A number in 0..1 that differs between processes and moments; nothing depends on its quality.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
     f64::from(now.wrapping_mul(2_654_435_761) % 1_000) / 1_000.0
 }

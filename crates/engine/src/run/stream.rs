@@ -30,6 +30,7 @@ impl Worker<'_, '_> {
         let bound = match self.prefetched.take() {
             Some(bound) => bound,
             None if self.plan.one_transaction => (self.from().as_ref() != Some(&upper)).then(|| upper.clone()),
+            None if self.fits_at_once() => Some(upper.clone()),
             None => match self.next_bound(&upper).await? {
                 Bound::At(to) => Some(to),
                 Bound::End => None,
@@ -71,12 +72,17 @@ impl Worker<'_, '_> {
         }
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows: 0, conflict_rows: 0, took_ms };
-        let next = match self.plan.one_transaction {
+        let over = to == upper;
+        let next = match over || self.plan.one_transaction {
             true => None,
             false => self.bound_statement(Some(&to), &upper, self.batch_rows()),
         };
         let committed = tx.commit(checkpoint, next).await?;
-        self.prefetched = committed.next.map(|answer| key(&answer.rows, upper.len()));
+        self.prefetched = match over {
+            // Nothing comes after the last key of the range.
+            true => Some(None),
+            false => committed.next.map(|answer| key(&answer.rows, upper.len())),
+        };
         Ok(Step::Applied(Applied {
             changed_rows,
             skipped_rows: 0,
@@ -86,6 +92,14 @@ impl Worker<'_, '_> {
             wal_bytes: committed.wal_bytes,
             cursor: to,
         }))
+    }
+
+    /// Whether a tenant has so few rows by the plan's count that its first batch takes all of them, and no bound needs
+    /// to be looked for. Should it have many more by now, the batch is refused for its size, and bounds are looked for.
+    fn fits_at_once(&self) -> bool {
+        let untried = self.at.batch_no == 0 && self.pass == 0 && self.attempt == 0 && self.skipped_to.is_none();
+        let most = i64::from(self.batch_rows() / 2);
+        untried && self.cornering.is_none() && self.tenant().is_some_and(|tenant| tenant.rows <= most)
     }
 
     /// Images and change over the range from the cursor to `to`.

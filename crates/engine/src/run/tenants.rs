@@ -15,6 +15,7 @@ use pgmend_pg::partitions::{Standstill, Taken};
 use pgmend_pg::store::{Fact, StoredRun};
 use pgmend_pg::tenants::{StoredTenant, TenantBounds, TenantPart};
 
+use super::partitions::Taker;
 use super::worker::Worker;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -64,22 +65,21 @@ impl Engine {
         }
     }
 
-    /// Takes a partition: the next range of keys, or the next tenant.
+    /// Takes a partition: the next range of keys, or the next tenant, whose answer closes the one that is done.
     pub(super) async fn take_part(
         &self,
         plan: &Plan,
         run: &StoredRun,
-        owner: &str,
-        holder: &str,
-        workers: u32,
+        taker: &Taker,
+        done: Option<&Lease>,
     ) -> Result<Taken, PgError> {
-        let seconds = plan.limits.lease_seconds;
+        let (seconds, Taker { owner, holder, workers }) = (plan.limits.lease_seconds, taker);
         let Some(tenants) = &plan.tenants else {
-            return self.session.take_partition(run.run_id, owner, holder, seconds, workers).await;
+            return self.session.take_partition(run.run_id, owner, holder, seconds, *workers).await;
         };
         let look = (tenants.mode.then == Then::Pause).then_some(LOOK);
-        let bounds = TenantBounds { workers, failed_max: tenants.mode.failed_max, look };
-        self.session.take_tenant(run.run_id, owner, holder, seconds, bounds).await
+        let bounds = TenantBounds { workers: *workers, failed_max: tenants.mode.failed_max, look };
+        self.session.take_tenant(run.run_id, owner, holder, seconds, bounds, done).await
     }
 
     /// No tenant can be taken, although not all are done: says so in the database, under the lease of the run itself.

@@ -19,6 +19,7 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use pgmend_pg::{PgError, Session};
 
 use super::blockers::BlockerWatch;
+use super::equipment::Equipment;
 use super::expectations::UNEXPECTED;
 use super::frozen::Spanned;
 use super::ownership::Heartbeat;
@@ -121,17 +122,19 @@ impl<'e, 'o> Worker<'e, 'o> {
         resumed: bool,
     ) -> Result<Self, Error> {
         let conninfo = engine.conninfo.clone();
-        let shown = engine.shown_of(&plan).await?;
         let plan_dead_letters = plan.dead_letters;
-        let at = engine.session.last_checkpoint(run.run_id, lease.partition_no).await?;
-        let wishes = Wishes::new();
+        let at = match first_of_partition(&lease) {
+            true => LastCheckpoint::default(),
+            false => engine.session.last_checkpoint(run.run_id, lease.partition_no).await?,
+        };
+        let Equipment { heartbeat, wishes, throttle, shown } = Equipment::of(engine, &plan, &lease, resumed).await?;
         let vacuums = super::vacuum::schedule(&plan, options.vacuum_every.or(plan.limits.vacuum_every));
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
-            heartbeat: Heartbeat::start(&conninfo, &lease, plan.limits.lease_seconds, &wishes),
+            heartbeat,
             wishes,
             pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done, Arc::clone(&engine.slice)),
-            throttle: Throttle::start(&conninfo, &lease, &plan, resumed),
+            throttle,
             scene: Scene::of_batch(&plan.settings, &plan.limits),
             sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
             engine,
@@ -166,28 +169,39 @@ impl<'e, 'o> Worker<'e, 'o> {
     }
 
     /// Drives the run to its end, or to where it stops.
-    pub async fn drive(mut self) -> Result<Outcome, Error> {
+    pub async fn drive(self) -> Result<Outcome, Error> {
+        let left = Box::pin(self.drive_part()).await?;
+        left.ok_or_else(|| Error::Corrupt("a run is no partition".into()))
+    }
+
+    /// Drives the run or a partition of it to its end, or to where it stops. `None`: the partition is exhausted, and its
+    /// worker ready for the next one.
+    pub async fn drive_part(mut self) -> Result<Option<Outcome>, Error> {
         self.say_started();
         loop {
             if let Some(reason) = self.stop_wish() {
-                return self.stop(RunState::Paused { reason }).await;
+                return self.stop(RunState::Paused { reason }).await.map(Some);
             }
             match self.turn().await? {
                 Turn::Go => {}
                 Turn::Again => continue,
-                Turn::Stop(state) => return self.stop(state).await,
+                Turn::Stop(state) => return self.stop(state).await.map(Some),
             }
             match self.batch().await {
                 Ok(Step::Applied(batch)) => self.advance(batch),
                 Ok(Step::Skipped) => self.attempt = 0,
                 Ok(Step::Exhausted) => match self.exhausted().await? {
-                    Close::Done => return self.leave().await,
+                    Close::Done if self.partition.is_some() => {
+                        self.pass_on().await;
+                        return Ok(None);
+                    }
+                    Close::Done => return self.leave().await.map(Some),
                     Close::More => {}
-                    Close::Stop(state) => return self.stop(state).await,
+                    Close::Stop(state) => return self.stop(state).await.map(Some),
                 },
                 Err(error) => {
                     if let Some(state) = self.recover(error).await? {
-                        return self.stop(state).await;
+                        return self.stop(state).await.map(Some);
                     }
                 }
             }
@@ -246,8 +260,12 @@ impl<'e, 'o> Worker<'e, 'o> {
         step
     }
 
-    /// The range is exhausted: closes the partition, or ends the run.
+    /// The range is exhausted: closes the partition, or ends the run. The end of a tenant travels with the question for
+    /// the next one.
     async fn exhausted(&mut self) -> Result<Close, Error> {
+        if self.tenant().is_some() {
+            return Ok(Close::Done);
+        }
         if self.partition.is_some() {
             let closed = self.session().close_partition(&self.lease).await;
             return match closed {
@@ -285,4 +303,9 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, seconds, &self.wishes);
         Ok(())
     }
+}
+
+/// Whether nobody has driven this partition before: then it has no batch, and there is nothing to read.
+pub(super) fn first_of_partition(lease: &Lease) -> bool {
+    lease.partition_no > 0 && lease.fence == 1
 }

@@ -7,6 +7,7 @@ mod meter;
 mod sampler;
 pub(crate) mod survey;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,10 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Shared {
     begun: Instant,
+    /// On whose behalf holds are told.
+    lease: Mutex<Lease>,
+    /// Whether the database may know of a hold that is none any more.
+    stale_holds: AtomicBool,
     board: Mutex<Board>,
     /// Who else works on the server; nobody is looked for where the run keeps full pace anyway.
     company: Option<Mutex<Company>>,
@@ -48,9 +53,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(signals: Vec<Signal>, company: Option<Company>) -> Self {
+    fn new(signals: Vec<Signal>, company: Option<Company>, lease: Lease, stale_holds: bool) -> Self {
         Self {
             begun: Instant::now(),
+            lease: Mutex::new(lease),
+            stale_holds: AtomicBool::new(stale_holds),
             company: company.map(Mutex::new),
             board: Mutex::new(Board::new(signals, Duration::ZERO)),
             read: watch::channel(0).0,
@@ -66,6 +73,11 @@ impl Shared {
     /// Readings are whole or not there: a panic elsewhere leaves none half written.
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As for the board.
+    fn lease(&self) -> MutexGuard<'_, Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As for the board.
@@ -118,7 +130,9 @@ impl Throttle {
         let signals = signals_of(plan);
         let cores = cores(throttle.cores, conninfo);
         let company = (!signals.is_empty() && throttle.full_pace.is_none()).then(|| Company::new(cores));
-        let (shared, planned) = (Arc::new(Shared::new(signals.clone(), company)), signals.clone());
+        // Whoever drove the run before may have died while it held.
+        let (shared, planned) =
+            (Arc::new(Shared::new(signals.clone(), company, lease.clone(), resumed)), signals.clone());
         let mut tasks = Vec::new();
         let (by_database, beside): (Vec<Signal>, Vec<Signal>) =
             signals.into_iter().partition(|s| matches!(s.source, Source::Builtin { .. } | Source::Sql { .. }));
@@ -126,11 +140,8 @@ impl Throttle {
             let sampler = Sampler {
                 shared: Arc::clone(&shared),
                 conninfo: conninfo.clone(),
-                lease: lease.clone(),
                 target_oid: plan.target_oid,
                 meter: Meter::new(cores),
-                // Whoever drove the run before may have died while it held.
-                stale_holds: resumed,
             };
             tasks.push(tokio::spawn(sampler.run(by_database)));
         }
@@ -156,6 +167,18 @@ impl Throttle {
             planned,
             tuned: Vec::new(),
         }
+    }
+
+    /// Goes on with another partition of the same run, at the readings and the pace of the one before.
+    pub fn follow(&mut self, lease: &Lease) {
+        *self.shared.lease() = lease.clone();
+        self.told = false;
+        self.shared.stale_holds.store(lease.fence > 1, Ordering::Relaxed);
+    }
+
+    /// Whether the database may know of a hold of this partition.
+    pub fn may_be_told(&self) -> bool {
+        self.told || self.shared.stale_holds.load(Ordering::Relaxed)
     }
 
     /// Whether the run may go on.

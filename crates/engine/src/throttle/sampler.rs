@@ -2,10 +2,10 @@
 //! control schema what the worker holds for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pgmend_core::throttle::{Builtin, Reading, Reason, Signal, Source};
-use pgmend_pg::batch::Lease;
 use pgmend_pg::conninfo::Conninfo;
 use pgmend_pg::health::{Probe, Sampled};
 use pgmend_pg::{PgError, Session};
@@ -32,11 +32,8 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub struct Sampler {
     pub shared: Arc<Shared>,
     pub conninfo: Conninfo,
-    pub lease: Lease,
     pub target_oid: u32,
     pub meter: Meter,
-    /// Whether the database may know of a hold that is none any more.
-    pub stale_holds: bool,
 }
 
 /// An open connection.
@@ -112,14 +109,20 @@ impl Sampler {
         let reasons = holding.borrow_and_update().clone();
         let now = self.shared.now();
         let refresh = !reasons.is_empty() && written.is_none_or(|at| now.saturating_sub(at) >= REFRESH);
-        if changed || refresh || self.stale_holds {
-            let told = in_time(ROUND, open.session.set_holds(&self.lease, &reasons)).await;
+        if changed || refresh || self.shared.stale_holds.load(Ordering::Relaxed) {
+            let lease = self.shared.lease().clone();
+            let told = in_time(ROUND, open.session.set_holds(&lease, &reasons)).await;
+            if *self.shared.lease() != lease {
+                // Of a partition that was left meanwhile, and that told of its holds itself.
+                holding.mark_changed();
+                return Ok(());
+            }
             if told.is_err() {
                 holding.mark_changed();
             }
             told?;
             *written = Some(now);
-            self.stale_holds = false;
+            self.shared.stale_holds.store(false, Ordering::Relaxed);
             self.shared.recorded.send_replace(reasons.len());
         }
         Ok(())

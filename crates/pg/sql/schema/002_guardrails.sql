@@ -443,16 +443,24 @@ begin
     return v_token;
 end $$;
 
--- One driven run at a time writes a column of a table; a delete or an insert writes all of them.
+-- One driven run at a time writes a column of a table; a delete or an insert writes all of them. The plans are read only
+-- where another run of the table is driven: that of a run by tenants is large, and each tenant asks.
+-- Lock:  the table's turn (advisory, to the end of the transaction). Index: plan_pkey, run_target, lease_pkey.
 create function pgmend.refuse_same_columns(p_run uuid, p_plan uuid) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 declare
+    v_target oid;
     v_plan pgmend.plan;
     v_writes jsonb;
     v_other record;
 begin
+    select p.target_oid into v_target from pgmend.plan p where p.plan_id = p_plan;
+    perform pg_advisory_xact_lock(hashtextextended('pgmend.target/' || v_target, 0));
+    if not exists (select from pgmend.run r join pgmend.lease l using (run_id)
+                    where r.target_oid = v_target and r.run_id <> p_run and l.expires_at > clock_timestamp()) then
+        return;
+    end if;
     select * into v_plan from pgmend.plan where plan_id = p_plan;
-    perform pg_advisory_xact_lock(hashtextextended('pgmend.target/' || v_plan.target_oid, 0));
     v_writes := coalesce(v_plan.body::jsonb -> 'writes', '[]');
     select r.run_id, r.job, l.holder into v_other
       from pgmend.run r join pgmend.lease l using (run_id) join pgmend.plan p using (plan_id)

@@ -52,7 +52,7 @@ grant execute on function
     pgmend.take_partition(uuid, text, text, double precision, int),
     pgmend.close_partition(uuid, int, bigint),
     pgmend.divide_by_tenant(uuid, bigint, json),
-    pgmend.take_tenant(uuid, text, text, double precision, int, int, text),
+    pgmend.take_tenant(uuid, text, text, double precision, int, int, text, int, bigint),
     pgmend.leave_tenant(uuid, int, bigint, boolean, text, text),
     pgmend.reopen_tenants(uuid, bigint),
     pgmend.begin_vacuum(uuid, int, bigint, bigint),

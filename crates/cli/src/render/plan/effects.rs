@@ -28,6 +28,7 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     page.heading("COST", "");
     page.pair("batches", &batches(plan));
     page.pair("duration", &format!("{}, {}", duration(plan), estimates.duration_basis));
+    page.pairs("in company", &company(plan).into_iter().collect::<Vec<_>>());
     if let Some(nights) = &plan.nights {
         page.pair("speed", &speed(nights));
         page.pairs("nights", &nights.hours.iter().map(ends).collect::<Vec<_>>());
@@ -53,6 +54,20 @@ pub fn cost(page: &mut Page, plan: &Plan) {
         |rows| format!("fixed at {}", figure::counted(rows.into(), "row")),
     );
     page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
+}
+
+/// `5 sessions of others were at work while this was planned: beside them up to 16 min, in batches of 25 ms at most`.
+fn company(plan: &Plan) -> Option<String> {
+    let (seen, slowest_s) = (plan.estimates.company?, plan.estimates.slowest_beside_s()?);
+    let who = match seen.sessions {
+        Some(sessions) => format!("{} of others were at work", figure::counted(sessions, "session")),
+        None => "others may have been at work, whom this role cannot see,".to_owned(),
+    };
+    let longer = match seen.pace_max < 1.0 {
+        true => format!("up to {} beside them", figure::duration(slowest_s)),
+        false => "there is room for both".to_owned(),
+    };
+    Some(format!("{who} while this was planned: {longer}, in short batches"))
 }
 
 /// `~1.2 GiB in the table, until a vacuum takes them away`.

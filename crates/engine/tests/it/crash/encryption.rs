@@ -75,10 +75,12 @@ fn the_encryption_of_a_change_set_survives_an_abort_and_is_undone() {
 
 #[test]
 fn a_killed_worker_leaves_images_that_its_successor_and_the_undo_can_use() {
-    let stage = staged(STREAM);
+    let mut stage = staged(STREAM);
+    let row = stage.hold(108);
     let mut worker = stage.worker();
     assert!(worker.wait_for_batches(2), "{:?}", worker.heard);
     worker.kill();
+    drop(row);
     stage.go_on().expect("the rest of the run");
     let keys = stage.sql().value("select count(*) from pgmend.image_key").expect("it answers");
     assert_eq!(keys.as_deref(), Some("2"));

@@ -3,11 +3,14 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use pgmend_testkit::Sql;
+
 use super::stage::{
     BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_FREEZE, UPSERT,
 };
 
-/// Kills of one run. Each lets a few batches pass, so that the run cannot end before the last of them.
+/// Kills of one run. Each lets a few batches pass; what is left is more than they are, and the last rows wait behind a
+/// [`Gate`], so that the run cannot end before the last kill.
 const KILLS: u32 = 15;
 /// Batches that a worker may commit before it is killed: 0 to one less.
 const BATCHES: u32 = 4;
@@ -52,6 +55,7 @@ fn an_undo_killed_at_random_moments_restores_every_row_once() {
 
 fn killed(shape: Shape, seed: u64) {
     let stage = Stage::new(shape, ROWS, BATCH_ROWS);
+    let gate = Gate::shut(&stage);
     let mut moments = Moments(seed);
     for kill in 1..=KILLS {
         let mut worker = stage.worker();
@@ -63,17 +67,43 @@ fn killed(shape: Shape, seed: u64) {
             sleep(within * 20);
         } else {
             assert!(worker.wait_for(|said| said.is_event("started")), "kill {kill}: {:?}", worker.heard);
-            assert!(worker.wait_for_batches(batches), "kill {kill}: {:?}", worker.heard);
+            assert!(worker.gets_on(batches), "kill {kill}: {:?}", worker.heard);
             sleep(within);
         }
         worker.kill();
         stage.expire_leases().expect("the lease is there");
     }
+    drop(gate);
     stage.go_on().expect("the run ends");
     stage.check().expect("nothing is lost or doubled");
     let fences = "select max(fence) from pgmend.lease";
     let fences: u32 = stage.sql().value(fences).ok().flatten().and_then(|n| n.parse().ok()).unwrap_or(0);
     assert!(fences > KILLS / 2, "only {fences} workers came so far as to take the lease");
+}
+
+/// Keeps the last rows of a run from being changed, in whatever table they are, as long as it lives.
+struct Gate {
+    _held: Sql,
+}
+
+impl Gate {
+    fn shut(stage: &Stage) -> Self {
+        let (key, amount) = (3 * ROWS, 100 * ROWS);
+        stage
+            .sql()
+            .run(&format!(
+                "create function gate() returns trigger language plpgsql as $$ begin
+                     perform pg_advisory_xact_lock_shared(260); return null; end $$;
+                 create trigger gate after insert on account for each row when (new.id in (2 * {ROWS}, {key})) execute function gate();
+                 create trigger gate_update after update on account for each row when (new.id = {key}) execute function gate();
+                 create trigger gate_delete after delete on account for each row when (old.id = {key}) execute function gate();
+                 create trigger gate after insert on entry for each row when (new.amount = {amount}) execute function gate()"
+            ))
+            .expect("the gate is made");
+        let mut held = stage.sql();
+        held.run("select pg_advisory_lock(260)").expect("it is shut");
+        Self { _held: held }
+    }
 }
 
 /// Numbers that look random and are the same each time (splitmix64).

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgmend::{Engine, Error, Event, Observer, Outcome, RunOptions, RunState, UndoOptions};
 use pgmend_testkit::{Cut, FaultProxy, Server, Sql};
@@ -10,6 +10,8 @@ use pgmend_testkit::{Cut, FaultProxy, Server, Sql};
 use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
 use super::{block_on, text};
 
+/// Longer than anything that is waited for takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Statements of a run once it goes, in their order, and which of their kind to lose.
 const WHILE_RUNNING: [(&str, u32); 7] = [
     ("pgmend.begin_batch", 2),
@@ -92,61 +94,70 @@ fn a_connection_cut_in_the_middle_of_a_statement_is_recovered_from() {
 }
 
 /// The worst of them: the server is still committing when the worker is back and reads the checkpoint, which
-/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice. A COMMIT that runs a slow
-/// deferred trigger is such a one: everything is written, and it is neither visible nor over.
+/// does not tell yet. Only the predecessor's lock keeps the batch from being made twice. A COMMIT whose deferred trigger
+/// waits is such a one: everything is written, and it is neither visible nor over.
 #[test]
 fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
     let server = Server::start().expect("a server starts");
     for shape in [STREAM, FREEZE] {
-        let stage = Stage::on(&server, shape, 200, 2);
+        let mut stage = Stage::on(&server, shape, 200, 2);
+        let other = hold_commits(&mut stage);
         let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
         let url = stage.database.url();
         let listen = move |event: &Event| {
             if matches!(event, Event::Batch { batch_no: 12, .. }) {
-                slow_down_one_commit(&url);
+                let mut sql = Sql::connect(&url).expect("the server is up");
+                sql.run(&held_commits("true")).expect("the trigger is created");
             }
         };
         thread::scope(|scope| {
             let running = scope.spawn(|| block_on(through(&proxy, &stage, listen)));
-            wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'commit'", &stage);
-            proxy.cut_now();
+            cut_while_it_commits(&proxy, &stage, other);
             succeeded(running.join().expect("it does not panic")).unwrap_or_else(|e| panic!("{}: {e}", shape.name));
         });
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
     }
 }
 
-/// The next transaction that changes a row takes 1.5 s to commit.
-fn slow_down_one_commit(url: &str) {
-    let mut sql = Sql::connect(url).expect("the server is up");
-    sql.run(
-        "create sequence slowed;
-         create function slow() returns trigger language plpgsql as $$ begin
-            if nextval('slowed') = 1 then perform pg_sleep(1.5); end if; return null; end $$;
-         create constraint trigger slow after update on account deferrable initially deferred
-            for each row execute function slow()",
+/// Keeps every commit waiting that has changed a row of [`held_commits`], until the session goes.
+fn hold_commits(stage: &mut Stage) -> Sql {
+    stage.file.limits.lock_timeout_ms = 20_000;
+    stage.file.limits.statement_timeout_ms = Some(20_000);
+    let mut other = stage.sql();
+    other.run("select pg_advisory_lock(12)").expect("it is free");
+    other
+}
+
+/// The trigger that waits in the commits of rows of which this is true.
+fn held_commits(when: &str) -> String {
+    format!(
+        "create function wait() returns trigger language plpgsql as $$ begin
+            perform pg_advisory_xact_lock_shared(12); return null; end $$;
+         create constraint trigger wait after update on account deferrable initially deferred
+            for each row when ({when}) execute function wait()"
     )
-    .expect("the trigger is created");
+}
+
+/// Cuts the connection of a commit that waits, and lets it end once the worker is back and waits for it in turn.
+fn cut_while_it_commits(proxy: &FaultProxy, stage: &Stage, other: Sql) {
+    let waiting = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    wait_for(&format!("select count(*) {waiting} and query = 'commit'"), stage);
+    proxy.cut_now();
+    wait_for(&format!("select (count(*) = 2)::int {waiting}"), stage);
+    drop(other);
 }
 
 /// The same with the first batch, which has no predecessor to wait for: its own row under its key is what
 /// keeps it from being made twice.
 #[test]
 fn a_first_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
-    let stage = Stage::new(Shape { mode: None, ..STREAM }, 40, 8);
-    stage
-        .sql()
-        .run(
-            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1.5); return null; end $$;
-             create constraint trigger slow after update on account deferrable initially deferred
-                for each row when (new.id = 60) execute function slow()",
-        )
-        .expect("the trigger is created");
+    let mut stage = Stage::new(Shape { mode: None, ..STREAM }, 40, 8);
+    let other = hold_commits(&mut stage);
+    stage.sql().run(&held_commits("new.id = 3")).expect("the trigger is created");
     let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
     thread::scope(|scope| {
         let running = scope.spawn(|| block_on(through(&proxy, &stage, |_| ())));
-        wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'commit'", &stage);
-        proxy.cut_now();
+        cut_while_it_commits(&proxy, &stage, other);
         succeeded(running.join().expect("it does not panic")).expect("the run ends");
     });
     stage.check().expect("nothing is lost or doubled");
@@ -159,9 +170,10 @@ fn a_network_that_swallows_everything_for_longer_than_the_lease_is_recovered_fro
     let outage = Arc::clone(&proxy);
     let begin = move |event: &Event| {
         if matches!(event, Event::Batch { batch_no: 5, .. }) {
+            // From here on, before the run can get any further.
+            outage.freeze();
             let outage = Arc::clone(&outage);
             thread::spawn(move || {
-                outage.freeze();
                 sleep(Duration::from_millis(3_500));
                 outage.thaw();
             });
@@ -237,7 +249,8 @@ pub fn wait_for_lock(stage: &Stage) {
 /// Waits until this counts one at least.
 pub fn wait_for(count: &str, stage: &Stage) {
     let mut sql = stage.sql();
-    for _ in 0..1_000 {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
         if sql.value(count).expect("the server is up").is_some_and(|n| n != "0") {
             return;
         }

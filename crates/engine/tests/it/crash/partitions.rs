@@ -21,21 +21,15 @@ fn stage(shape: Shape, rows: u32, workers: u32) -> Stage {
     stage
 }
 
-/// Each row takes a while, so that something can happen meanwhile.
-fn slowly(stage: &Stage, seconds: f64) {
-    stage
-        .sql()
-        .run(&format!(
-            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return coalesce(new, old); end $$;
-             create trigger slow after update or delete on account for each row execute function slow()"
-        ))
-        .expect("the trigger is created");
-}
-
 fn number(stage: &Stage, sql: &str) -> i64 {
     stage.sql().value(sql).expect("it answers").and_then(|n| n.parse().ok()).expect("a number")
 }
 
+/// Sessions that wait for a row.
+const WAITING: &str =
+    "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+/// What every batch of a stream or a change set adds to.
+const SUM: &str = "select sum(balance) from account";
 const LIVE: &str = "select count(*) from pgmend.lease where partition_no > 0 and expires_at > clock_timestamp()";
 
 #[test]
@@ -68,21 +62,29 @@ fn toml_canary() -> Option<pgmend_core::expect::Canary> {
     pgmend::JobFile::parse("[canary]\nrows = 5\n").expect("a job file").canary
 }
 
-/// Two workers are allowed, and the first process has both: the second waits, changes nothing, and takes over.
+/// Two workers are allowed, and the first process has both, each held in place by a row in a partition of its own: the
+/// second waits, changes nothing, and takes over.
 #[test]
 fn a_second_process_takes_over_the_partitions_of_one_that_is_killed() {
     for shape in [STREAM, FREEZE] {
-        let stage = stage(shape, 120, 2);
-        slowly(&stage, 0.02);
+        let mut stage = stage(shape, 120, 2);
+        // A lease that a busy machine lets run out would be taken over rightly.
+        stage.file.limits.lease_seconds = 6;
+        let rows = [stage.hold(60), stage.hold(300)];
         let mut first = stage.worker();
         assert!(first.wait_for_batches(2), "{:?}", first.heard);
-        let second = stage.worker();
+        wait_for(&format!("select (({WAITING}) = 2)::int"), &stage);
+        let held = number(&stage, SUM);
+        let mut second = stage.worker();
+        assert!(second.wait_for(|said| said.is_event("started")), "{:?}", second.heard);
         for _ in 0..10 {
             sleep(Duration::from_millis(50));
             assert!(number(&stage, LIVE) <= 2, "more workers than the run may have");
         }
+        assert_eq!(number(&stage, SUM), held, "{}: the second changed rows", shape.name);
         first.kill();
         let before = number(&stage, "select coalesce(max(fence), 0) from pgmend.lease where partition_no > 0");
+        drop(rows);
         let (_, said) = second.end();
         assert!(said.as_ref().is_some_and(Said::succeeded), "{}: {said:?}", shape.name);
         assert!(number(&stage, "select max(fence) from pgmend.lease where partition_no > 0") > before, "no takeover");
@@ -92,13 +94,15 @@ fn a_second_process_takes_over_the_partitions_of_one_that_is_killed() {
 
 #[test]
 fn two_processes_share_the_partitions_of_one_run() {
-    let stage = stage(STREAM, 200, 2);
-    slowly(&stage, 0.01);
+    let mut stage = stage(STREAM, 200, 2);
+    // In the second batch of the first partition, so that others are left for the second process.
+    let row = stage.hold(60);
     let one = Errand { here: Some(1), ..stage.errand() };
     let mut first = Worker::start(&one, None);
     assert!(first.wait_for_batches(1), "{:?}", first.heard);
     let mut second = Worker::start(&one, None);
     assert!(second.wait_for_batches(1), "the second process must get a partition: {:?}", second.heard);
+    drop(row);
     for worker in [first, second] {
         let (_, said) = worker.end();
         assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
@@ -110,19 +114,20 @@ fn two_processes_share_the_partitions_of_one_run() {
 
 #[test]
 fn a_sleeping_worker_that_wakes_after_its_takeover_changes_nothing() {
-    let stage = stage(STREAM, 120, 2);
-    slowly(&stage, 0.02);
+    let mut stage = stage(STREAM, 120, 2);
+    let rows = [stage.hold(60), stage.hold(300)];
     let mut first = stage.worker();
     assert!(first.wait_for_batches(2), "{:?}", first.heard);
+    wait_for(&format!("select (({WAITING}) = 2)::int"), &stage);
     first.freeze();
+    drop(rows);
     let (_, said) = stage.worker().end();
     assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
-    let sum = "select sum(balance) from account";
-    let before = number(&stage, sum);
+    let before = number(&stage, SUM);
     first.thaw();
     let (_, said) = first.end();
     assert!(said.as_ref().is_none_or(|said| said.succeeded() || matches!(said, Said::Error(_))), "{said:?}");
-    assert_eq!(number(&stage, sum), before, "it changed rows after its partitions were taken over");
+    assert_eq!(number(&stage, SUM), before, "it changed rows after its partitions were taken over");
     stage.check().expect("nothing is lost or doubled");
 }
 
@@ -156,8 +161,8 @@ fn a_process_killed_at_the_boundaries_of_a_divided_run_loses_and_doubles_nothing
 
 #[test]
 fn a_pause_stops_all_workers_and_a_resumption_goes_on() {
-    let stage = stage(STREAM, 200, 3);
-    slowly(&stage, 0.01);
+    let mut stage = stage(STREAM, 200, 3);
+    let row = stage.hold(60);
     let mut worker = stage.worker();
     assert!(worker.wait_for_batches(1), "{:?}", worker.heard);
     let job = stage.errand().job;
@@ -165,6 +170,7 @@ fn a_pause_stops_all_workers_and_a_resumption_goes_on() {
         let mut engine = Box::pin(Engine::connect(Some(&stage.database.url()))).await.expect("a connection");
         engine.pause(&job, "a test").await.expect("it can be asked");
     });
+    drop(row);
     let (_, said) = worker.end();
     assert!(said.as_ref().is_some_and(|said| said.ended_as("paused")), "{said:?}");
     wait_for(&format!("select (({LIVE}) = 0)::int"), &stage);
@@ -247,11 +253,13 @@ fn a_run_by_tenants_that_is_killed_at_any_boundary_loses_and_doubles_nothing() {
 fn another_process_takes_over_the_tenants_of_one_that_is_killed() {
     let mut stage = stage(FREEZE, 160, 1);
     stage.file.tenants = Some(TenantMode::by("grp"));
-    slowly(&stage, 0.02);
+    // In the third batch of the first tenant.
+    let row = stage.hold(240);
     let mut first = stage.worker();
     assert!(first.wait_for_batches(2), "{:?}", first.heard);
     let second = stage.worker();
     first.kill();
+    drop(row);
     let (_, said) = second.end();
     assert!(said.as_ref().is_some_and(Said::succeeded), "{said:?}");
     assert!(number(&stage, "select max(fence) from pgmend.lease where partition_no > 0") > 1, "no takeover");

@@ -9,6 +9,7 @@ use pgmend::{Engine, Event, Observer, Pace, RunOptions, RunState};
 use pgmend_testkit::{Pooler, Server, Sql};
 
 use super::network::{by_way_of, succeeded, wait_for, wait_for_lock};
+use super::restarts::crash_beside;
 use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, SWEEP, Shape, Stage, UNDO, UNDO_DELETE, UPSERT};
 use super::worker::{Errand, Said, Worker};
 use super::{block_on, each};
@@ -73,14 +74,18 @@ fn several_workers_share_the_sessions_of_a_pool() {
 fn a_worker_killed_behind_a_pooler_leaves_a_run_that_goes_on() {
     let Some(pooler) = pooler(Server::shared(), SESSIONS) else { return };
     for shape in [STREAM, FREEZE, UNDO] {
-        let stage = Stage::new(shape, 200, 2);
+        let mut stage = Stage::new(shape, 200, 2);
+        let row = stage.hold(300);
+        // A dead worker's session is to stop waiting for it soon: the pool has two.
+        stage.file.limits.lock_timeout_ms = 500;
         let errand = Errand { url: stage.behind(&pooler), ..stage.errand() };
         for batches in [3, 1, 7] {
             let mut worker = Worker::start(&errand, None);
-            assert!(worker.wait_for_batches(batches), "{}: {:?}", shape.name, worker.heard);
+            assert!(worker.gets_on(batches), "{}: {:?}", shape.name, worker.heard);
             worker.kill();
             stage.expire_leases().expect("the lease is there");
         }
+        drop(row);
         let (_, said) = Worker::start(&errand, None).end();
         assert!(said.as_ref().is_some_and(Said::succeeded), "{}: {said:?}", shape.name);
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
@@ -95,8 +100,13 @@ fn a_run_goes_on_when_its_pooler_is_back() {
         let dying = Arc::clone(&pooler);
         let listen = move |event: &Event| {
             if matches!(event, Event::Batch { batch_no: 20 | 120, .. }) {
+                // Before the run can get any further; it comes back beside it.
+                dying.kill().expect("the pooler dies");
                 let dying = Arc::clone(&dying);
-                thread::spawn(move || crash(&dying));
+                thread::spawn(move || {
+                    sleep(AWAY);
+                    dying.start_again().expect("the pooler starts again");
+                });
             }
         };
         completes(&stage, &pooler, listen).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
@@ -130,12 +140,7 @@ fn a_run_goes_on_when_the_server_behind_its_pooler_is_back_from_a_crash() {
     let crashing = Arc::clone(&server);
     let listen = move |event: &Event| {
         if matches!(event, Event::Batch { batch_no: 20 | 120, .. }) {
-            let crashing = Arc::clone(&crashing);
-            thread::spawn(move || {
-                crashing.stop_immediate().expect("the server stops");
-                sleep(AWAY);
-                crashing.start_again().expect("the server starts again");
-            });
+            crash_beside(&crashing);
         }
     };
     completes(&stage, &pooler, listen).expect("nothing is lost or doubled");

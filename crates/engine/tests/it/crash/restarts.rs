@@ -22,8 +22,7 @@ fn a_run_goes_on_when_the_server_is_back_from_a_crash() {
         let crashing = Arc::clone(&server);
         let mut observer = Observer::new(move |event| {
             if matches!(event, Event::Batch { batch_no: 20 | 120, .. }) {
-                let crashing = Arc::clone(&crashing);
-                thread::spawn(move || crash(&crashing));
+                crash_beside(&crashing);
             }
         });
         let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
@@ -52,7 +51,9 @@ fn a_run_whose_batch_dies_with_the_server_makes_it_again() {
 #[test]
 fn a_worker_killed_while_the_server_is_away_leaves_a_run_that_goes_on() {
     let server = Server::start().expect("a server starts");
-    let stage = Stage::on(&server, STREAM, 400, 2);
+    let mut stage = Stage::on(&server, STREAM, 400, 2);
+    // The run is still under way when the server stops; the lock goes with it.
+    let _row = stage.hold(600);
     let mut worker = stage.worker();
     assert!(worker.wait_for_batches(20), "{:?}", worker.heard);
     server.stop_immediate().expect("the server stops");
@@ -61,6 +62,16 @@ fn a_worker_killed_while_the_server_is_away_leaves_a_run_that_goes_on() {
     server.start_again().expect("the server starts again");
     stage.go_on().expect("the run ends");
     stage.check().expect("nothing is lost or doubled");
+}
+
+/// Crashes the server before the run can get any further, and lets it come back beside the run.
+pub fn crash_beside(server: &Arc<Server>) {
+    server.stop_immediate().expect("the server stops");
+    let server = Arc::clone(server);
+    thread::spawn(move || {
+        sleep(AWAY);
+        server.start_again().expect("the server starts again");
+    });
 }
 
 fn crash(server: &Server) {

@@ -125,6 +125,17 @@ impl Stage {
         self.database.sql().expect("the server is up")
     }
 
+    /// Locks a row of `account` until the session commits or goes: no run gets past it, so that it is still under way
+    /// whatever a busy machine makes of it. Its batches are to wait for the row meanwhile.
+    pub fn hold(&mut self, id: u32) -> Sql {
+        self.file.limits.lock_timeout_ms = 20_000;
+        let mut other = self.sql();
+        let locked =
+            other.run(&format!("begin; select from account where id = {id} for update")).expect("it is locked");
+        assert_eq!(locked.len(), 1, "there is no row {id}");
+        other
+    }
+
     pub fn errand(&self) -> Errand {
         Errand {
             url: self.database.url(),

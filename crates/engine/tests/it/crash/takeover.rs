@@ -1,28 +1,29 @@
 //! Two workers and one run: one drives it, the other says who does.
 
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgmend::{Event, Observer};
 use pgmend_testkit::Sql;
 
-use super::network::{succeeded, wait_for, wait_for_lock};
+use super::network::{PATIENCE, succeeded, wait_for, wait_for_lock};
 use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
 use super::worker::{Said, Worker};
 use super::{block_on, each, run};
 
-/// Heartbeats come every half second; a live lease is told from a dead one by then.
-const TIME_TO_NOTICE: Duration = Duration::from_millis(3_500);
-
 #[test]
 fn of_two_workers_that_start_the_same_job_one_drives_and_the_other_says_who() {
     let mut stage = Stage::new(STREAM, 40, 8);
-    stage.file.limits.lock_timeout_ms = 20_000;
+    let mut other = stage.hold(60);
     stage.file.limits.statement_timeout_ms = Some(20_000);
-    let mut other = stage.sql();
-    other.run("begin; select from account where id = 60 for update").expect("the row is locked");
-    let (one, two) = (stage.worker(), stage.worker());
-    sleep(TIME_TO_NOTICE);
+    let (mut one, mut two) = (stage.worker(), stage.worker());
+    // The driver cannot end before the row is released; the other one does as soon as it has told a live lease from
+    // a dead one.
+    let deadline = Instant::now() + PATIENCE;
+    while !one.has_ended() && !two.has_ended() {
+        assert!(Instant::now() < deadline, "neither gives way");
+        sleep(Duration::from_millis(20));
+    }
     other.run("commit").expect("the lock is released");
     let (one, two) = (one.end().1, two.end().1);
     let (winner, loser) = if one.as_ref().is_some_and(Said::succeeded) { (one, two) } else { (two, one) };

@@ -35,7 +35,7 @@ fn a_run_that_is_killed_while_it_vacuums_goes_on() {
     let stage = stage(STREAM);
     let database = stage.sql().value("select quote_ident(current_database())").expect("a name").expect("a name");
     let slow = format!(
-        "alter database {database} set vacuum_cost_limit = 1; alter database {database} set vacuum_cost_delay = '50ms'"
+        "alter database {database} set vacuum_cost_limit = 1; alter database {database} set vacuum_cost_delay = '100ms'"
     );
     stage.sql().run(&slow).expect("a slow vacuum");
     let mut worker = stage.worker();

@@ -168,6 +168,16 @@ impl Worker {
         (0..batches).all(|_| self.wait_for(Said::is_batch))
     }
 
+    /// Listens for so many batches, or until it has to try one again: a row that the test holds stands in its way.
+    pub fn gets_on(&mut self, batches: u32) -> bool {
+        (0..batches).all(|_| self.wait_for(|said| said.is_batch() || said.is_event("retrying")))
+    }
+
+    /// Whether it has ended by now.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// SIGKILL, now.
     pub fn kill(mut self) {
         self.child.kill().expect("a child that was not waited for can be killed");

@@ -1,6 +1,7 @@
 //! Approvals: by whom, how many, until when, and what becomes of a run when one is taken back.
 
 use pgmend::{Code, Observer, RunOptions, RunState, UndoOptions};
+use pgmend_core::policy::Policy;
 
 use super::{Bank, CHANGE, approvals, job, plan, refusal, run};
 
@@ -170,4 +171,39 @@ async fn a_run_that_was_approved_sets_no_more_rows_aside_than_its_plan_said() {
     job.file.dead_letters = limit(1);
     let done = run(&mut runner, &job, None).await.expect("a stricter limit is nobody's business");
     assert_eq!(done.changed_rows, 49);
+}
+
+/// The database has the last word: a client that was started before approvals were demanded allows itself more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_refuses_a_batch_that_sets_more_rows_aside_than_were_approved() {
+    let bank = Bank::new(Policy::default()).await;
+    let mut sql = bank.db.sql().expect("a session");
+    sql.run("alter table account add constraint kept check (id not in (3, 13, 23) or balance = id)").expect("bad rows");
+    let mut runner = bank.as_role(&bank.runner).await;
+    let limit = |rows| pgmend_core::dead_letters::DeadLetters { rows_max: Some(rows), share_max: None };
+    let mut job = job("raise", CHANGE);
+    job.file.dead_letters = limit(2);
+    run(&mut runner, &job, Some(1)).await.expect("a slice");
+    let mut demanded = false;
+    let mut observer = Observer::new(move |event| {
+        if matches!(event, pgmend::Event::Started { .. }) && !std::mem::replace(&mut demanded, true) {
+            sql.run(r#"select pgmend.set_policy('bank', '{"approvals": 1}')"#).expect("it is the owner");
+        }
+    });
+    let mut laxer = job.clone();
+    laxer.file.dead_letters = limit(50);
+    let stopped = Box::pin(runner.run(&laxer, &RunOptions::default(), &mut observer)).await.expect("it stops");
+    let RunState::Failed { failure } = &stopped.state else { panic!("not failed: {stopped:?}") };
+    assert!(
+        failure.contains("PM766") && failure.contains("lets 2 rows be set aside, and this batch makes it 3"),
+        "{failure}"
+    );
+    assert_eq!((stopped.changed_rows, stopped.dead_rows, stopped.batches), (18, 2, 2), "{stopped:?}");
+
+    let mut sql = bank.db.sql().expect("a session");
+    sql.run("alter table account drop constraint kept").expect("the rows are mended");
+    // With the policy of now.
+    let mut runner = bank.as_role(&bank.runner).await;
+    let done = run(&mut runner, &job, None).await.expect("it goes on as approved");
+    assert_eq!((done.state, done.changed_rows, done.dead_rows), (RunState::Succeeded, 47, 2));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgmend::{JobFile, Mode, Observer, Pace, RunOptions, RunState};
 
-use super::{Stage, job, rate};
+use super::{Stage, job, nice, rate};
 
 fn rows(most: u64) -> Pace {
     Pace { rows_max: Some(most), ..Pace::default() }
@@ -137,5 +137,16 @@ async fn a_hold_does_not_outlast_the_time_of_a_command() {
     let rest =
         Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
     assert_eq!((rest.state, rest.changed_rows), (RunState::Succeeded, 100));
+    stage.assert_every_row_changed_once();
+}
+
+/// The batches themselves say when they began: each took 50 ms at least, and then the run rested for twice that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_rests_after_each_batch_for_as_many_times_as_it_took() {
+    let mut stage = Stage::new(5).await;
+    assert_eq!(stage.run(nice(2.0)).await.changed_rows, 100);
+    let gaps = "select count(*) || ' ' || (min(gap) >= interval '150 ms') from (
+                  select begun_at - lag(begun_at) over (order by batch_no) as gap from pgmend.batch) g where gap is not null";
+    assert_eq!(stage.value(gaps), "9 true");
     stage.assert_every_row_changed_once();
 }

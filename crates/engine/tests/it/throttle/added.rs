@@ -68,15 +68,14 @@ fn a_number_of_the_job_holds_at_one_limit_and_goes_on_at_another_and_is_told_eve
 #[test]
 fn a_signal_that_cannot_be_read_any_more_is_over_its_limit_until_it_can() {
     let mut stage = with_level(0);
-    stage.sql.run("create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.3); return null; end';
-                   create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()")
-        .expect("batches that last");
+    stage.slow();
     let mut running = stage.start(job(&format!("{LEVEL}\n")));
     running.batches(2);
     stage.sql.run("alter table level rename to gone").expect("the level goes");
     let why = running.held();
     assert!(why.starts_with("queue was not read for") && why.contains("level"), "{why}");
     stage.sql.run("alter table gone rename to level").expect("the level is back");
+    stage.quick();
     running.released();
     let outcome = running.end();
     stage.check(&outcome);

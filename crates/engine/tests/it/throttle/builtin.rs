@@ -1,5 +1,7 @@
 //! Signals of the database itself, each crossed on a server of its own where it concerns the whole server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgmend::{Event, RunState};
@@ -18,17 +20,6 @@ fn server(settings: &[(&str, &str)]) -> Server {
         options = options.setting(name, value);
     }
     options.start().expect("a server")
-}
-
-/// A stage whose batches last for a while, so that there is time to get in the way.
-fn slow(stage: &mut Stage) {
-    stage
-        .sql
-        .run(
-            "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.4); return null; end';
-             create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()",
-        )
-        .expect("batches that last");
 }
 
 #[test]
@@ -85,7 +76,7 @@ fn an_archiver_that_fails_holds_a_run_until_it_archives_again() {
 #[test]
 fn sessions_that_wait_for_our_locks_hold_a_run_until_they_are_through() {
     let mut stage = Stage::new();
-    slow(&mut stage);
+    stage.slow();
     let mut running = stage.start(job(&signal("waiting_on_us", 2.0, 0.0)));
     let in_batch =
         "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
@@ -99,6 +90,7 @@ fn sessions_that_wait_for_our_locks_hold_a_run_until_they_are_through() {
     for mut other in others {
         other.answer().expect("it got its rows");
     }
+    stage.quick();
     running.released();
     let outcome = running.end();
     stage.check(&outcome);
@@ -149,7 +141,10 @@ fn dead_rows_hold_a_run_until_vacuum_has_been_there() {
 #[test]
 fn a_vacuum_of_the_target_holds_a_run_that_asks_for_it() {
     let mut stage = Stage::new();
-    stage.sql.run("update item set label = label").expect("something to clean");
+    // A hundred pages and more: at a fifth of a second each, the vacuum outlasts all of this.
+    let clean = "alter table item set (autovacuum_enabled = false);
+                 do $$ begin for i in 1..10 loop update item set label = label; end loop; end $$";
+    stage.sql.run(clean).expect("something to clean");
     let mut vacuum = stage.db.sql().expect("a session");
     vacuum
         .run("set vacuum_cost_delay = 100; set vacuum_cost_limit = 1; set vacuum_cost_page_hit = 10")
@@ -192,7 +187,7 @@ fn checkpoints_that_crowd_hold_a_run() {
     let own = server(&[]);
     let mut stage = Stage::on(&own);
     let limits = signal("checkpoints", 0.3, 0.1);
-    let mut running = stage.start(job(&format!("[throttle]\nhold_max_s = 3\n{LEVEL}{limits}")));
+    let mut running = stage.start(job(&format!("[throttle]\nhold_max_s = 20\n{LEVEL}{limits}")));
     // The first reading is where counting begins.
     running.held();
     for _ in 0..3 {
@@ -203,6 +198,10 @@ fn checkpoints_that_crowd_hold_a_run() {
     });
     let Event::Holding { reasons, .. } = crowded else { panic!("{crowded:?}") };
     assert_eq!(reasons[0].text, "checkpoints 0.6 a minute ≥ 0.3");
+    block_on(async {
+        let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
+        engine.pause("relabel", "it was seen").await.expect("a pause");
+    });
     let stopped = running.end();
     assert!(matches!(stopped.state, RunState::Paused { .. }), "{stopped:?}");
 }
@@ -214,16 +213,45 @@ const LEVEL: &str = "[[throttle.sql]]\nname = \"level\"\nquery = \"select 2\"\ne
 fn much_wal_holds_a_run_that_limits_it_until_it_is_less() {
     let own = server(&[]);
     let mut stage = Stage::on(&own);
-    let mut job = job(&signal("wal_rate", 2_000_000.0, 1_000_000.0));
-    job.file.limits.batch_rows = Some(1_000);
-    slow(&mut stage);
-    let mut running = stage.start(job);
-    until("a batch is under way", || {
-        stage.number("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 1
+    stage.slow();
+    let mut running = stage.start(job(&signal("wal_rate", 2_000_000.0, 1_000_000.0)));
+    running.wait_for("start", |event| matches!(event, Event::Started { .. }));
+    let (mut noise, quiet) = (stage.db.sql().expect("a session"), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&quiet);
+    let writing = std::thread::spawn(move || {
+        while !told.load(Ordering::Relaxed) {
+            noise
+                .run("create table noise as select repeat('x', 1000) from generate_series(1, 10000); drop table noise")
+                .expect("much WAL");
+        }
     });
-    stage.sql.run("create table noise as select repeat('x', 1000) from generate_series(1, 60000)").expect("much WAL");
     let why = running.held();
     assert!(why.starts_with("wal rate ") && why.contains("/s ≥ 1.9 MiB/s"), "{why}");
+    quiet.store(true, Ordering::Relaxed);
+    writing.join().expect("it does not panic");
+    stage.quick();
+    running.released();
+    let outcome = running.end();
+    stage.check(&outcome);
+}
+
+/// A server that keeps every COMMIT for a tenth of a second before it is written; batches do not wait for theirs, the
+/// heartbeat does.
+#[test]
+fn slow_commits_hold_a_run_until_they_are_fast_again() {
+    let own = server(&[("fsync", "on"), ("commit_siblings", "0")]);
+    let mut stage = Stage::on(&own);
+    let keep = |sql: &mut Sql, microseconds: u32| {
+        sql.run(&format!("alter system set commit_delay = {microseconds}")).expect("a superuser");
+        sql.run("select pg_reload_conf()").expect("a superuser");
+    };
+    keep(&mut stage.sql, 100_000);
+    stage.slow();
+    let mut running = stage.start(job(&signal("commit_latency", 90.0, 60.0)));
+    let why = running.held();
+    assert!(why.starts_with("commit latency ") && why.contains(" ms ≥ 90 ms"), "{why}");
+    keep(&mut stage.sql, 0);
+    stage.quick();
     running.released();
     let outcome = running.end();
     stage.check(&outcome);
@@ -232,16 +260,18 @@ fn much_wal_holds_a_run_that_limits_it_until_it_is_less() {
 #[test]
 fn the_loss_of_the_samplers_connection_disturbs_nobody() {
     let mut stage = Stage::new();
-    slow(&mut stage);
+    stage.slow();
     let mut running = stage.start(job(&signal("replay_lag", 10.0, 5.0)));
     let sampler = "from pg_stat_activity where datname = current_database() and application_name = 'pgmend' \
                    and state = 'idle' and query = 'rollback' order by backend_start desc limit 1";
     running.batches(2);
     let mut cut = 0;
-    while cut < 3 {
+    until("it was cut three times", || {
         cut += stage.number(&format!("select count(pg_terminate_backend(pid)) from (select pid {sampler}) as s"));
         std::thread::sleep(Duration::from_millis(300));
-    }
+        cut >= 3
+    });
+    stage.quick();
     let outcome = running.end();
     assert_eq!((outcome.changed_rows, stage.changed()), (ROWS, ROWS));
 }

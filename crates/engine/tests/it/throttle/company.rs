@@ -5,31 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgmend::Event;
-use pgmend_testkit::{Server, ServerOptions};
+use pgmend_testkit::ServerOptions;
 
-use super::stage::{Stage, job};
+use super::stage::{Running, Stage, job};
 
-/// A server, and a stage on it whose batches last long enough to look around.
-fn stage() -> (Server, Stage) {
-    let own = ServerOptions::new().start().expect("a server");
-    let mut stage = Stage::on(&own);
-    stage
-        .sql
-        .run(
-            "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.3); return null; end';
-             create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()",
-        )
-        .expect("batches that last");
-    (own, stage)
-}
+/// What sessions of an application do, over and over.
+const COUNTING: &str = "select count(*) from generate_series(1, 200000)";
+/// The same with rows that a batch has locked, so that they wait for it. A lock alone is no conflict.
+const LOCKING: &str = "select from item where id % 20 = (random() * 20)::int order by id for update";
 
 /// Works until told to stop, in one session.
-fn application(stage: &Stage, closing: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+fn application(stage: &Stage, asks: &'static str, closing: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let mut sql = stage.db.sql().expect("a session");
     let closed = Arc::clone(closing);
     std::thread::spawn(move || {
         while !closed.load(Ordering::Relaxed) {
-            sql.run("select count(*) from generate_series(1, 200000)").expect("an answer");
+            sql.run(asks).expect("an answer");
             std::thread::sleep(Duration::from_millis(10));
         }
     })
@@ -37,25 +28,40 @@ fn application(stage: &Stage, closing: &Arc<AtomicBool>) -> std::thread::JoinHan
 
 /// The paces that a run tells of, with an application of so many sessions beside it.
 fn paces(throttle: &str, sessions: usize) -> Vec<f64> {
-    let (_own, stage) = stage();
+    beside(throttle, sessions, 0.3, |_, running| {
+        running.batches(20);
+        running.told().iter().filter_map(pace).collect()
+    })
+}
+
+fn pace(event: &Event) -> Option<f64> {
+    if let Event::Slowed { pace } = event { Some(*pace) } else { None }
+}
+
+/// Watches a run on a server of its own, with an application of so many sessions beside it, whose batches last for so
+/// many seconds.
+fn beside<T>(throttle: &str, sessions: usize, seconds: f64, watch: impl FnOnce(&mut Stage, &mut Running) -> T) -> T {
+    let own = ServerOptions::new().start().expect("a server");
+    let mut stage = Stage::on(&own);
+    stage.slow_by(seconds);
     let closing = Arc::new(AtomicBool::new(false));
-    let application: Vec<_> = (0..sessions).map(|_| application(&stage, &closing)).collect();
+    let application: Vec<_> = (0..sessions).map(|_| application(&stage, COUNTING, &closing)).collect();
     let mut running = stage.start(job(throttle));
-    running.batches(20);
-    let pace = |event: &Event| if let Event::Slowed { pace } = event { Some(*pace) } else { None };
-    let paces = running.told().iter().filter_map(pace).collect();
+    let seen = watch(&mut stage, &mut running);
     running.end();
     closing.store(true, Ordering::Relaxed);
     for asking in application {
         asking.join().expect("an application that was answered");
     }
-    paces
+    seen
 }
 
 #[test]
 fn a_run_makes_room_for_an_application_that_works_beside_it() {
-    let paces = paces("[throttle]\ncores = 2", 3);
-    assert!(paces.iter().any(|pace| (0.2..=0.9).contains(pace)), "{paces:?}");
+    beside("[throttle]\ncores = 2", 3, 1.0, |stage, running| {
+        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| (0.2..=0.9).contains(&pace)));
+        stage.quick();
+    });
 }
 
 #[test]
@@ -76,4 +82,35 @@ fn full_pace_is_kept_where_a_job_says_why() {
 #[test]
 fn a_large_server_has_room_for_both() {
     assert_eq!(paces("[throttle]\ncores = 64", 3), [0.0; 0]);
+}
+
+/// Whoever waits for a row waits as long as the batch lasts.
+#[test]
+fn batches_become_short_beside_sessions_that_wait_for_their_rows() {
+    let own = ServerOptions::new().start().expect("a server");
+    let mut stage = Stage::on(&own);
+    stage
+        .sql
+        .run(
+            "insert into item select i, 'old' from generate_series(2001, 20000) i;
+             create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.001); return null; end';
+             create trigger slow after update on item for each row execute function slow()",
+        )
+        .expect("rows that take a millisecond each");
+    let closing = Arc::new(AtomicBool::new(false));
+    let waiters: Vec<_> = (0..3).map(|_| application(&stage, LOCKING, &closing)).collect();
+    let mut job = job("[throttle]\ncores = 2");
+    job.file.limits.batch_rows = None;
+    let mut running = stage.start(job);
+    // Alone they would be of fifty milliseconds at least.
+    running.wait_for(
+        "short batch",
+        |event| matches!(event, Event::Batch { next_batch_rows, .. } if *next_batch_rows <= 30),
+    );
+    closing.store(true, Ordering::Relaxed);
+    for waiter in waiters {
+        waiter.join().expect("a session that got its rows");
+    }
+    stage.quick();
+    assert_eq!(running.end().changed_rows, 20_000);
 }

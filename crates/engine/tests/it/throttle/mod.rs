@@ -7,3 +7,4 @@ mod stage;
 mod standby;
 mod tuned;
 mod web;
+mod wraparound;

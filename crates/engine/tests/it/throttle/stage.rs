@@ -39,6 +39,27 @@ impl Stage {
         Self::on(Server::shared())
     }
 
+    /// Makes each batch last a second, so that a run lasts for twenty: longer than a sampler takes to see something on a
+    /// busy machine.
+    pub fn slow(&mut self) {
+        self.slow_by(1.0);
+    }
+
+    /// Makes each batch last for so many seconds.
+    pub fn slow_by(&mut self, seconds: f64) {
+        self.sql
+            .run(&format!(
+                "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep({seconds}); return null; end';
+                 create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()"
+            ))
+            .expect("batches that last");
+    }
+
+    /// Lets the rest of a [`Self::slow`] run go as fast as it can: what it was to be slow for has been seen.
+    pub fn quick(&mut self) {
+        self.sql.run("drop trigger slow on item").expect("it is there");
+    }
+
     /// Starts a run in the background.
     pub fn start(&self, job: Job) -> Running {
         let (events, heard) = channel();

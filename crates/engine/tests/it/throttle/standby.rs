@@ -19,18 +19,13 @@ fn a_slow_standby_holds_a_run_until_it_has_caught_up() {
     replaying.run("select pg_wal_replay_pause()").expect("a superuser");
     stage.sql.run("create table noise as select 1").expect("something to replay");
     let limits = "[throttle.signal.replay_lag]\nenter = 1\nleave = 0.5\npoll_s = 0.1\nstale_s = 10\n";
-    stage
-        .sql
-        .run(
-            "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.3); return null; end';
-             create trigger slow after update on item for each row when (new.id % 100 = 0) execute function slow()",
-        )
-        .expect("batches that last");
+    stage.slow();
     let mut running = stage.start(job(limits));
     let why = running.held();
     assert!(why.starts_with("replay lag ") && why.ends_with(" on standby1"), "{why}");
     let before = stage.changed();
     assert!(before < 2_000, "it held in time");
+    stage.quick();
     replaying.run("select pg_wal_replay_resume()").expect("a superuser");
     running.released();
     let outcome = running.end();
