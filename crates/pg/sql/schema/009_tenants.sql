@@ -18,6 +18,8 @@ alter table pgmend.partition
     add constraint partition_failed check (state <> 'failed' or sqlstate is not null);
 create index partition_open on pgmend.partition (run_id, rounds, partition_no) where state = 'open';
 create index partition_failed on pgmend.partition (run_id) where state = 'failed';
+-- So that the leases of tenants that are done need not be read.
+create index lease_live on pgmend.lease (run_id) where partition_no > 0 and expires_at > '-infinity';
 create index partition_canary on pgmend.partition (run_id) where canary;
 
 -- What a person asked of one tenant of a run: no batch of it begins while its row is here.
@@ -61,7 +63,7 @@ end $$;
 -- `stopped`. Takers of one run come one after the other. `p_done` is the tenant that the taker has driven to its end: it
 -- is closed first, whatever the verdict, so that a small tenant costs no round trip and no commit of its own for that.
 -- Lock:  the lease row of the partition taken; the rows of the partition done and of its lease.
--- Index: partition_open, partition_failed, partition_canary, partition_pkey, tenant_pause_pkey, lease_pkey.
+-- Index: partition_open, partition_failed, partition_canary, lease_live, tenant_pause_pkey, lease_pkey.
 create function pgmend.take_tenant(
     p_run uuid, p_owner text, p_holder text, p_seconds double precision, p_most int, p_failed_max int, p_look text,
     p_done int, p_done_fence bigint,
@@ -104,18 +106,19 @@ begin
         return;
     end if;
     select count(*) into v_live
-      from pgmend.lease l where l.run_id = p_run and l.partition_no > 0 and l.expires_at >= clock_timestamp();
+      from pgmend.lease l
+     where l.run_id = p_run and l.partition_no > 0 and l.expires_at > '-infinity' and l.expires_at >= clock_timestamp();
     verdict := 'paused';
     for v_next in
-        select p.*, l.expires_at >= clock_timestamp() as held
-          from pgmend.partition p left join pgmend.lease l on l.run_id = p.run_id and l.partition_no = p.partition_no
+        select p.* from pgmend.partition p
          where p.run_id = p_run and p.state = 'open' and (p.canary or v_count.canaries_left = 0)
            and not exists (select from pgmend.tenant_pause t where t.run_id = p.run_id and t.partition_no = p.partition_no)
          order by p.rounds, p.partition_no
+         -- Fewer than `p_most` are held; the first of the others is to be had.
+         limit p_most + 1
     loop
         verdict := 'wait';
         exit when v_live >= p_most;
-        continue when v_next.held;
         select * into v_answer from pgmend.acquire_lease(p_run, v_next.partition_no, p_owner, p_holder, p_seconds);
         if v_answer.acquired then
             verdict := 'taken';

@@ -1,8 +1,9 @@
 //! All tenants together: the table as the plain statement leaves it, once, also back again.
 
-use pgmend::{RunState, UndoOptions};
+use pgmend::{PlanOptions, RunState, UndoOptions};
 use pgmend_core::job::Scalar;
 use pgmend_core::tenants::TenantMode;
+use pgmend_testkit::FaultProxy;
 
 use super::*;
 
@@ -128,4 +129,45 @@ async fn a_change_without_a_row_has_no_tenants_and_ends_as_any_other() {
     let nothing = "update item set note = 'new' where note = 'nobody has it'";
     let done = stage.run(&job(nothing, None)).await;
     assert_eq!((done.state, done.changed_rows), (RunState::Succeeded, 0));
+}
+
+/// What a worker has goes with it from tenant to tenant.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_tenants_cost_no_connections_of_their_own() {
+    let mut stage = Stage::new().await;
+    stage
+        .sql
+        .run(
+            "truncate item, plain.item;
+             insert into item select i, i % 50, 'a', i, 'old' from generate_series(1, 250) i;
+             insert into plain.item table item; analyze item",
+        )
+        .expect("fifty tenants of five rows");
+    let proxy = FaultProxy::start(&stage.db.url()).expect("a proxy starts");
+    let mut engine = Engine::connect(Some(&proxy.url())).await.expect("a connection");
+    let mut job = job(MEND, None);
+    job.file.limits.batch_rows = None;
+    let done = Box::pin(engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("a run");
+    assert_eq!((&done.state, done.batches, done.changed_rows), (&RunState::Succeeded, 50, 250));
+    // The command's own, its worker's with heartbeat and sampler, and those of the end.
+    assert!(proxy.connections() <= 8, "{} connections", proxy.connections());
+    stage.check(MEND);
+}
+
+/// The plan's count says that one batch takes all of it, and the table has gone on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_tenant_that_has_grown_since_the_plan_is_changed_in_batches_of_the_allowed_size() {
+    let mut stage = Stage::new().await;
+    let mut job = job(MEND, None);
+    job.file.limits.batch_rows = None;
+    job.file.limits.rows_per_transaction_max = 20;
+    let planned = Box::pin(stage.engine.plan(&job, &PlanOptions::default())).await.expect("a plan");
+    let growth = "insert into item select i, 2, 'a', i, 'old' from generate_series(1001, 1100) i";
+    stage.sql.run(&format!("{growth}; {}", growth.replace("into item", "into plain.item"))).expect("it grows");
+    let plan = planned.plan.plan_id.to_string();
+    let done = Box::pin(stage.engine.run_plan(&plan, &RunOptions::default(), &mut Observer::silent())).await;
+    let done = done.expect("a run");
+    assert_eq!((&done.state, done.changed_rows), (&RunState::Succeeded, 295));
+    assert!(stage.number("select max(changed_rows) from pgmend.batch") <= 20);
+    stage.check(MEND);
 }
