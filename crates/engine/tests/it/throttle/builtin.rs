@@ -197,7 +197,9 @@ fn checkpoints_that_crowd_hold_a_run() {
         matches!(event, Event::Holding { reasons, .. } if reasons.iter().any(|reason| reason.signal == "checkpoints"))
     });
     let Event::Holding { reasons, .. } = crowded else { panic!("{crowded:?}") };
-    assert_eq!(reasons[0].text, "checkpoints 0.6 a minute ≥ 0.3");
+    // Within five minutes; the look may have come when only two of them were done.
+    let counted = [2, 3].map(|seen| format!("checkpoints 0.{} a minute ≥ 0.3", seen * 2));
+    assert!(counted.contains(&reasons[0].text), "{}", reasons[0].text);
     block_on(async {
         let mut engine = pgmend::Engine::connect(Some(&stage.db.url())).await.expect("a connection");
         engine.pause("relabel", "it was seen").await.expect("a pause");
