@@ -215,8 +215,8 @@ pub fn findings(bound: &Bound) -> Vec<Finding> {
     }
     findings.extend(bound.key.as_ref().and_then(|key| unversioned_key(table, &key.index)));
     if bound.scattered && bound.class.mode == Mode::Stream {
-        let message = "the key is in another order than the table's pages, which do not fit the server's cache: batches come \
-                       back to the same pages";
+        let message = "the key is in another order than the table's pages, which are more than half of the server's cache: \
+                       batches come back to the same pages";
         let help = "where most of a large table changes, `--mode freeze` goes in the order of the pages: less WAL, less reading";
         findings.push(Finding::note("scattered_key", message, help));
     }

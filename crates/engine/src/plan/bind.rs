@@ -35,8 +35,8 @@ pub struct Bound {
     pub source_width: Option<usize>,
     /// The column that tells tenants apart, where the run goes tenant by tenant.
     pub tenant: Option<String>,
-    /// The key's order is not that of the table's pages, and they do not fit the server's cache: a change set goes in the
-    /// pages' order.
+    /// The key's order is not that of the table's pages, and these are more than half of the server's cache: a change set
+    /// goes in the pages' order.
     pub scattered: bool,
     /// The statement as typed, where the job's list of tenants narrows it.
     pub whole: Option<Statement>,
