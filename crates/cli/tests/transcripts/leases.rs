@@ -31,6 +31,9 @@ fn a_live_holder_is_named_and_a_dead_one_is_waited_out() {
     let shown = String::from_utf8_lossy(&status.stdout);
     assert!(shown.contains(&format!("doing           {holder}")), "{shown}");
     assert!(shown.contains("drives it: ") && shown.contains(" rows of 150 planned changed in "), "{shown}");
+    let (_, next) = shown.split_once("NEXT\n").expect("there is something to type");
+    let typed: Vec<&str> = next.lines().map(|line| line.split_whitespace().nth(1).unwrap_or_default()).collect();
+    assert_eq!(typed, ["pause", "tune"], "{next}");
 
     let second = shell.pgmend(LINE);
     let said = String::from_utf8_lossy(&second.stderr);

@@ -166,8 +166,12 @@ impl Glance<'_> {
                 let looks = self.holds.iter().filter_map(|hold| hold.look.clone());
                 let mut lines: Vec<String> = blocker.into_iter().chain(looks).collect();
                 lines.dedup();
-                lines.extend(self.holds.first().map(|_| format!("pgmend pause {id} --reason …")));
-                lines.push(format!("pgmend status {id}"));
+                lines.push(format!("pgmend pause {id} --reason …"));
+                // Where it waits, time will tell; where it goes on, its pace is all that there is to change.
+                lines.push(match self.holds.is_empty() && self.blockers.is_empty() {
+                    true => format!("pgmend tune {id} --rate … --reason …"),
+                    false => format!("pgmend status {id}"),
+                });
                 lines
             }
             RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {

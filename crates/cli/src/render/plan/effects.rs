@@ -56,7 +56,7 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     page.pair("each batch", &format!("{size}; waits {} ms at most for a lock", limits.lock_timeout_ms));
 }
 
-/// `5 sessions of others were at work while this was planned: beside them up to 16 min, in batches of 25 ms at most`.
+/// `5 sessions of others were at work while this was planned: up to 16 min beside them, in short batches`.
 fn company(plan: &Plan) -> Option<String> {
     let (seen, slowest_s) = (plan.estimates.company?, plan.estimates.slowest_beside_s()?);
     let who = match seen.sessions {
@@ -194,7 +194,45 @@ pub fn explain(page: &mut Page, plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
+    use pgmend_core::plan::CompanySeen;
+
     use super::*;
+    use crate::render::example;
+    use crate::render::paint::Paint;
+
+    /// The lines of the cost that tell of company.
+    fn in_company(company: Option<CompanySeen>) -> Vec<String> {
+        let mut plan = example::planned().plan;
+        plan.estimates.company = company;
+        let mut page = Page::new(Paint::PLAIN);
+        cost(&mut page, &plan);
+        page.text().lines().filter(|line| line.contains("company")).map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_plan_says_who_was_at_work_and_how_long_the_run_takes_beside_them() {
+        let beside = |sessions, pace_max| in_company(Some(CompanySeen { sessions, pace_max }));
+        assert_eq!(in_company(None), Vec::<String>::new(), "who is alone has no company");
+        assert_eq!(
+            beside(Some(5), 0.25),
+            [
+                "in company      5 sessions of others were at work while this was planned: up to 20 min beside them, in short batches"
+            ],
+            "300 s at a quarter of the pace"
+        );
+        assert_eq!(
+            beside(Some(2), 1.0),
+            [
+                "in company      2 sessions of others were at work while this was planned: there is room for both, in short batches"
+            ]
+        );
+        assert_eq!(
+            beside(None, 0.5),
+            [
+                "in company      others may have been at work, whom this role cannot see, while this was planned: up to 10 min beside them, in short batches"
+            ]
+        );
+    }
 
     #[test]
     fn nights_say_how_many_windows_and_when_it_ends() {
