@@ -166,6 +166,7 @@ fn override_limits(limits: &mut pgmend_core::limits::Limits, flags: &LimitFlags)
     limits.statement_timeout_ms = flags.statement_timeout_ms.or(limits.statement_timeout_ms);
     limits.lease_seconds = flags.lease_seconds.unwrap_or(limits.lease_seconds);
     limits.workers = flags.workers.or(limits.workers);
+    limits.in_halves = flags.in_halves.or(limits.in_halves);
     limits.vacuum_every = flags.vacuum_every.or(limits.vacuum_every);
     limits.count_budget_ms = flags.count_budget_ms.unwrap_or(limits.count_budget_ms);
 }

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod exit;
 pub mod expect;
 pub mod finding;
+pub mod halving;
 pub mod id;
 pub mod job;
 pub mod ledger;

@@ -65,6 +65,10 @@ pub struct Limits {
     /// Workers of a run, in all its processes together; one when absent. 1 to 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
+    /// Whether every other row of a stretch of keys is changed first, and the others in the batch after it; as the plan
+    /// finds when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_halves: Option<bool>,
     /// Share of the target's rows after which it is vacuumed on the way; left to autovacuum when absent. 1% to 100%.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vacuum_every: Option<Share>,
@@ -81,6 +85,7 @@ impl Default for Limits {
             lease_seconds: LEASE_SECONDS,
             count_budget_ms: COUNT_BUDGET_MS,
             workers: None,
+            in_halves: None,
             vacuum_every: None,
         }
     }

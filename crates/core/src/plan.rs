@@ -369,7 +369,7 @@ pub enum RunSql {
         /// The last key of the next n matching rows.
         bound: Ranged,
         /// The last key of the next n rows of any kind: bounds how far one bound may scan.
-        window: Ranged,
+        window: Box<Ranged>,
         /// Saves images; `None` when images are off or the change saves them itself.
         image: Option<Ranged>,
         /// Changes the rows.
@@ -387,6 +387,9 @@ pub enum RunSql {
         /// `$3…` is the upper bound.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         quantiles: Option<String>,
+        /// The same batch in two halves, where that is worth it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        halves: Option<Box<Halves>>,
     },
     /// Batches over ordinals of the change set: `$p+2` batch number, `$p+3` lower, `$p+4` upper.
     Freeze {
@@ -401,6 +404,29 @@ pub enum RunSql {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         span: Option<String>,
     },
+}
+
+/// A stretch of keys changed in two batches: every other row first, told by the hash of its key, and the others once the
+/// old versions of these are gone (docs/design/halves.md).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Halves {
+    /// The batch of the rows that go first.
+    pub first: HalfBatch,
+    /// The batch of the others.
+    pub second: HalfBatch,
+    /// The last key of the next n rows of the second half.
+    pub second_bound: Ranged,
+    /// The keys of the second half's rows, to be tried one by one.
+    pub second_keys: Ranged,
+}
+
+/// A batch of half of the rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HalfBatch {
+    /// Saves images, where a whole batch does so apart from its change.
+    pub image: Option<Ranged>,
+    /// Changes the rows.
+    pub change: Ranged,
 }
 
 /// One statement of a frozen batch.

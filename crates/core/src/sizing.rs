@@ -91,6 +91,11 @@ impl Sizing {
         }
     }
 
+    /// Whether a person has set the rows of a batch for now.
+    pub fn is_tuned(&self) -> bool {
+        self.tuned.is_some()
+    }
+
     /// Rows that no batch may exceed.
     pub fn ceiling(&self) -> u32 {
         self.ceiling

@@ -31,8 +31,12 @@ pub struct BatchStart<'a> {
     pub batch_no: i64,
     /// The pass over the range that it belongs to: 0, or the sweep's number.
     pub pass: i32,
-    /// Where the cursor will stand once it is committed.
+    /// Where the cursor will stand once it is committed: everything up to here is done. Empty before the first.
     pub cursor_to: &'a [String],
+    /// Where the first half of the rows is done up to, if that is ahead of the cursor.
+    pub first_half_to: Option<&'a [String]>,
+    /// The table that it changes.
+    pub target_oid: u32,
     /// The server that was planned for.
     pub system_identifier: &'a str,
     /// The statements over the user's table, in order.
@@ -62,8 +66,26 @@ pub struct FencedTx<'s> {
     pub(crate) scene: Scene,
     pub(crate) batch_no: i64,
     answers: Vec<Answer>,
-    /// Where the server's WAL stood when the batch began, in bytes.
-    wal_from: Option<f64>,
+    target_oid: u32,
+    /// What the server's counters said when the batch began.
+    from: Counters,
+}
+
+/// Counters of the server.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    /// Where its WAL stands, in bytes.
+    wal: Option<f64>,
+    /// Rows of the target that this session has updated on their own page.
+    in_place_rows: Option<i64>,
+}
+
+impl Counters {
+    /// From the second and third column of an answer.
+    fn of(answer: &Answer) -> Self {
+        let cell = |i: usize| answer.rows.first()?.get(i)?.as_deref();
+        Self { wal: cell(1).and_then(|n| n.parse().ok()), in_place_rows: cell(2).and_then(|n| n.parse().ok()) }
+    }
 }
 
 /// A batch that is committed.
@@ -73,6 +95,9 @@ pub struct Committed {
     pub next: Option<Answer>,
     /// WAL in bytes that the server wrote meanwhile, others' included.
     pub wal_bytes: Option<f64>,
+    /// Rows of the target whose new version found room on its own page (`n_tup_hot_upd`); `None` where the server does not
+    /// count.
+    pub in_place_rows: Option<i64>,
 }
 
 impl Lease {
@@ -100,9 +125,11 @@ impl Lease {
         let answers = session.pipeline(&statements).await;
         // The first error is the cause; later ones only say that the transaction is aborted.
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let wal_from = answers.get(guards).and_then(wal_at);
+        let from = answers.get(guards).map(Counters::of).unwrap_or_default();
         let answers = answers.split_off(ours);
-        Ok(FencedTx { session, lease: self.clone(), scene: scene.clone(), batch_no: start.batch_no, answers, wal_from })
+        let (lease, scene) = (self.clone(), scene.clone());
+        let (batch_no, target_oid) = (start.batch_no, start.target_oid);
+        Ok(FencedTx { session, lease, scene, batch_no, answers, target_oid, from })
     }
 
     /// The commit of a batch does not wait for the disk or a standby: a crash that takes the last batches along takes
@@ -112,21 +139,25 @@ impl Lease {
     /// Lock:  the lease row for key share; the predecessor's row for update; the batch's own row.
     /// Index: `lease_fence`, `batch_pkey`.
     fn guards(&self, start: &BatchStart<'_>) -> Statement {
-        Statement::new(
-            "pass the guards of a batch",
-            "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7), \
+        Statement {
+            doing: "pass the guards of a batch",
+            sql: "select pgmend.begin_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::int, $6::text[], $7::text[], $8), \
              pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text, \
-             set_config('synchronous_commit', 'off', true)",
-            vec![
-                self.run.to_string(),
-                self.partition_no.to_string(),
-                self.fence.to_string(),
-                start.batch_no.to_string(),
-                start.pass.to_string(),
-                array_literal(start.cursor_to),
-                start.system_identifier.to_owned(),
+             pg_catalog.pg_stat_get_xact_tuples_hot_updated($9::oid)::text, \
+             set_config('synchronous_commit', 'off', true)"
+                .into(),
+            params: vec![
+                Some(self.run.to_string()),
+                Some(self.partition_no.to_string()),
+                Some(self.fence.to_string()),
+                Some(start.batch_no.to_string()),
+                Some(start.pass.to_string()),
+                Some(array_literal(start.cursor_to)),
+                start.first_half_to.map(array_literal),
+                Some(start.system_identifier.to_owned()),
+                Some(start.target_oid.to_string()),
             ],
-        )
+        }
     }
 }
 
@@ -160,18 +191,22 @@ impl FencedTx<'_> {
         let tail = answers.split_off(3);
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.session.dirty.store(false, Ordering::Relaxed);
-        let wal_to = answers.get(1).and_then(wal_at);
-        let wal_bytes = self.wal_from.zip(wal_to).map(|(from, to)| (to - from).max(0.0));
+        let to = answers.get(1).map(Counters::of).unwrap_or_default();
+        let committed = Committed {
+            next: None,
+            wal_bytes: self.from.wal.zip(to.wal).map(|(from, to)| (to - from).max(0.0)),
+            in_place_rows: self.from.in_place_rows.zip(to.in_place_rows).map(|(from, to)| (to - from).max(0)),
+        };
         if !has_next {
-            return Ok(Committed { next: None, wal_bytes });
+            return Ok(committed);
         }
         // The bound is only a prefetch: if it could not be read, it will be asked for again.
         let Ok(mut tail) = tail.into_iter().collect::<Result<Vec<_>, _>>() else {
             self.session.dirty.store(true, Ordering::Relaxed);
-            return Ok(Committed { next: None, wal_bytes });
+            return Ok(committed);
         };
         tail.pop();
-        Ok(Committed { next: tail.pop(), wal_bytes })
+        Ok(Committed { next: tail.pop(), ..committed })
     }
 
     /// Gives the batch up.
@@ -193,15 +228,12 @@ impl FencedTx<'_> {
             Some(checkpoint.skipped_rows.to_string()),
             Some(checkpoint.conflict_rows.to_string()),
             Some(checkpoint.took_ms.to_string()),
+            Some(self.target_oid.to_string()),
         ];
         let sql = "select pgmend.end_batch($1::uuid, $2::int, $3::bigint, $4::bigint, $5::bigint, $6::bigint, \
                    $7::bigint, $8::double precision), \
-                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text";
+                   pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::float8::text, \
+                   pg_catalog.pg_stat_get_xact_tuples_hot_updated($9::oid)::text";
         Statement { doing: "write the checkpoint", sql: sql.into(), params }
     }
-}
-
-/// Where the server's WAL stood, from the second column of an answer.
-fn wal_at(answer: &Answer) -> Option<f64> {
-    answer.rows.first()?.get(1)?.as_deref()?.parse().ok()
 }

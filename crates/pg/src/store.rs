@@ -86,8 +86,10 @@ pub struct LastCheckpoint {
     pub batch_no: i64,
     /// The pass that it belongs to.
     pub pass: i32,
-    /// Where the cursor stands.
+    /// Where the cursor stands: everything up to here is done.
     pub cursor: Option<Vec<String>>,
+    /// Where the first half of the rows is done up to, if that is ahead of the cursor.
+    pub first_half_to: Option<Vec<String>>,
     /// Rows changed so far.
     pub changed_rows: i64,
     /// Rows skipped so far.
@@ -230,19 +232,20 @@ impl Session {
     /// `batch_no` would mean the output, which is text, and put batch 9 after batch 13.
     pub async fn last_checkpoint(&self, run: RunId, partition_no: i32) -> Result<LastCheckpoint, PgError> {
         let sql = "select b.batch_no::text, to_json(b.cursor_to)::text, b.changed_total::text, b.skipped_total::text, \
-                   b.conflict_total::text, b.pass::text, b.dead_total::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
+                   b.conflict_total::text, b.pass::text, b.dead_total::text, to_json(b.first_half_to)::text from pgmend.batch b where b.run_id = $1::uuid and b.partition_no = $2::int \
                    order by b.batch_no desc limit 1";
         let params = vec![run.to_string(), partition_no.to_string()];
         let answer = self.run(&Statement::new("read the checkpoint", sql, params)).await?;
         let Some(row) = answer.rows.first() else { return Ok(LastCheckpoint::default()) };
         Ok(LastCheckpoint {
             batch_no: number(row, 0)?,
-            cursor: Some(from_json(row, 1)?),
+            cursor: Some(from_json::<Vec<String>>(row, 1)?).filter(|cursor| !cursor.is_empty()),
             changed_rows: number(row, 2)?,
             skipped_rows: number(row, 3)?,
             conflict_rows: number(row, 4)?,
             pass: i32::try_from(number(row, 5)?).map_err(|_| PgError::corrupt("a pass out of range"))?,
             dead_rows: number(row, 6)?,
+            first_half_to: row.get(7).is_some_and(Option::is_some).then(|| from_json(row, 7)).transpose()?,
         })
     }
 

@@ -4,7 +4,7 @@
 use pg_query::Node;
 use pg_query::NodeEnum;
 use pg_query::protobuf as p;
-use pgmend_core::refusal::Refusal;
+use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::Column;
 
 use crate::fragment;
@@ -19,13 +19,60 @@ pub struct Range {
     pub upper: Option<usize>,
     /// The only key.
     pub exactly: Option<usize>,
+    /// Of these, half of the rows.
+    pub half: Option<Half>,
+}
+
+/// Which half of the rows: a key's hash tells, so that a row stays in its half whatever happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// Those whose hash is negative.
+    First,
+    /// The others.
+    Second,
+}
+
+/// The types whose hash is computed by a function that takes them as they are, by oid: `int8`, `int2`, `int4`, `text`, `varchar`,
+/// `uuid`. Hash indexes rely on these, so that a server's upgrade does not change them.
+const HASHES: [(u32, &str); 6] =
+    [(20, "hashint8"), (21, "hashint2"), (23, "hashint4"), (25, "hashtext"), (1043, "hashtext"), (2950, "uuid_hash")];
+
+/// Whether rows can be told apart in halves by this key.
+pub fn can_be_halved(key: &[&Column]) -> bool {
+    !key.is_empty() && key.iter().all(|column| hash_function(column).is_some())
+}
+
+fn hash_function(column: &Column) -> Option<&'static str> {
+    HASHES.iter().find(|(oid, _)| *oid == column.base_type.oid).map(|(_, function)| *function)
+}
+
+/// The hashes of all columns, mixed: a number whose sign half of the rows have. Compared with zero rather than for equality,
+/// since the server then expects a third of the rows, and of an equality next to none.
+fn in_half(half: Half, qualifier: &str, key: &[&Column]) -> Result<Node, Refusal> {
+    let hashes: Option<Vec<String>> = key
+        .iter()
+        .map(|column| {
+            let value = fragment::column_sql(qualifier, &column.name);
+            Some(format!("pg_catalog.{}({value}::{})", hash_function(column)?, column.base_type.sql))
+        })
+        .collect();
+    let hashes = hashes.filter(|hashes| !hashes.is_empty()).ok_or_else(|| {
+        let help = "leave in_halves out";
+        Refusal::new(Code::BadJob, "the key's type has no hash that tells halves apart", help)
+    })?;
+    let sign = match half {
+        Half::First => "< 0",
+        Half::Second => ">= 0",
+    };
+    fragment::expression(&format!("({}) {sign}", hashes.join(" # ")))
 }
 
 /// The conditions of a range over the columns of `qualifier`.
 pub(crate) fn conditions(range: Range, qualifier: &str, key: &[&Column]) -> Result<Vec<Node>, Refusal> {
     let bounds = [(">", range.lower), ("<=", range.upper), ("=", range.exactly)];
     let bounds = bounds.into_iter().filter_map(|(operator, first)| first.map(|first| (operator, first)));
-    bounds.map(|(operator, first)| fragment::expression(&compare(operator, first, qualifier, key))).collect()
+    let bounds = bounds.map(|(operator, first)| fragment::expression(&compare(operator, first, qualifier, key)));
+    bounds.chain(range.half.map(|half| in_half(half, qualifier, key))).collect()
 }
 
 /// `a > x` for one column, `(a, b) > (x, y)` for several: never column by column.

@@ -94,7 +94,7 @@ proptest! {
         let table = fixture::table(&[1, 0]);
         let target = Target { table: &table, key: &table.keys[0] };
         let rewriter = Rewriter::new(&statement, target, Options::default()).expect("can be rewritten");
-        let range = Range { lower: Some(2), upper: Some(4), exactly: None };
+        let range = Range { lower: Some(2), upper: Some(4), ..Range::default() };
 
         let whole = predicate(&rewriter.plain().expect("deparses"));
         let own = "select from x where ((item.region, item.id) > ($2::text::text, $3::text::bigint)) \

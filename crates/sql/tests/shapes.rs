@@ -7,7 +7,7 @@ use pgmend_sql::{
     Target, Window, apply_delete, apply_insert, apply_update, insert_imaged, span,
 };
 
-const PAGE: Range = Range { lower: Some(8), upper: Some(6), exactly: None };
+const PAGE: Range = Range { lower: Some(8), upper: Some(6), exactly: None, half: None };
 
 fn pairs(side: &str, columns: &[String]) -> Vec<(String, String)> {
     columns.iter().map(|c| (c.clone(), format!("{side}_{c}"))).collect()
@@ -209,7 +209,7 @@ fn encrypted_images_hold_keys_and_one_text_of_values() {
     };
     let statement = Statement::parse("update users set name = upper(name), code = 'x'", &[]).unwrap();
     let rewriter = Rewriter::new(&statement, Target { table: &table, key }, Options::default()).unwrap();
-    let range = Range { lower: Some(8), upper: Some(6), exactly: None };
+    let range = Range { lower: Some(8), upper: Some(6), ..Range::default() };
     insta::assert_snapshot!(
         [
             rewriter.image_insert("shop.image", 10, range, &columns, false, Lock::None).unwrap(),

@@ -92,6 +92,9 @@ pub struct LimitFlags {
     /// Workers of the run, in all its processes together
     #[arg(long, value_name = "N")]
     pub workers: Option<u32>,
+    /// Change every other row of a stretch first, so that the others find room on their pages; as the plan finds when absent
+    #[arg(long, value_name = "true|false")]
+    pub in_halves: Option<bool>,
     /// Vacuum the target on the way, after this share of its rows was changed, such as 10%
     #[arg(long, value_name = "SHARE")]
     pub vacuum_every: Option<Share>,

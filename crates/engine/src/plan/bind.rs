@@ -13,6 +13,7 @@ use pgmend_sql::{ImageColumns, Kind, Options, Order, ParamDecl, Rewriter, Statem
 
 use super::class::{Case, Class};
 use super::freeze::arbiter_columns;
+use super::halves::{self, Halvable};
 use super::{facts, tenants, triggers};
 use crate::error::Error;
 
@@ -38,6 +39,8 @@ pub struct Bound {
     /// The key's order is not that of the table's pages, and these are more than half of the server's cache: a change set
     /// goes in the pages' order.
     pub scattered: bool,
+    /// Whether its batches may go in two halves.
+    pub halves: Halvable,
     /// The statement as typed, where the job's list of tenants narrows it.
     pub whole: Option<Statement>,
 }
@@ -80,7 +83,8 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
         Some(key) if may_go_in_heap_order(&statement, &table, &class) => facts::is_scattered(tx, &table, key).await?,
         Some(_) | None => false,
     };
-    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, whole })
+    let halves = halves::halvable(tx, &statement, &table, key.as_ref(), &class).await?;
+    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, halves, whole })
 }
 
 /// Rows that a delete takes along are gathered by key; a key that changes may collide in any order but its own.

@@ -40,7 +40,11 @@ pub async fn guard(
     let own: Vec<String> = std::iter::once("2".to_owned()).chain(batch_upper.unwrap_or(upper)).chain(lower).collect();
     let number = rewriter.first_param();
     let key_len = bound.key()?.columns.len();
-    let range = pgmend_sql::Range { lower: Some(number + 1 + key_len), upper: Some(number + 1), exactly: None };
+    let range = pgmend_sql::Range {
+        lower: Some(number + 1 + key_len),
+        upper: Some(number + 1),
+        ..pgmend_sql::Range::default()
+    };
     let change = rewriter.change(range, false, pgmend_sql::Returning::None)?;
     let explained = match tx.attempt("explain a batch", &format!("explain {change}"), own).await {
         // A role that may only read gets a plan without it.

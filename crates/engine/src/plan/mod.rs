@@ -11,6 +11,7 @@ mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
+mod halves;
 mod image_size;
 mod mode;
 mod nights;
@@ -49,6 +50,7 @@ use crate::outcome::{PlanOptions, PlanUse, Planned};
 use bind::Bound;
 pub use check::{Checked, check};
 use image_size::Beside;
+use statements::Streamed;
 
 /// A plan with what is needed to compute its change set.
 pub(crate) struct Draft {
@@ -202,7 +204,13 @@ impl Engine {
         let freeze = bound.class.mode == Mode::Freeze;
         let own_images = keep && (!freeze || (exact && update) || insert) && (bound.key.is_some() || !insert);
         let mut filling = None;
-        let skip_streamed = skip && counts.already_right_rows.value > 0;
+        let streamed = Streamed {
+            keep,
+            exact,
+            skip_unchanged: skip && counts.already_right_rows.value > 0,
+            in_halves: halves::worthwhile(job, bound, &counts),
+            pgcrypto,
+        };
         let sql = if freeze {
             let relation = freeze::relation(plan_id, &job.name, &self.here.now);
             let layout = if insert {
@@ -220,9 +228,9 @@ impl Engine {
             filling = Some((fill, relation, layout));
             sql
         } else {
-            statements::stream(bound, rewriter, keep, exact, skip_streamed, pgcrypto)?
+            statements::stream(bound, rewriter, streamed)?
         };
-        let tenants = tenants::uncounted(job, bound, keep, exact, skip_streamed)?;
+        let tenants = tenants::uncounted(job, bound, streamed)?;
         let images = PlanImages {
             keep,
             reason: job.file.images.reason.clone(),

@@ -3,7 +3,8 @@
 use pgmend_core::finding::Finding;
 use pgmend_core::job::{Job, Mode};
 use pgmend_core::plan::PlanImages;
-use pgmend_sql::Kind;
+use pgmend_core::table::{Table, UniqueIndex};
+use pgmend_sql::{Kind, Statement};
 
 use super::bind::Bound;
 
@@ -32,11 +33,15 @@ pub fn reason(job: &Job, bound: &Bound, images: &PlanImages) -> Option<String> {
     if kind == Kind::Delete {
         return None;
     }
-    let assigned = bound.statement.assigned();
-    let written: Vec<i16> = assigned.iter().filter_map(|n| bound.table.column(n)).map(|c| c.attnum).collect();
-    let unique = bound.table.unique_indexes.iter();
-    let touched = unique.into_iter().find(|u| u.attnums.iter().any(|n| *n == 0 || written.contains(n)));
-    touched.map(|u| format!("it writes columns of unique index {}, where a row may have to wait for another", u.name))
+    unique_index_written(&bound.table, &bound.statement)
+        .map(|u| format!("it writes columns of unique index {}, where a row may have to wait for another", u.name))
+}
+
+/// A unique index that the statement may have to move a row out of another's way in.
+pub fn unique_index_written<'t>(table: &'t Table, statement: &Statement) -> Option<&'t UniqueIndex> {
+    let assigned = statement.assigned();
+    let written: Vec<i16> = assigned.iter().filter_map(|n| table.column(n)).map(|c| c.attnum).collect();
+    table.unique_indexes.iter().find(|u| u.attnums.iter().any(|n| *n == 0 || written.contains(n)))
 }
 
 /// A note, where more workers are asked for than there can be.

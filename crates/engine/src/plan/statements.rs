@@ -1,10 +1,11 @@
 //! Builds the SQL of a run from a bound statement.
 
-use pgmend_core::plan::{Apart, Apply, ImageLayout, Ranged, Residual, RunSql};
+use pgmend_core::plan::{Apart, Apply, HalfBatch, Halves, ImageLayout, Ranged, Residual, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
 use pgmend_sql::{
-    Applied, Guard, Join, Kind, Lock, Matched, Order, Range, Returning, Rewriter, Window, apply_delete, apply_update,
+    Applied, Guard, Half, Join, Kind, Lock, Matched, Order, Range, Returning, Rewriter, Window, apply_delete,
+    apply_update,
 };
 
 use super::bind::{Bound, image_columns, kept_columns};
@@ -17,25 +18,35 @@ pub const IMAGE_TABLE: &str = "pgmend.\"\nimage table\n\"";
 /// A placeholder that the run replaces by its own open dead letters; its column `key` holds the keys as texts.
 pub const DEAD_LETTERS: &str = "pgmend.\"\ndead letters\n\"";
 
+/// How a streamed run changes its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed<'a> {
+    /// With images.
+    pub keep: bool,
+    /// The change returns the images itself, since a trigger may decide what is stored.
+    pub exact: bool,
+    /// Rows that are right already are left alone.
+    pub skip_unchanged: bool,
+    /// In two halves, where batches are whole stretches of keys.
+    pub in_halves: bool,
+    /// The schema of pgcrypto, for encrypted images.
+    pub pgcrypto: Option<&'a str>,
+}
+
 /// The SQL of a streamed run.
-pub fn stream(
-    bound: &Bound,
-    rewriter: &Rewriter<'_>,
-    keep: bool,
-    exact: bool,
-    skip_unchanged: bool,
-    pgcrypto: Option<&str>,
-) -> Result<RunSql, Refusal> {
+pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, streamed: Streamed<'_>) -> Result<RunSql, Refusal> {
+    let Streamed { keep, exact, skip_unchanged, in_halves, pgcrypto } = streamed;
     let key = bound.key()?;
     let number = rewriter.first_param();
     let columns = kept_columns(&bound.image_layout(rewriter), pgcrypto);
-    let ranged = |f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
+    let of = |half: Option<Half>, f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
         let (upper, lower) = (number + 1, number + 1 + key.columns.len());
         Ok(Ranged {
-            from_start: f(Range { upper: Some(upper), ..Range::default() })?,
-            after: f(Range { lower: Some(lower), upper: Some(upper), exactly: None })?,
+            from_start: f(Range { upper: Some(upper), half, ..Range::default() })?,
+            after: f(Range { lower: Some(lower), upper: Some(upper), half, ..Range::default() })?,
         })
     };
+    let ranged = |f: &dyn Fn(Range) -> Result<String, Refusal>| of(None, f);
     let separate = keep && !exact;
     let image = |range: Range| rewriter.image_insert(IMAGE_TABLE, number, range, &columns, skip_unchanged, Lock::None);
     let change = |range: Range| {
@@ -44,6 +55,18 @@ pub fn stream(
         } else {
             rewriter.change(range, skip_unchanged, Returning::None)
         }
+    };
+    let half = |half: Half| -> Result<HalfBatch, Refusal> {
+        let image = if separate { Some(of(Some(half), &image)?) } else { None };
+        Ok(HalfBatch { image, change: of(Some(half), &change)? })
+    };
+    let halves = || -> Result<Box<Halves>, Refusal> {
+        Ok(Box::new(Halves {
+            first: half(Half::First)?,
+            second: half(Half::Second)?,
+            second_bound: of(Some(Half::Second), &|range| rewriter.bound(range, number))?,
+            second_keys: of(Some(Half::Second), &|range| rewriter.keys(range, number))?,
+        }))
     };
     let asked_again = bound.class.row_local;
     let one = Range { exactly: Some(number + 1), ..Range::default() };
@@ -54,7 +77,7 @@ pub fn stream(
     };
     Ok(RunSql::Stream {
         bound: ranged(&|range| rewriter.bound(range, number))?,
-        window: ranged(&|range| Ok(pgmend_sql::window(&bound.table, key, range, number)))?,
+        window: Box::new(ranged(&|range| Ok(pgmend_sql::window(&bound.table, key, range, number)))?),
         image: if separate { Some(ranged(&image)?) } else { None },
         change: ranged(&change)?,
         residual: asked_again
@@ -66,6 +89,7 @@ pub fn stream(
         greatest_key: pgmend_sql::greatest_key(&bound.table, key),
         apart: Some(Box::new(apart)),
         quantiles: Some(pgmend_sql::quantiles(&bound.table, key)),
+        halves: in_halves.then(halves).transpose()?,
     })
 }
 
@@ -235,5 +259,6 @@ pub fn sweep(bound: &Bound, pgcrypto: Option<&str>) -> Result<Option<RunSql>, Re
     let rewriter =
         Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
     // In one statement: separate images would already be there when the change looks for them.
-    stream(bound, &rewriter, true, true, false, pgcrypto).map(Some)
+    let streamed = Streamed { keep: true, exact: true, skip_unchanged: false, in_halves: false, pgcrypto };
+    stream(bound, &rewriter, streamed).map(Some)
 }

@@ -16,7 +16,7 @@ use pgmend_sql::{Join, Kind, Matched, Options, Rewriter, Statement, Target};
 use super::bind::Bound;
 use super::count::within_budget;
 use super::sample::value_kind;
-use super::statements;
+use super::statements::{self, Streamed};
 use crate::error::Error;
 
 /// No operator or function of that name for these types.
@@ -81,13 +81,7 @@ pub fn settle_mode(bound: &mut Bound, job: &Job, computable: bool) -> Result<(),
 }
 
 /// The tenants of a plan before they are counted: how the job wants them, and the SQL of one.
-pub fn uncounted(
-    job: &Job,
-    bound: &Bound,
-    keep: bool,
-    exact: bool,
-    skip_unchanged: bool,
-) -> Result<Option<Tenants>, Refusal> {
+pub fn uncounted(job: &Job, bound: &Bound, streamed: Streamed<'_>) -> Result<Option<Tenants>, Refusal> {
     let Some(mode) = &job.file.tenants else { return Ok(None) };
     let column = column(mode, &bound.table, &bound.statement)?;
     let one = |null: bool| -> Result<Option<Box<RunSql>>, Refusal> {
@@ -97,7 +91,7 @@ pub fn uncounted(
         let narrowed = bound.statement.of_tenant(column, null)?;
         let target = Target { table: &bound.table, key: bound.key()? };
         let rewriter = Rewriter::new(&narrowed, target, Options::default())?;
-        let sql = statements::stream(bound, &rewriter, keep, exact, skip_unchanged, None)?;
+        let sql = statements::stream(bound, &rewriter, Streamed { in_halves: false, ..streamed })?;
         Ok(Some(Box::new(without_end(sql))))
     };
     Ok(Some(Tenants {
@@ -122,6 +116,7 @@ fn without_end(sql: RunSql) -> RunSql {
             greatest_key,
             apart,
             quantiles: None,
+            halves: None,
         },
         freeze @ RunSql::Freeze { .. } => freeze,
     }

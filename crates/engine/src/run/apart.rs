@@ -16,10 +16,11 @@ use pgmend_pg::{Answer, PgError, Statement};
 
 use super::fault;
 use super::frozen::NOT_APPLIED;
+use super::halves::{Rows, Stretch, halves};
 use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
-use super::step::{Applied, Step, millis};
-use super::stream::{Bound, IMAGES_DIFFER};
+use super::step::{Applied, Reached, Step, millis};
+use super::stream::IMAGES_DIFFER;
 use super::worker::Worker;
 use crate::control::key_text;
 
@@ -65,13 +66,14 @@ impl Worker<'_, '_> {
 
     async fn stream_apart(&mut self, apart: &Apart) -> Result<Step, PgError> {
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
-        let to = match self.next_bound(&upper).await? {
-            Bound::At(to) => to,
-            Bound::End => return Ok(Step::Exhausted),
-            Bound::Further => return Ok(Step::Skipped),
+        let Stretch { to, rows } = match self.next_stretch(&upper).await? {
+            Ok(stretch) => stretch,
+            Err(step) => return Ok(step),
         };
         let began = Instant::now();
-        let mut tx = self.begin_apart(self.pass, &to, vec![self.keys_statement(apart, &to)]).await?;
+        let keys = self.keys_statement(apart, rows, &to);
+        let reached = self.reached(rows, to);
+        let mut tx = self.begin_apart(self.pass, &reached, vec![keys]).await?;
         let keys: Vec<Vec<String>> =
             tx.answers().iter().flat_map(|a| &a.rows).map(|row| row.iter().flatten().cloned().collect()).collect();
         if keys.len() > APART_ROWS_MAX as usize {
@@ -87,7 +89,7 @@ impl Worker<'_, '_> {
                 return give_up(tx, error).await;
             }
         }
-        self.close_apart(tx, sum, to, began).await
+        self.close_apart(tx, sum, reached, began).await
     }
 
     /// Changes the row with one key, if it still matches.
@@ -124,9 +126,9 @@ impl Worker<'_, '_> {
             return Ok(Step::Exhausted);
         }
         let upper = self.upper(lower, rows);
-        let to = vec![upper.to_string()];
+        let reached = Reached::all(vec![upper.to_string()]);
         let began = Instant::now();
-        let mut tx = self.begin_apart(0, &to, Vec::new()).await?;
+        let mut tx = self.begin_apart(0, &reached, Vec::new()).await?;
         let mut sum = Sum::default();
         for ordinal in lower + 1..=upper {
             let tried = self.try_ordinal(&mut tx, apply, conflicts, ordinal).await;
@@ -138,7 +140,7 @@ impl Worker<'_, '_> {
                 return give_up(tx, error).await;
             }
         }
-        self.close_apart(tx, sum, to, began).await
+        self.close_apart(tx, sum, reached, began).await
     }
 
     /// Applies one row of the change set, or finds that it is a conflict.
@@ -226,7 +228,7 @@ impl Worker<'_, '_> {
         &self,
         mut tx: FencedTx<'_>,
         sum: Sum,
-        to: Vec<String>,
+        reached: Reached,
         began: Instant,
     ) -> Result<Step, PgError> {
         fault::point("rows_set_aside");
@@ -241,8 +243,7 @@ impl Worker<'_, '_> {
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows, conflict_rows, took_ms };
         let wal_bytes = tx.commit(checkpoint, None).await?.wal_bytes;
-        let cursor = to;
-        let applied = Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, cursor };
+        let applied = Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, reached };
         Ok(Step::Applied(applied))
     }
 
@@ -290,13 +291,15 @@ impl Worker<'_, '_> {
     pub(super) async fn begin_apart(
         &self,
         pass: i32,
-        cursor_to: &[String],
+        reached: &Reached,
         statements: Vec<Statement>,
     ) -> Result<FencedTx<'_>, PgError> {
         let start = BatchStart {
             batch_no: self.at.batch_no + 1,
             pass,
-            cursor_to,
+            cursor_to: reached.cursor_to(),
+            first_half_to: reached.first_half_to.as_deref(),
+            target_oid: self.plan.target_oid,
             system_identifier: &self.plan.database.system_identifier,
             statements,
         };
@@ -308,9 +311,14 @@ impl Worker<'_, '_> {
         cancellable(self.session(), self.observer.stop_receiver(), tx.attempt(statements)).await
     }
 
-    fn keys_statement(&self, apart: &Apart, to: &[String]) -> Statement {
+    fn keys_statement(&self, apart: &Apart, rows: Rows, to: &[String]) -> Statement {
         let from = self.from();
-        let sql = if from.is_some() { &apart.keys.after } else { &apart.keys.from_start };
+        let sql = self.sql();
+        let keys = match (rows, halves(&sql)) {
+            (Rows::SecondHalf, Some(halves)) => &halves.second_keys,
+            (Rows::All | Rows::FirstHalf | Rows::SecondHalf, _) => &apart.keys,
+        };
+        let sql = if from.is_some() { &keys.after } else { &keys.from_start };
         let own = std::iter::once((APART_ROWS_MAX + 1).to_string())
             .chain(to.iter().cloned())
             .chain(from.into_iter().flatten());

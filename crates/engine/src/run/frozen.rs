@@ -8,7 +8,7 @@ use pgmend_pg::{PgError, Statement};
 
 use super::fault;
 use super::interruption::cancellable;
-use super::step::{Applied, Step, millis};
+use super::step::{Applied, Reached, Step, millis};
 use super::worker::Worker;
 
 /// A row of the change set was not applied although it is no conflict that the catalog explains: halve
@@ -194,6 +194,8 @@ impl Worker<'_, '_> {
             batch_no: self.at.batch_no + 1,
             pass: 0,
             cursor_to: &[upper.to_string()],
+            first_half_to: None,
+            target_oid: self.plan.target_oid,
             system_identifier: &self.plan.database.system_identifier,
             statements,
         };
@@ -220,7 +222,7 @@ impl Worker<'_, '_> {
         let committed = tx.commit(checkpoint, next).await?;
         let wal_bytes = committed.wal_bytes;
         let ahead = committed.next.and_then(|answer| spanned(from, to, &answer));
-        let cursor = vec![upper.to_string()];
+        let reached = Reached::all(vec![upper.to_string()]);
         let applied = Applied {
             changed_rows,
             skipped_rows,
@@ -228,7 +230,7 @@ impl Worker<'_, '_> {
             dead_rows: 0,
             took_ms: millis(began),
             wal_bytes,
-            cursor,
+            reached,
         };
         Ok((Step::Applied(applied), ahead))
     }

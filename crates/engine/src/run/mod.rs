@@ -11,6 +11,7 @@ pub(crate) mod fault;
 mod finish;
 mod frozen;
 pub(crate) mod gate;
+mod halves;
 mod hold;
 mod image_key;
 mod interruption;

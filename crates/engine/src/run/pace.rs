@@ -13,6 +13,7 @@ use pgmend_pg::pace::Hours;
 
 use super::nights::Away;
 use super::slice::Slice;
+use super::stream::Prefetched;
 use super::wishes::{Closing, Woken};
 use super::worker::{Turn, Worker, first_of_partition};
 use crate::progress::Event;
@@ -93,7 +94,7 @@ impl Pacer {
 
 impl Worker<'_, '_> {
     /// The pace that counts now: as the command was started, and as people have changed it since.
-    fn pace_now(&self) -> Pace {
+    pub(super) fn pace_now(&self) -> Pace {
         let changes = self.wishes.tuned();
         let mut pace = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
         // The run's, shared by its workers; rows and time are counted over all of them.
@@ -178,7 +179,7 @@ impl Worker<'_, '_> {
         // The bound of a command's last batch was read before the batch ahead of it was counted.
         let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.slice.claimed_rows()));
         let last = left.is_some_and(|left| left <= u64::from(self.sizing.rows()) * 2);
-        if (slower || last) && !matches!(self.prefetched, Some(None)) {
+        if (slower || last) && !matches!(self.prefetched, Some(Prefetched { to: None, .. })) {
             self.prefetched = None;
             self.spanned = None;
         }
@@ -191,7 +192,7 @@ impl Worker<'_, '_> {
             return true;
         }
         match self.sql() {
-            RunSql::Stream { .. } => matches!(self.prefetched, Some(None)),
+            RunSql::Stream { .. } => matches!(self.prefetched, Some(Prefetched { to: None, .. })),
             RunSql::Freeze { .. } => {
                 let rows = self.last_ordinal();
                 self.ordinal().is_ok_and(|ordinal| ordinal >= rows)

@@ -231,7 +231,7 @@ impl Worker<'_, '_> {
                     self.cornering = None;
                     self.attempt = 0;
                     self.at.batch_no += 1;
-                    self.at.cursor = Some(batch.cursor);
+                    self.at.cursor = batch.reached.cursor;
                     self.at.conflict_rows += batch.conflict_rows;
                     return Ok(None);
                 }

@@ -12,7 +12,7 @@ use pgmend_pg::store::Fact;
 
 use super::apart::{Tried, give_up};
 use super::fault;
-use super::step::{Applied, millis};
+use super::step::{Applied, Reached, millis};
 use super::worker::Worker;
 use crate::encryption::OpenedLetters;
 use crate::error::Error;
@@ -66,7 +66,8 @@ impl Worker<'_, '_> {
         let opening = self.letters.as_ref().map(|opened| opened.opening(letters)).unwrap_or_default();
         let began = Instant::now();
         self.need_image_key().await?;
-        let mut tx = self.begin_apart(self.at.pass, &cursor, opening).await?;
+        let reached = Reached { cursor: Some(cursor), first_half_to: self.at.first_half_to.clone() };
+        let mut tx = self.begin_apart(self.at.pass, &reached, opening).await?;
         let mut counts = Retried::default();
         let mut imaged_rows = None;
         for letter in letters {
@@ -85,7 +86,7 @@ impl Worker<'_, '_> {
         retried.changed_rows += changed_rows;
         retried.passed_over_rows += skipped_rows;
         retried.conflict_rows += conflict_rows;
-        self.advance(Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, cursor });
+        self.advance(Applied { changed_rows, skipped_rows, conflict_rows, dead_rows, took_ms, wal_bytes, reached });
         Ok(())
     }
 

@@ -21,8 +21,28 @@ pub(super) struct Applied {
     pub took_ms: f64,
     /// WAL that the server wrote meanwhile, in bytes.
     pub wal_bytes: Option<f64>,
-    /// Where the cursor stands now.
-    pub cursor: Vec<String>,
+    pub reached: Reached,
+}
+
+/// How far the rows are done once a batch is committed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reached {
+    /// All of them up to here.
+    pub cursor: Option<Vec<String>>,
+    /// The first half of them up to here, if that is ahead of the cursor.
+    pub first_half_to: Option<Vec<String>>,
+}
+
+impl Reached {
+    /// All rows up to a key or an ordinal.
+    pub fn all(to: Vec<String>) -> Self {
+        Self { cursor: Some(to), first_half_to: None }
+    }
+
+    /// The cursor as the control schema keeps it: empty before the first row.
+    pub fn cursor_to(&self) -> &[String] {
+        self.cursor.as_deref().unwrap_or_default()
+    }
 }
 
 /// What one step came to.
@@ -49,7 +69,8 @@ impl Worker<'_, '_> {
         fault::point("batch_committed");
         self.at.batch_no += 1;
         self.at.pass = self.pass;
-        self.at.cursor = Some(batch.cursor);
+        self.at.cursor = batch.reached.cursor;
+        self.at.first_half_to = batch.reached.first_half_to;
         self.at.changed_rows += batch.changed_rows;
         self.at.skipped_rows += batch.skipped_rows;
         self.at.conflict_rows += batch.conflict_rows;

@@ -8,6 +8,7 @@ use pgmend_pg::batch::{BatchStart, Checkpoint};
 use pgmend_pg::{PgError, Statement};
 
 use super::fault;
+use super::halves::{Rows, Stretch, halves};
 use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
 use super::step::{Applied, Step, millis};
@@ -27,24 +28,24 @@ impl Worker<'_, '_> {
             return Ok(Step::Exhausted);
         }
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
-        let bound = match self.prefetched.take() {
-            Some(bound) => bound,
-            None if self.plan.one_transaction => (self.from().as_ref() != Some(&upper)).then(|| upper.clone()),
-            None if self.fits_at_once() => Some(upper.clone()),
-            None => match self.next_bound(&upper).await? {
-                Bound::At(to) => Some(to),
-                Bound::End => None,
-                Bound::Further => return Ok(Step::Skipped),
-            },
+        let stretch = match self.known_stretch(&upper) {
+            Some(known) => known,
+            None => self.next_stretch(&upper).await?,
         };
-        let Some(to) = bound else { return Ok(Step::Exhausted) };
+        let Stretch { to, rows } = match stretch {
+            Ok(stretch) => stretch,
+            Err(step) => return Ok(step),
+        };
         let began = Instant::now();
-        let statements = self.batch_statements(&to)?;
+        let statements = self.batch_statements(rows, &to)?;
         let separate_images = statements.len() == 2;
+        let reached = self.reached(rows, to);
         let start = BatchStart {
             batch_no: self.at.batch_no + 1,
             pass: self.pass,
-            cursor_to: &to,
+            cursor_to: reached.cursor_to(),
+            first_half_to: reached.first_half_to.as_deref(),
+            target_oid: self.plan.target_oid,
             system_identifier: &self.plan.database.system_identifier,
             statements,
         };
@@ -72,17 +73,20 @@ impl Worker<'_, '_> {
         }
         let took_ms = millis(began);
         let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows: 0, conflict_rows: 0, took_ms };
-        let over = to == upper;
-        let next = match over || self.plan.one_transaction {
+        let over = reached.cursor.as_ref() == Some(&upper);
+        let in_halves = self.in_halves();
+        // After a first half nothing needs to be looked for: the rows of the second are those of the same stretch.
+        let next = match over || self.plan.one_transaction || reached.first_half_to.is_some() {
             true => None,
-            false => self.bound_statement(Some(&to), &upper, self.batch_rows()),
+            false => self.bound_statement(reached.cursor.as_deref(), &upper, self.stretch_rows(in_halves), Rows::All),
         };
         let committed = tx.commit(checkpoint, next).await?;
         self.prefetched = match over {
             // Nothing comes after the last key of the range.
-            true => Some(None),
-            false => committed.next.map(|answer| key(&answer.rows, upper.len())),
+            true => Some(Prefetched { to: None, in_halves }),
+            false => committed.next.map(|answer| Prefetched { to: key(&answer.rows, upper.len()), in_halves }),
         };
+        self.learn_of_halves(rows, changed_rows, committed.in_place_rows);
         Ok(Step::Applied(Applied {
             changed_rows,
             skipped_rows: 0,
@@ -90,8 +94,29 @@ impl Worker<'_, '_> {
             dead_rows: 0,
             took_ms: millis(began),
             wal_bytes: committed.wal_bytes,
-            cursor: to,
+            reached,
         }))
+    }
+
+    /// The rows of the next batch, as far as they are known without a look: those of a second half, of a bound that came
+    /// with the last commit, or all that there are.
+    fn known_stretch(&mut self, upper: &[String]) -> Option<Result<Stretch, Step>> {
+        if let Some(to) = self.at.first_half_to.clone() {
+            return self.at_full_size().then_some(Ok(Stretch { to, rows: Rows::SecondHalf }));
+        }
+        let bound = match self.prefetched.take() {
+            Some(Prefetched { to: None, .. }) => None,
+            Some(Prefetched { to: Some(to), in_halves: false }) => Some((to, Rows::All)),
+            Some(Prefetched { to: Some(to), in_halves: true }) if self.in_halves() => Some((to, Rows::FirstHalf)),
+            // Too far for a batch of all rows.
+            Some(Prefetched { to: Some(_), in_halves: true }) => return None,
+            None if self.plan.one_transaction => {
+                (self.from().as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All))
+            }
+            None if self.fits_at_once() => Some((upper.to_vec(), Rows::All)),
+            None => return None,
+        };
+        Some(bound.map(|(to, rows)| Stretch { to, rows }).ok_or(Step::Exhausted))
     }
 
     /// Whether a tenant has so few rows by the plan's count that its first batch takes all of them, and no bound needs
@@ -102,11 +127,15 @@ impl Worker<'_, '_> {
         untried && self.cornering.is_none() && self.tenant().is_some_and(|tenant| tenant.rows <= most)
     }
 
-    /// Images and change over the range from the cursor to `to`.
-    fn batch_statements(&self, to: &[String]) -> Result<Vec<Statement>, PgError> {
+    /// Images and change over these rows of the range from the cursor to `to`.
+    fn batch_statements(&self, rows: Rows, to: &[String]) -> Result<Vec<Statement>, PgError> {
         let sql = self.sql();
         let RunSql::Stream { image, change, .. } = &sql else {
             return Err(PgError::corrupt("a frozen plan is not streamed"));
+        };
+        let (image, change) = match rows.of(&sql)? {
+            Some(half) => (&half.image, &half.change),
+            None => (image, change),
         };
         let from = self.from();
         let number = self.image_batch_no().to_string();
@@ -128,27 +157,32 @@ impl Worker<'_, '_> {
         self.skipped_to.clone().or(cursor).or_else(|| self.partition.as_ref().and_then(|part| part.lower.clone()))
     }
 
-    fn bound_statement(&self, from: Option<&[String]>, upper: &[String], rows: u32) -> Option<Statement> {
+    /// The last key of the next so many of these rows. A first half has no bound of its own: its stretch is one of all rows.
+    fn bound_statement(&self, from: Option<&[String]>, upper: &[String], count: u32, rows: Rows) -> Option<Statement> {
         let sql = self.sql();
         let RunSql::Stream { bound, .. } = &sql else { return None };
+        let bound = match (rows, halves(&sql)) {
+            (Rows::SecondHalf, Some(halves)) => &halves.second_bound,
+            (Rows::All | Rows::FirstHalf | Rows::SecondHalf, _) => bound,
+        };
         let own =
-            std::iter::once(rows.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
+            std::iter::once(count.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
         let sql = if from.is_some() { &bound.after } else { &bound.from_start };
         Some(Statement { doing: "find the next rows", sql: self.with_images(sql), params: self.params_with(own) })
     }
 
     /// The last key of the next batch. When matches are so rare that looking for them runs into the timeout,
     /// looks window by window.
-    pub(super) async fn next_bound(&mut self, upper: &[String]) -> Result<Bound, PgError> {
+    pub(super) async fn next_bound(&mut self, upper: &[String], rows: Rows) -> Result<Bound, PgError> {
         let from = self.from();
-        match self.read_bound(from.as_deref(), upper).await {
+        match self.read_bound(from.as_deref(), upper, rows).await {
             Err(error) if error.sqlstate == QUERY_CANCELED => {}
             other => return other.map(|found| found.map_or(Bound::End, Bound::At)),
         }
         for _ in 0..WINDOWS_PER_STEP {
             let from = self.from();
             let Some(end) = self.read_window(from.as_deref(), upper).await? else { return Ok(Bound::End) };
-            if let Some(found) = self.read_bound(from.as_deref(), &end).await? {
+            if let Some(found) = self.read_bound(from.as_deref(), &end, rows).await? {
                 return Ok(Bound::At(found));
             }
             self.skipped_to = Some(end);
@@ -156,8 +190,13 @@ impl Worker<'_, '_> {
         Ok(Bound::Further)
     }
 
-    async fn read_bound(&self, from: Option<&[String]>, upper: &[String]) -> Result<Option<Vec<String>>, PgError> {
-        match self.bound_statement(from, upper, self.batch_rows()) {
+    async fn read_bound(
+        &self,
+        from: Option<&[String]>,
+        upper: &[String],
+        rows: Rows,
+    ) -> Result<Option<Vec<String>>, PgError> {
+        match self.bound_statement(from, upper, self.stretch_rows(rows == Rows::FirstHalf), rows) {
             Some(statement) => self.read_key(statement, upper.len()).await,
             None => Ok(None),
         }
@@ -182,6 +221,14 @@ impl Worker<'_, '_> {
         tx.end().await?;
         Ok(key(&answer?.rows, columns))
     }
+}
+
+/// The bound of a batch, read ahead.
+pub(super) struct Prefetched {
+    /// The last key; `None` where nothing is left.
+    pub to: Option<Vec<String>>,
+    /// So far away that a batch up to it goes in halves.
+    pub in_halves: bool,
 }
 
 /// Where the next batch ends.

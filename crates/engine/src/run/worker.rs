@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pgmend_core::dead_letters::DeadLetters;
+use pgmend_core::halving::Halving;
 use pgmend_core::id::RunId;
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{Plan, RunSql};
@@ -25,6 +26,7 @@ use super::frozen::Spanned;
 use super::ownership::Heartbeat;
 use super::pace::Pacer;
 use super::step::Step;
+use super::stream::Prefetched;
 use super::wishes::Wishes;
 use crate::encryption::OpenedLetters;
 use crate::engine::Engine;
@@ -74,7 +76,9 @@ pub(super) struct Worker<'e, 'o> {
     /// `$1..$p` and the instant.
     pub params: Vec<Option<String>>,
     /// The bound of the next batch, asked for together with the last commit.
-    pub prefetched: Option<Option<Vec<String>>>,
+    pub prefetched: Option<Prefetched>,
+    /// Whether batches in two halves pay.
+    pub halving: Halving,
     /// The same for a frozen run: the next range with its keys.
     pub spanned: Option<Spanned>,
     /// Where windows without a match have been skipped to, ahead of the checkpoint.
@@ -147,6 +151,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             at,
             params,
             prefetched: None,
+            halving: Halving::default(),
             spanned: None,
             skipped_to: None,
             cornering: None,

@@ -11,6 +11,7 @@ mod encryption;
 mod equality;
 mod expectations;
 mod guardrails;
+mod halves;
 mod heap_order;
 mod installing;
 mod pace;

@@ -99,7 +99,10 @@ create table pgmend.batch (
     batch_no       bigint not null,
     fence          bigint not null,
     pass           int not null default 0,
+    -- Everything up to here is done; empty before the first.
     cursor_to      text[] not null,
+    -- Where batches go in halves: the first half of the rows is done up to here, the second up to cursor_to.
+    first_half_to  text[],
     changed_rows   bigint not null default 0,
     skipped_rows   bigint not null default 0,
     conflict_rows  bigint not null default 0,
@@ -308,7 +311,7 @@ end $$;
 -- Each raises: an empty result that only the client noticed would not stop a pipelined commit.
 create function pgmend.begin_batch(
     p_run uuid, p_partition int, p_fence bigint, p_batch_no bigint, p_pass int, p_cursor_to text[],
-    p_system_identifier text) returns void
+    p_first_half_to text[], p_system_identifier text) returns void
 language plpgsql security definer set search_path = pg_catalog, pgmend, pg_temp as $$
 begin
     if pg_is_in_recovery() or (select system_identifier::text from pg_control_system()) <> p_system_identifier then
@@ -324,8 +327,8 @@ begin
             raise exception 'batch % is not there', p_batch_no - 1 using errcode = 'PM520', schema = 'pgmend';
         end if;
     end if;
-    insert into pgmend.batch (run_id, partition_no, batch_no, fence, pass, cursor_to)
-    values (p_run, p_partition, p_batch_no, p_fence, p_pass, p_cursor_to);
+    insert into pgmend.batch (run_id, partition_no, batch_no, fence, pass, cursor_to, first_half_to)
+    values (p_run, p_partition, p_batch_no, p_fence, p_pass, p_cursor_to, p_first_half_to);
 end $$;
 
 -- The checkpoint: counts and totals of the batch, just before its commit. Rows imaged must be rows changed.

@@ -18,7 +18,7 @@ grant select (plan_id, job, kind, signature, digest, target_oid, undo_of, undo_w
 -- The same holds for keys, of which one may be a mail address: conflicts_of and dead_letters_of mask them.
 revoke select on pgmend.run, pgmend.batch, pgmend.partition, pgmend.conflict, pgmend.dead_letter from pgmend_observer;
 grant select on pgmend.run, pgmend.batch, pgmend.partition, pgmend.conflict, pgmend.dead_letter to pgmend_runner, pgmend_approver;
--- All but run.upper_bound, batch.cursor_to, partition.lower and upper, conflict.key and dead_letter.key.
+-- All but run.upper_bound, batch.cursor_to and first_half_to, partition.lower and upper, conflict.key and dead_letter.key.
 grant select (run_id, plan_id, job, kind, signature, target_oid, target, undo_of, state, reason, again_reason, instant,
               planned_rows, image_table, started_by, effective_role, client, started_at, ended_at, residual_rows,
               arrived_later_rows, verification, pruned_at) on pgmend.run to pgmend_observer;
@@ -43,7 +43,7 @@ grant execute on function
     pgmend.acquire_lease(uuid, int, text, text, double precision),
     pgmend.heartbeat(uuid, int, bigint, double precision),
     pgmend.release_lease(uuid, int, bigint),
-    pgmend.begin_batch(uuid, int, bigint, bigint, int, text[], text),
+    pgmend.begin_batch(uuid, int, bigint, bigint, int, text[], text[], text),
     pgmend.end_batch(uuid, int, bigint, bigint, bigint, bigint, bigint, double precision),
     pgmend.record_conflict(uuid, bigint, bigint, text[], text),
     pgmend.set_aside(uuid, int, bigint, bigint, text[], text, text, text, text),

@@ -2,7 +2,7 @@
 
 use pgmend::{Certainty, Figure, Mode, Plan};
 use pgmend_core::nights::{Ends, Nights};
-use pgmend_core::plan::Rehearsal;
+use pgmend_core::plan::{Rehearsal, RunSql};
 
 use crate::render::figure;
 use crate::render::page::Page;
@@ -75,7 +75,11 @@ fn dead_rows(plan: &Plan) -> Option<String> {
     let bytes = plan.estimates.dead_bytes.filter(|bytes| bytes.value > 0)?;
     let scanned = plan.counts.scanned_rows.value;
     let Some(every) = plan.limits.vacuum_every.filter(|_| !plan.one_transaction) else {
-        return Some(format!("{} in the table, until a vacuum takes them away", size(bytes)));
+        let halves = match &plan.sql {
+            RunSql::Stream { halves: Some(_), .. } => "; batches go in halves, so that it grows by about half of that",
+            RunSql::Stream { halves: None, .. } | RunSql::Freeze { .. } => "",
+        };
+        return Some(format!("{} in the table, until a vacuum takes them away{halves}", size(bytes)));
     };
     // No share of the table is more than all that changes.
     let share = (every.of(scanned) as f64 / plan.counts.changed_rows.value.max(1) as f64).min(1.0);

@@ -192,7 +192,7 @@ impl Rehearsing<'_> {
         let empty = Key { index: String::new(), primary: false, columns: Vec::new() };
         let rewriter = self.bound.rewriter(&empty)?;
         let upper = rewriter.first_param() + 1;
-        let range = Range { lower: after.map(|_| upper + to.len()), upper: Some(upper), exactly: None };
+        let range = Range { lower: after.map(|_| upper + to.len()), upper: Some(upper), ..Range::default() };
         let sql = rewriter.count(range)?;
         let own = std::iter::once("0")
             .chain(to.iter().map(String::as_str))

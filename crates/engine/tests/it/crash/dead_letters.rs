@@ -5,7 +5,9 @@ use pgmend::{Engine, Job, Observer, Outcome, Retried, RunState};
 use pgmend_core::dead_letters::DeadLetters;
 
 use super::network::succeeded;
-use super::stage::{BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, SWEEP, Shape, Stage, UPSERT};
+use super::stage::{
+    BARE, DELETE, FREEZE, FROZEN_DELETE, HALVED, HALVED_BARE, INSERT, STREAM, SWEEP, Shape, Stage, UPSERT,
+};
 use super::worker::{Errand, Worker};
 use super::{block_on, each, run};
 
@@ -87,7 +89,7 @@ fn sets_aside(shape: Shape, bad: i64) {
 
 #[test]
 fn a_streamed_update_sets_bad_rows_aside_and_takes_them_once_they_are_mended() {
-    each(&[STREAM, BARE], |shape| sets_aside(shape, 3));
+    each(&[STREAM, BARE, HALVED, HALVED_BARE], |shape| sets_aside(shape, 3));
 }
 
 /// Several workers, one limit: each partition sets its own rows aside, and what was set aside is the run's.

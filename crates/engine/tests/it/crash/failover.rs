@@ -8,7 +8,7 @@ use pgmend::{Event, Observer};
 use pgmend_testkit::{Server, Standby};
 
 use super::network::succeeded;
-use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
+use super::stage::{DELETE, FREEZE, HALVED, STREAM, Shape, Stage};
 use super::{block_on, run};
 
 /// The batch after which the standby has heard nothing more, and the one after which the primary dies.
@@ -22,6 +22,11 @@ const BEFORE_PROMOTION: Duration = Duration::from_millis(2_500);
 #[test]
 fn a_streamed_run_makes_the_batches_again_that_a_failover_lost() {
     survives_failover(STREAM);
+}
+
+#[test]
+fn a_run_in_halves_makes_the_batches_again_that_a_failover_lost() {
+    survives_failover(HALVED);
 }
 
 #[test]
@@ -65,7 +70,7 @@ fn survives_failover(shape: Shape) {
 /// batch itself has to notice that its predecessor is not there.
 #[test]
 fn a_run_whose_last_batches_vanish_unseen_makes_them_again() {
-    for shape in [STREAM, FREEZE, DELETE] {
+    for shape in [STREAM, HALVED, FREEZE, DELETE] {
         let stage = Stage::new(shape, 60, 2);
         let mut sql = stage.sql();
         let (mut numbers, images) = (Vec::new(), Arc::new(Mutex::new(String::new())));

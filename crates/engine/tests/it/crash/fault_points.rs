@@ -7,7 +7,7 @@ use super::dead_letters::{RETRIED, SET_ASIDE};
 use super::encryption::{ENCRYPTED, KEPT};
 use super::partitions::DIVIDED;
 use super::stage::{
-    BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
+    BARE, DELETE, FREEZE, FROZEN_DELETE, HALVED, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_UPSERT, UPSERT,
 };
 use super::sweeps::SWEPT;
 use super::vacuums::VACUUMED;
@@ -40,6 +40,11 @@ fn a_stream_with_images_survives_an_abort_at_every_point() {
 #[test]
 fn a_stream_without_images_survives_an_abort_at_every_point() {
     survives_all(BARE);
+}
+
+#[test]
+fn a_stream_in_halves_survives_an_abort_at_every_point() {
+    survives_all(HALVED);
 }
 
 #[test]

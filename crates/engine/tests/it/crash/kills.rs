@@ -6,7 +6,8 @@ use std::time::Duration;
 use pgmend_testkit::Sql;
 
 use super::stage::{
-    BARE, DELETE, FREEZE, FROZEN_DELETE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE, UNDO_FREEZE, UPSERT,
+    BARE, DELETE, FREEZE, FROZEN_DELETE, HALVED, HALVED_BARE, INSERT, STREAM, Shape, Stage, UNDO, UNDO_DELETE,
+    UNDO_FREEZE, UPSERT,
 };
 
 /// Kills of one run. Each lets a few batches pass; what is left is more than they are, and the last rows wait behind a
@@ -22,6 +23,12 @@ const BATCH_ROWS: u32 = 2;
 #[test]
 fn a_stream_killed_at_random_moments_changes_every_row_once() {
     killed(STREAM, 1);
+}
+
+#[test]
+fn a_stream_in_halves_killed_at_random_moments_changes_every_row_once() {
+    killed(HALVED, 11);
+    killed(HALVED_BARE, 12);
 }
 
 #[test]

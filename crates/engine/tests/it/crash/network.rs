@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgmend::{Engine, Error, Event, Observer, Outcome, RunOptions, RunState, UndoOptions};
 use pgmend_testkit::{Cut, FaultProxy, Server, Sql};
 
-use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
+use super::stage::{BARE, DELETE, FREEZE, HALVED, INSERT, STREAM, Shape, Stage, UNDO, UPSERT};
 use super::{block_on, text};
 
 /// Longer than anything that is waited for takes on a busy machine.
@@ -39,6 +39,7 @@ fn a_commit_whose_answer_is_lost_is_not_made_again() {
 fn cut_at_commits(cut: &Cut) {
     for nth in [1, 2, 5] {
         cut_once_running(STREAM, cut, nth).unwrap_or_else(|failure| panic!("commit {nth}: {failure}"));
+        cut_once_running(HALVED, cut, nth).unwrap_or_else(|failure| panic!("halves, commit {nth}: {failure}"));
     }
     for shape in [BARE, FREEZE, DELETE, UPSERT, INSERT, UNDO] {
         cut_once_running(shape, cut, 2).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
@@ -99,7 +100,7 @@ fn a_connection_cut_in_the_middle_of_a_statement_is_recovered_from() {
 #[test]
 fn a_commit_that_ends_after_the_worker_is_back_is_not_made_again() {
     let server = Server::start().expect("a server starts");
-    for shape in [STREAM, FREEZE] {
+    for shape in [STREAM, HALVED, FREEZE] {
         let mut stage = Stage::on(&server, shape, 200, 2);
         let other = hold_commits(&mut stage);
         let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));

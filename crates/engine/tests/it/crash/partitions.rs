@@ -8,7 +8,7 @@ use pgmend_core::tenants::TenantMode;
 use pgmend_testkit::{Database, Server};
 
 use super::network::{succeeded, wait_for};
-use super::stage::{BARE, DELETE, FREEZE, STREAM, SWEEP, Shape, Stage};
+use super::stage::{BARE, DELETE, FREEZE, HALVED, STREAM, SWEEP, Shape, Stage};
 use super::worker::{Errand, Said, Worker};
 use super::{block_on, run};
 
@@ -34,7 +34,9 @@ const LIVE: &str = "select count(*) from pgmend.lease where partition_no > 0 and
 
 #[test]
 fn several_workers_leave_the_table_as_the_plain_statement_does() {
-    for (shape, workers) in [(STREAM, 2), (STREAM, 4), (BARE, 3), (DELETE, 3), (FREEZE, 2), (FREEZE, 4), (SWEEP, 3)] {
+    for (shape, workers) in
+        [(STREAM, 2), (STREAM, 4), (HALVED, 3), (BARE, 3), (DELETE, 3), (FREEZE, 2), (FREEZE, 4), (SWEEP, 3)]
+    {
         let stage = stage(shape, 300, workers);
         let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut Observer::silent()));
         succeeded(ended)

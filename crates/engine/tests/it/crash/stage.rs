@@ -31,14 +31,21 @@ pub struct Shape {
     pub mode: Option<Mode>,
     pub images: bool,
     pub undo: bool,
+    /// Every other row of a stretch first.
+    pub in_halves: bool,
 }
 
 const ADD: &str = "update account set balance = balance + 5 where grp <> 3";
 
 /// A stream with images.
-pub const STREAM: Shape = Shape { name: "stream", statement: ADD, mode: Some(Mode::Stream), images: true, undo: false };
+pub const STREAM: Shape =
+    Shape { name: "stream", statement: ADD, mode: Some(Mode::Stream), images: true, undo: false, in_halves: false };
 /// A stream without.
 pub const BARE: Shape = Shape { name: "bare", images: false, ..STREAM };
+/// A stream whose stretches go in two batches.
+pub const HALVED: Shape = Shape { name: "halved", in_halves: true, ..STREAM };
+/// The same without images.
+pub const HALVED_BARE: Shape = Shape { name: "halved_bare", in_halves: true, ..BARE };
 /// A change set computed before.
 pub const FREEZE: Shape = Shape { name: "freeze", mode: Some(Mode::Freeze), ..STREAM };
 /// Rows that go.
@@ -99,6 +106,7 @@ impl Stage {
         file.limits.batch_rows = Some(batch_rows);
         // The least: a takeover is waited for in some of these tests.
         file.limits.lease_seconds = 3;
+        file.limits.in_halves = shape.in_halves.then_some(true);
         file.images.keep = shape.images;
         file.images.reason = (!shape.images).then(|| "a test of runs without".to_owned());
         let stage = Self { database, shape, file, arrived: 0, identity: None, rows };

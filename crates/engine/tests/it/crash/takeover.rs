@@ -7,7 +7,7 @@ use pgmend::{Event, Observer};
 use pgmend_testkit::Sql;
 
 use super::network::{PATIENCE, succeeded, wait_for, wait_for_lock};
-use super::stage::{DELETE, FREEZE, STREAM, Shape, Stage};
+use super::stage::{DELETE, FREEZE, HALVED, STREAM, Shape, Stage};
 use super::worker::{Said, Worker};
 use super::{block_on, each, run};
 
@@ -111,7 +111,7 @@ fn take_over(sql: &mut Sql) {
 /// server and in the batch itself, keeps it from writing.
 #[test]
 fn a_worker_that_trusts_a_lease_that_was_taken_over_is_stopped_by_the_fence() {
-    for shape in [STREAM, FREEZE, DELETE] {
+    for shape in [STREAM, HALVED, FREEZE, DELETE] {
         let mut stage = Stage::new(shape, 60, 2);
         stage.file.limits.lease_seconds = 60;
         let url = stage.database.url();

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use pgmend::{Code, Job, JobFile, Mode};
 use pgmend_core::job::{Param, Scalar};
 
+use super::copies::HALVED;
+
 /// What is to come of the statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -153,6 +155,7 @@ impl Case {
     pub fn job(&self, batch_rows: u32) -> Job {
         let mut file = JobFile::default();
         file.limits.batch_rows = Some(batch_rows);
+        file.limits.in_halves = Some(batch_rows == HALVED);
         file.mode = self.wanted_mode;
         file.key = (!self.key.is_empty()).then(|| self.key.iter().map(|c| (*c).to_owned()).collect());
         file.trust_functions = self.trusted.iter().map(|f| (*f).to_owned()).collect();

@@ -12,6 +12,9 @@ use super::case::Case;
 /// Batch sizes: every row alone, pairs and triples with a rest, and all rows at once.
 pub const BATCH_ROWS: [u32; 4] = [1, 2, 3, 1000];
 
+/// Where batches may go in halves, they do with this size.
+pub const HALVED: u32 = 3;
+
 /// Every user table, one row each, and partitions rather than their parents.
 const TABLES: &str = "select format('%I.%I', n.nspname, c.relname)
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -130,7 +133,11 @@ impl Copy {
                 }
             }
         } else {
-            all.extend(queries.iter().map(|q| (String::new(), format!("select q::text from ({q}) as q"))));
+            all.extend(
+                queries
+                    .iter()
+                    .map(|q| (String::new(), format!("select q::text from ({q}) as q order by q::text collate \"C\""))),
+            );
         }
         for (table, query) in all {
             let rows = sql.run(&query).map_err(text)?;

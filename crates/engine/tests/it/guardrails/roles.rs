@@ -46,7 +46,7 @@ async fn each_role_can_do_its_part_only_whatever_it_types() {
         format!("delete from pgmend.{image}"),
         format!("truncate pgmend.{image}"),
         format!(
-            "select pgmend.begin_batch('{run_id}', 0, 1, 3, 0, '{{}}', (select system_identifier::text from pg_control_system()))"
+            "select pgmend.begin_batch('{run_id}', 0, 1, 3, 0, '{{}}', null, (select system_identifier::text from pg_control_system()))"
         ),
         format!(
             "select pgmend.change_state('{run_id}', 1, '{{running,paused}}', 'succeeded', null, 0, 0, '{{}}', 'x', '{{}}')"
@@ -287,6 +287,7 @@ async fn no_group_holds_a_right_that_it_was_not_given_on_purpose() {
         let hidden: &[&str] = match *role == bank.observer {
             true => &[
                 "batch.cursor_to",
+                "batch.first_half_to",
                 "conflict.key",
                 "dead_letter.key",
                 "partition.lower",

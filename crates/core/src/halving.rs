@@ -1,0 +1,124 @@
+//! Whether changing a stretch of keys in two halves still pays, judged by where the new versions of its rows found room.
+
+/// With more of the first half's rows than this on their own pages, there is room for all of them anyway.
+const ROOMY: f64 = 0.8;
+/// With fewer of the second half's rows than this on their own pages, the versions that the first half left behind are still
+/// needed: by an old transaction, most likely.
+const CRAMPED: f64 = 0.25;
+/// So many stretches in a row that did not pay end it for a while: one may just have met a slow transaction.
+const STRETCHES_IN_VAIN: u32 = 3;
+/// Whole batches after which it is tried again.
+const BATCHES_WHOLE: u32 = 50;
+
+/// What a run has learnt about halves.
+#[derive(Debug, Clone, Default)]
+pub struct Halving {
+    /// The first half of this stretch found room on its own pages.
+    roomy: bool,
+    in_vain: u32,
+    whole_for: u32,
+}
+
+/// A batch of rows, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch {
+    /// All rows of its stretch.
+    Whole,
+    /// Those that go first.
+    First,
+    /// The others.
+    Second,
+}
+
+impl Halving {
+    /// Whether the next stretch goes in halves.
+    pub fn pays(&self) -> bool {
+        self.whole_for == 0
+    }
+
+    /// Learns from a batch that changed `rows` rows, of which `in_place` stayed on their pages; `None` where the server does not
+    /// count them, which leaves nothing to judge by.
+    pub fn record(&mut self, batch: Batch, rows: i64, in_place: Option<i64>) {
+        let share = in_place.filter(|_| rows > 0).map(|n| n as f64 / rows as f64);
+        match batch {
+            Batch::Whole => self.whole_for = self.whole_for.saturating_sub(1),
+            Batch::First => self.roomy = share.is_some_and(|share| share > ROOMY),
+            Batch::Second => {
+                let paid = !self.roomy && share.is_some_and(|share| share >= CRAMPED);
+                self.in_vain = if paid { 0 } else { self.in_vain + 1 };
+                if self.in_vain >= STRETCHES_IN_VAIN {
+                    *self = Self { whole_for: BATCHES_WHOLE, ..Self::default() };
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a stretch whose halves shall have so many rows each. Hashes share rows out as coins do, so that a half may be larger:
+/// it is kept more than five standard deviations below `most`, the rows that no transaction may exceed.
+pub fn stretch_rows(half_rows: u32, most: u32) -> u32 {
+    let margin = (4.0 * f64::from(most).sqrt()).ceil() as u32;
+    half_rows.min(most.saturating_sub(margin).max(1)).saturating_mul(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCHES_WHOLE, Batch, Halving, stretch_rows};
+
+    #[test]
+    fn halves_go_on_while_the_second_finds_the_room_that_the_first_left() {
+        let mut halving = Halving::default();
+        for _ in 0..100 {
+            halving.record(Batch::First, 1_000, Some(10));
+            halving.record(Batch::Second, 1_000, Some(850));
+        }
+        assert!(halving.pays());
+    }
+
+    #[test]
+    fn an_old_snapshot_ends_them_and_they_are_tried_again_later() {
+        let mut halving = Halving::default();
+        for _ in 0..3 {
+            assert!(halving.pays());
+            halving.record(Batch::First, 1_000, Some(0));
+            halving.record(Batch::Second, 1_000, Some(3));
+        }
+        assert!(!halving.pays());
+        for _ in 0..BATCHES_WHOLE {
+            assert!(!halving.pays());
+            halving.record(Batch::Whole, 1_000, Some(0));
+        }
+        assert!(halving.pays());
+    }
+
+    #[test]
+    fn one_slow_transaction_does_not_end_them() {
+        let mut halving = Halving::default();
+        for round in 0..9 {
+            halving.record(Batch::Second, 1_000, Some(if round % 3 == 0 { 900 } else { 0 }));
+        }
+        assert!(halving.pays());
+    }
+
+    #[test]
+    fn pages_with_room_for_all_and_a_server_that_does_not_count_need_no_halves() {
+        let mut halving = Halving::default();
+        for _ in 0..3 {
+            halving.record(Batch::First, 1_000, Some(950));
+            halving.record(Batch::Second, 1_000, Some(950));
+        }
+        assert!(!halving.pays());
+        let mut halving = Halving::default();
+        for _ in 0..3 {
+            halving.record(Batch::Second, 1_000, None);
+        }
+        assert!(!halving.pays());
+    }
+
+    #[test]
+    fn a_half_stays_below_what_a_transaction_may_change() {
+        assert_eq!(stretch_rows(500, 50_000), 1_000);
+        assert_eq!(stretch_rows(50_000, 50_000), 2 * (50_000 - 895));
+        assert_eq!(stretch_rows(10, 10), 2);
+    }
+}

@@ -1,0 +1,90 @@
+//! Whether the batches of a streamed update go in two halves (docs/design/halves.md): where no index needs to know of the
+//! change, a row whose new version fits on its own page costs no index entry, and the table grows the less.
+
+use pgmend_core::job::Job;
+use pgmend_core::plan::Counts;
+use pgmend_core::table::{Key, Table, TableKind};
+use pgmend_pg::readtx::ReadTx;
+use pgmend_sql::{Kind, Statement};
+
+use super::bind::Bound;
+use super::class::Class;
+use super::one_worker::unique_index_written;
+use crate::error::Error;
+
+/// Below this many rows a table that grows is no burden, and an index entry more for each costs nothing to speak of.
+const ROWS_MIN: i64 = 50_000;
+/// Rows to change on a page, on average: with fewer, the first half leaves the second little room.
+const ROWS_A_PAGE_MIN: i64 = 4;
+/// Bytes of a page, unless the server was built otherwise.
+const PAGE_BYTES: i64 = 8_192;
+/// A key that follows the pages of the table less than this, by the statistics' correlation of its first column, does not find
+/// the rows of a page in one stretch.
+const FOLLOWS: f64 = 0.9;
+
+/// What the catalog says about halves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halvable {
+    /// Rows cannot be told apart so that each belongs to one half, whatever happens to it.
+    Never,
+    /// It could be done, and would gain nothing: an index has to know of each change, or the rows of a page are far apart.
+    InVain,
+    /// It gains where many rows change.
+    Yes,
+}
+
+/// Reads what decides. Lock: none. Index: `pg_index_indrelid_index`, `pg_depend_depender_index`, pg_statistic's own.
+pub async fn halvable(
+    tx: &ReadTx<'_>,
+    statement: &Statement,
+    table: &Table,
+    key: Option<&Key>,
+    class: &Class,
+) -> Result<Halvable, Error> {
+    let columns: Vec<_> = key.iter().flat_map(|key| table.key_columns(key)).collect();
+    let plain = statement.kind() == Kind::Update && table.kind == TableKind::Plain && !class.key_written;
+    // Where a row has to wait until another is out of its way, key order may be the one that works.
+    let plain = plain && unique_index_written(table, statement).is_none();
+    let Some(first) = columns.first().filter(|_| plain && pgmend_sql::can_be_halved(&columns)) else {
+        return Ok(Halvable::Never);
+    };
+    let assigned = statement.assigned();
+    let written: Vec<String> =
+        table.columns.iter().filter(|c| assigned.contains(&c.name)).map(|c| c.attnum.to_string()).collect();
+    // What an expression or a predicate of an index reads is a dependency of it, and no column in `indkey`.
+    let sql = "select (coalesce((select min(abs(s.correlation)) >= $5::text::float8 from pg_catalog.pg_stats s \
+               where s.schemaname = $2 and s.tablename = $3 and s.attname = $4 and not s.inherited), false) \
+               and not exists (select from pg_catalog.pg_index i where i.indrelid = $1::text::oid \
+               and (i.indkey::smallint[] && $6::text::smallint[] or exists (select from pg_catalog.pg_depend d \
+               where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid \
+               and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = i.indrelid \
+               and d.refobjsubid = any ($6::text::int[])))))::text";
+    let params = vec![
+        table.oid.to_string(),
+        table.name.schema.clone(),
+        table.name.name.clone(),
+        first.name.clone(),
+        FOLLOWS.to_string(),
+        format!("{{{}}}", written.join(",")),
+    ];
+    let answer = tx.query("ask whether halves of a batch would find room", sql, params).await?;
+    Ok(if answer.scalar() == Some("true") { Halvable::Yes } else { Halvable::InVain })
+}
+
+/// Whether the run goes in halves: as the job says, if that can be; else where it is worth it.
+pub fn worthwhile(job: &Job, bound: &Bound, counts: &Counts) -> bool {
+    if bound.class.one_transaction.is_some() || bound.tenant.is_some() || job.file.canary.is_some() {
+        return false;
+    }
+    let limits = &job.file.limits;
+    match (limits.in_halves, bound.halves) {
+        (Some(false), _) | (_, Halvable::Never) | (None, Halvable::InVain) => false,
+        (Some(true), Halvable::InVain | Halvable::Yes) => true,
+        // Whoever fixes the rows of a batch wants so many in each.
+        (None, Halvable::Yes) => {
+            let rows = counts.matched_rows.value;
+            let dense = rows >= ROWS_A_PAGE_MIN * (bound.table.heap_bytes / PAGE_BYTES);
+            limits.batch_rows.is_none() && rows >= ROWS_MIN && dense
+        }
+    }
+}
