@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dead_letters::DeadLetters;
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestKey};
 use crate::expect::{Canary, Expect};
 use crate::finding::Finding;
 use crate::id::{PlanId, RunId};
@@ -319,7 +319,7 @@ pub struct ChangeSet {
     pub layout: ImageLayout,
     /// Rows.
     pub rows: i64,
-    /// Hash of all its rows in order.
+    /// Hash of all its rows in order, keyed with the plan's key: a set of few rows could be guessed.
     pub content_hash: String,
     /// In the order of the table's pages rather than of the key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -581,8 +581,12 @@ pub struct Plan {
     /// The tenants that the run drives one by one, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Tenants>,
-    /// What makes the same change the same: statement, parameters, target, settings, database, undone run.
+    /// What makes the same change the same: statement, parameters, target, settings, database, undone run; keyed with the
+    /// secret of the database's tokens.
     pub signature: Digest,
+    /// What the plan's digest and the hash of its change set are keyed with: whoever gets the plan masked gets it without.
+    #[serde(default, skip_serializing_if = "DigestKey::is_empty")]
+    pub digest_key: DigestKey,
     /// When, by the server's clock, ISO 8601.
     pub planned_at: String,
     /// Until when it may start a run.
@@ -592,9 +596,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The digest that approvals and runs refer to.
+    /// The digest that approvals and runs refer to, of all that the plan says.
     pub fn digest(&self) -> Digest {
-        Digest::of(self)
+        self.digest_key.digest(self)
     }
 
     /// The value of a parameter as it may be shown.
@@ -604,7 +608,7 @@ impl Plan {
 
     /// The plan for a program's output: parameters and watched keys as they may be shown. It cannot be run, and has another digest.
     pub fn for_output(&self) -> Plan {
-        let mut plan = self.clone();
+        let mut plan = Plan { digest_key: DigestKey::default(), ..self.clone() };
         for place in 0..plan.params.len() {
             plan.params[place].value = self.shown_param(place).to_owned();
         }

@@ -1,7 +1,7 @@
 //! The key of the tokens that stand for masked values: one for a database that has the control schema, else one for
 //! each plan.
 
-use pgmend_core::digest::Digest;
+use pgmend_core::digest::{Digest, DigestKey};
 use pgmend_core::mask::TokenKey;
 use pgmend_core::plan::Plan;
 
@@ -27,10 +27,33 @@ impl Engine {
 
     /// The key of a plan: that of the database, or one that is forgotten with the plan.
     pub(crate) async fn plan_tokens(&self) -> Result<TokenKey, Error> {
-        let fresh = || {
-            let secret = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes);
-            TokenKey::from_secret(&secret.concat())
-        };
         Ok(self.kept_tokens().await?.unwrap_or_else(fresh))
     }
+
+    /// The key of the plan that is being made.
+    pub(crate) fn key_of_plan(&self) -> TokenKey {
+        self.plan_key.clone().unwrap_or_else(fresh)
+    }
+}
+
+/// A signature, by which the database knows the same change again: keyed, since it covers literals and parameters and is
+/// for every reader. Under a key that is forgotten with its plan it is like no other; such a plan is not stored.
+/// Version 15 of the control schema makes the signatures of older versions the same way.
+pub(crate) fn keyed_signature(key: &TokenKey, signed: &impl serde::Serialize) -> Digest {
+    key.digest(&Digest::of(signed))
+}
+
+/// A key that is forgotten with the plan.
+fn fresh() -> TokenKey {
+    TokenKey::from_secret(secret().as_bytes())
+}
+
+/// A key for the digests of a new plan.
+pub(crate) fn digest_key() -> DigestKey {
+    DigestKey::from_secret(secret())
+}
+
+/// Three version-4 UUIDs hold 366 random bits.
+fn secret() -> String {
+    [(); 3].map(|()| uuid::Uuid::new_v4().simple().to_string()).concat()
 }

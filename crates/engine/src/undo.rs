@@ -5,7 +5,6 @@ mod columns;
 mod fit;
 mod source;
 
-use pgmend_core::digest::Digest;
 use pgmend_core::expect::Expect;
 use pgmend_core::finding::Finding;
 use pgmend_core::id::PlanId;
@@ -28,6 +27,7 @@ use crate::plan::statements::IMAGE_TABLE;
 use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
 use crate::report::markdown::thousands;
+use crate::tokens::{digest_key, keyed_signature};
 use columns::UndoColumns;
 use source::Source;
 
@@ -43,6 +43,7 @@ impl Engine {
         let forward = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&forward)?;
         let predicate = options.predicate.as_deref().map(pgmend_sql::predicate).transpose()?;
+        self.plan_key = Some(self.plan_tokens().await?);
         let plan = self.compute(&run, &forward, predicate, false, options).await?;
         let digest = plan.digest().0;
         let guardrails = self.session.guardrails(plan.plan_id).await?;
@@ -170,7 +171,8 @@ impl Engine {
         let relation = freeze::relation(plan_id, &format!("undo {}", run.job), &self.here.now);
         let fill = source.filling(&relation, &table, &columns, predicate, filter);
         let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
-        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, &comment)
+        let digest_key = digest_key();
+        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, (&comment, &digest_key))
             .await
             .map_err(|error| about_predicate(error, predicate, &table))?;
         let number = 2;
@@ -242,7 +244,8 @@ impl Engine {
         let expires_at =
             tx.read.query("read the clock", &expiry, vec![]).await?.scalar().unwrap_or_default().to_owned();
         let samples = source.samples(&tx.read, &table, &columns, &built.restorable, show).await?;
-        let signature = Digest::of(&("undo", run.run_id, predicate, prior, &self.here.settings));
+        let signed = ("undo", run.run_id, predicate, prior, &self.here.settings);
+        let signature = keyed_signature(&self.key_of_plan(), &signed);
         let statement = match predicate {
             Some(predicate) => format!("undo of run {} where {predicate}", run.run_id),
             None => format!("undo of run {}", run.run_id),
@@ -315,6 +318,7 @@ impl Engine {
             one_worker: Some("rows are put back in order".into()),
             tenants: None,
             signature,
+            digest_key,
             planned_at: self.here.now.clone(),
             expires_at,
             planned_by: self.here.session_user.clone(),

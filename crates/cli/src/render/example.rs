@@ -1,7 +1,7 @@
 //! Fixed values for snapshots.
 
 use pgmend::{Figure, Finding, Mode, Plan, PlanId, Planned, RunId, RunSummary, SurveyedSignal};
-use pgmend_core::digest::Digest;
+use pgmend_core::digest::{Digest, DigestKey};
 use pgmend_core::job::BoundParam;
 use pgmend_core::plan::*;
 use pgmend_core::table::RelationName;
@@ -133,6 +133,7 @@ fn plan() -> Plan {
         one_worker: None,
         tenants: None,
         signature: Digest("aa".into()),
+        digest_key: DigestKey::default(),
         planned_at: "2026-03-01T03:10:00Z".into(),
         expires_at: "2026-03-02T03:10:00Z".into(),
         planned_by: "alice".into(),

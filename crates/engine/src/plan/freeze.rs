@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pgmend_core::digest::DigestKey;
 use pgmend_core::limits::{FREEZE_MS_MAX, FREEZE_ROWS_MAX};
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::{ChangeSet, Counts, Figure, ImageLayout, Plan};
@@ -82,7 +83,7 @@ pub async fn fill(
     sql: &str,
     relation: &RelationName,
     layout: &ImageLayout,
-    comment: &str,
+    (comment, key): (&str, &DigestKey),
 ) -> Result<ChangeSet, Error> {
     let began = Instant::now();
     tx.as_self().await?;
@@ -109,14 +110,14 @@ pub async fn fill(
         );
     }
     tx.as_self().await?;
-    let (rows, content_hash) = tx.seal(&relation.name, hashable(layout)).await?;
+    let (rows, hash) = tx.seal(&relation.name, hashable(layout)).await?;
     tx.as_job(scene).await?;
     let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
     Ok(ChangeSet {
         relation: relation.clone(),
         layout: layout.clone(),
         rows,
-        content_hash,
+        content_hash: key.digest(&hash).0,
         in_heap_order: false,
         took_ms,
     })

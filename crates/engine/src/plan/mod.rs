@@ -31,7 +31,7 @@ use pgmend_core::digest::Digest;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::PLAN_EXPIRY_HOURS;
-use pgmend_core::mask::Mask;
+use pgmend_core::mask::{Mask, TokenKey};
 use pgmend_core::plan::{ChangeKind, ChangeSet, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
@@ -47,6 +47,7 @@ use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{PlanOptions, PlanUse, Planned};
+use crate::tokens::{digest_key, keyed_signature};
 use bind::Bound;
 pub use check::{Checked, check};
 use image_size::Beside;
@@ -265,7 +266,7 @@ impl Engine {
             types: bound.table.key_columns(key).map(|c| c.base_type.sql.clone()).collect(),
         });
         let canonical = bound.statement.canonical();
-        let signature = signature(&canonical, job, bound, &self.here);
+        let signature = signature(&canonical, job, bound, &self.here, &self.key_of_plan());
         let one_worker = one_worker::reason(job, bound, &images);
         let mut findings = around::findings(bound);
         findings.extend(one_worker::finding(job, one_worker.as_ref()));
@@ -319,6 +320,7 @@ impl Engine {
             one_worker,
             tenants: None,
             signature,
+            digest_key: digest_key(),
             planned_at: self.here.now.clone(),
             expires_at: String::new(),
             planned_by: self.here.session_user.clone(),
@@ -388,7 +390,8 @@ impl Engine {
         };
         let tx = self.session.freeze(scene, params).await?;
         let comment = format!("change set of plan {}, job {}", draft.plan.plan_id, draft.plan.job);
-        let change_set = match freeze::fill(&tx, scene, sql, relation, layout, &comment).await {
+        let change_set = match freeze::fill(&tx, scene, sql, relation, layout, (&comment, &draft.plan.digest_key)).await
+        {
             Ok(change_set) => change_set,
             Err(error) => {
                 tx.rollback().await?;
@@ -453,17 +456,11 @@ pub(crate) fn planning_scene(here: &Here) -> Scene {
 }
 
 /// What makes the same change the same: not the limits, not the name.
-pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here) -> Digest {
+pub(crate) fn signature(canonical: &str, job: &Job, bound: &Bound, here: &Here, key: &TokenKey) -> Digest {
     let params: Vec<(&str, &str, &str)> =
         job.params.iter().map(|p| (p.name.as_str(), p.type_sql.as_str(), p.value.as_str())).collect();
-    Digest::of(&(
-        canonical,
-        params,
-        bound.table.oid,
-        &here.settings,
-        &here.database.system_identifier,
-        here.database.database_oid,
-    ))
+    let database = (&here.database.system_identifier, here.database.database_oid);
+    keyed_signature(key, &(canonical, params, bound.table.oid, &here.settings, database.0, database.1))
 }
 
 /// What a plan says of its job: goal, owner, ticket, and where it comes from.

@@ -23,7 +23,7 @@ impl Engine {
         let bound = bind::bind(&tx, job, statement, &self.here.settings).await;
         tx.end().await?;
         let bound = bound?;
-        Ok(signature(&bound.statement.canonical(), job, &bound, &self.here))
+        Ok(signature(&bound.statement.canonical(), job, &bound, &self.here, &self.plan_tokens().await?))
     }
 
     /// A stored plan of this change that may start a run: fresh, unused, true to the database and to the
@@ -207,7 +207,9 @@ pub async fn refuse_altered(session: &Session, plan: &Plan) -> Result<(), Error>
     };
     let (rows, hash) =
         session.change_set_content(&change_set.relation.name, freeze::hashable(&change_set.layout)).await?;
-    if rows == change_set.rows && hash == change_set.content_hash {
+    // The hash of a plan of a version that had no key is as the server gave it.
+    let keyed = if plan.digest_key.is_empty() { hash } else { plan.digest_key.digest(&hash).0 };
+    if rows == change_set.rows && keyed == change_set.content_hash {
         return Ok(());
     }
     let message = format!("the change set {} is not as it was planned", change_set.relation);

@@ -43,5 +43,5 @@ impl Worker<'_, '_> {
 
 /// The keys of a run's open dead letters, as a relation. Lock: none. Index: `dead_letter_run_id`.
 fn open_letters(run: RunId) -> String {
-    format!("(select l.key from pgmend.dead_letter as l where l.run_id = '{run}' and l.state = 'open')")
+    format!("(select l.key from pgmend.open_letter_keys('{run}') as l (key))")
 }

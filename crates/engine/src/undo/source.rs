@@ -75,8 +75,7 @@ impl Source {
         };
         let applied = applied(run, session).await?;
         let filter = format!(
-            "{applied} and not exists (select from pgmend.conflict as c where c.run_id = '{run}' and c.n = pgmend_i.n) \
-             and not exists (select from pgmend.dead_letter as d where d.run_id = '{run}' and d.ordinal = pgmend_i.n and d.state <> 'changed')",
+            "{applied} and not exists (select from pgmend.ordinals_left_alone('{run}') as l (n) where l.n = pgmend_i.n)",
             run = run.run_id
         );
         let relation = change_set.relation.clone();

@@ -435,8 +435,8 @@ begin
     execute format('grant usage on schema pgmend to %I', session_user);
     if p_role <> session_user then
         execute format('grant usage on schema pgmend to %I', p_role);
-        execute format('grant select on pgmend.conflict, pgmend.dead_letter to %I', p_role);
-        execute format('grant execute on function pgmend.record_conflict(uuid, bigint, bigint, text[], text) to %I', p_role);
+        execute format('grant execute on function pgmend.record_conflict(uuid, bigint, bigint, text[], text),
+                        pgmend.ordinals_left_alone(uuid), pgmend.open_letter_keys(uuid) to %I', p_role);
         execute format('grant select, insert on pgmend.%I to %I', p_name, p_role);
     end if;
 end $$;

@@ -46,6 +46,8 @@ grant execute on function
     pgmend.begin_batch(uuid, int, bigint, bigint, int, text[], text[], text),
     pgmend.end_batch(uuid, int, bigint, bigint, bigint, bigint, bigint, double precision),
     pgmend.record_conflict(uuid, bigint, bigint, text[], text),
+    pgmend.ordinals_left_alone(uuid),
+    pgmend.open_letter_keys(uuid),
     pgmend.set_aside(uuid, int, bigint, bigint, text[], text, text, text, text),
     pgmend.settle_dead_letter(uuid, int, bigint, bigint, text, text, text, text, text),
     pgmend.divide_run(uuid, bigint, json),

@@ -4,6 +4,7 @@
 mod approvals;
 mod glass;
 mod hours;
+mod job_role;
 mod ledger;
 mod policy;
 mod pruned;

@@ -223,13 +223,15 @@ const FOR_APPROVERS: [&str; 11] = [
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 17] = [
+const FOR_NOBODY: [&str; 19] = [
     "append_ledger",
     "encryption_of",
     "hmac_pads",
     "insist_on_guardrails",
+    "keyed_signature",
     "meets",
     "plain_keys",
+    "reads_run",
     "reads_values",
     "refuse_batch",
     "refuse_open_partition",
@@ -341,6 +343,31 @@ async fn an_observer_reads_no_value_of_a_parameter_that_is_not_plain() {
         let loaded = bank.as_role(role).await.load_plan(&id).await.expect("the plan").plan;
         assert_eq!(loaded.params[1].value, "griffin", "{role} needs all that a run does and an approval is bound to");
     }
+
+    // What is left for observers holds no digest that a guess could be tried against: they do not get the keys.
+    assert!(!seen.contains("digest_key") && !planned.plan.digest_key.is_empty());
+    let digests = "select plan_id::text, digest, signature from pgmend.plan";
+    let row = sql.run(digests).expect("theirs to read").remove(0);
+    let unkeyed = pgmend_core::plan::Plan { digest_key: Default::default(), ..planned.plan.clone() };
+    assert_eq!(row[1].as_deref(), Some(planned.digest.as_str()));
+    assert_ne!(row[1].as_deref(), Some(unkeyed.digest().0.as_str()));
+    // Older versions kept signatures without a key: an upgrade makes of them what a plan of today has.
+    let mut owner = bank.db.sql().expect("a session");
+    let secret = owner.value("select secret from pgmend.token_key").expect("the key").expect("a key");
+    let plain = pgmend_core::digest::Digest::of(&"what it covers");
+    let keyed = pgmend_core::mask::TokenKey::from_secret(secret.as_bytes()).digest(&plain);
+    let upgraded = owner.value(&format!("select pgmend.keyed_signature('{plain}')")).expect("a signature");
+    assert_eq!(upgraded.as_deref(), Some(keyed.0.as_str()));
+    let again = plan(&mut runner, &job).await;
+    assert_eq!(again.plan.signature, planned.plan.signature, "the same change is known again");
+    assert_ne!(again.digest, planned.digest, "and every plan has a key of its own");
+    let for_programs = serde_json::to_string(&planned.plan.for_output()).expect("JSON");
+    assert!(!for_programs.contains("digest_key") && !for_programs.contains("griffin"), "{for_programs}");
+    // An observer may compute all but the key.
+    let mut own = Engine::connect(Some(&bank.db.url_for(&bank.observer))).await.expect("a connection");
+    owner.run(&format!("grant select, update on account to {}", bank.observer)).expect("a grant");
+    let guessed = own.plan(&job, &PlanOptions { print_only: true, ..PlanOptions::default() }).await.expect("a plan");
+    assert_ne!(guessed.plan.signature, planned.plan.signature);
 
     // Where values were shown on demand, they are not shown to those who did not ask.
     let options = PlanOptions { show_values: true, ..PlanOptions::default() };
