@@ -1,7 +1,7 @@
 //! Plans: the immutable, digested result of a dry run of a job against one database. Long, since all that is stored and
 //! digested stands here: a change to it is a change of the plan's format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -483,6 +483,9 @@ pub struct Plan {
     /// Columns declared plain: their values may be shown wherever this plan's rows are.
     #[serde(default)]
     pub plain: Vec<String>,
+    /// Constants of the statement: such values may be shown, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub constants: BTreeSet<String>,
     /// What it does.
     pub kind: ChangeKind,
     /// The statement as typed.
@@ -608,7 +611,7 @@ impl Plan {
 
     /// The plan for a program's output: parameters and watched keys as they may be shown. It cannot be run, and has another digest.
     pub fn for_output(&self) -> Plan {
-        let mut plan = Plan { digest_key: DigestKey::default(), ..self.clone() };
+        let mut plan = Plan { digest_key: DigestKey::default(), constants: BTreeSet::new(), ..self.clone() };
         for place in 0..plan.params.len() {
             plan.params[place].value = self.shown_param(place).to_owned();
         }

@@ -1,5 +1,7 @@
 //! The story of one row: every run that touched it, from images and change sets, and from saved digests where
-//! those are pruned.
+//! those are pruned. Whoever may not read images is told it masked, by the database.
+
+mod masked;
 
 use pgmend_core::mask::{Mask, ValueKind};
 use pgmend_core::plan::{ImageColumn, ImageLayout, Plan, Settings};
@@ -82,10 +84,8 @@ impl Engine {
         for table in &subject.tables {
             for run in self.session.runs_on(table.oid).await? {
                 let plan = self.session.plan_of(run.plan_id).await?.plan;
-                let Some(found) = self.images_of(&scene, run, plan, table, &subject.keys, identities).await? else {
-                    continue;
-                };
-                touches.extend(self.touches_of(&found, table, show_values).await?);
+                let asked = (table, subject.keys.as_slice());
+                touches.extend(self.touches_by(&scene, run, plan, asked, show_values, identities).await?);
             }
             let known: Vec<_> = touches.iter().map(|t: &Touch| t.run_id).collect();
             let pruned = self.pruned_touches(table, &subject.keys).await?;
@@ -154,9 +154,34 @@ impl Engine {
         })
     }
 
-    async fn touches_of(&self, found: &Found, table: &Table, show_values: bool) -> Result<Vec<Touch>, Error> {
-        let shown = self.shown_of(&found.plan).await?;
-        let mask = Mask { show_all: show_values, ..keys_plain(shown, table) };
+    /// What one run did to the row. Where this role may not read the run's images the database answers, with masked values.
+    async fn touches_by(
+        &self,
+        scene: &Scene,
+        run: StoredRun,
+        plan: Plan,
+        (table, keys): (&Table, &[RowKey]),
+        show_values: bool,
+        identities: Option<&Identities>,
+    ) -> Result<Vec<Touch>, Error> {
+        match self.images_of(scene, run.clone(), plan.clone(), table, keys, identities).await {
+            Ok(None) => Ok(Vec::new()),
+            Ok(Some(found)) => {
+                let shown = self.shown_of(&found.plan).await?;
+                let mask = Mask { show_all: show_values, ..keys_plain(shown, table) };
+                self.touches_of(&found, table, &mask).await
+            }
+            Err(Error::Refused(refusal)) if refusal.code == Code::Privilege && !show_values && identities.is_none() => {
+                let Some(found) = self.masked_images_of(scene, run, plan, table, keys).await? else {
+                    return Ok(Vec::new());
+                };
+                self.touches_of(&found, table, &Mask { show_all: true, ..Mask::default() }).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn touches_of(&self, found: &Found, table: &Table, mask: &Mask) -> Result<Vec<Touch>, Error> {
         let mut touches = Vec::new();
         for row in &found.rows {
             // A row of a change set without a batch, or one that was a conflict, was never changed.
@@ -166,7 +191,7 @@ impl Engine {
             let encrypted_to = found.encrypted_to.clone();
             let columns = match encrypted_to {
                 Some(_) => Vec::new(),
-                None => columns_of(row, &found.layout, table, &mask),
+                None => columns_of(row, &found.layout, table, mask),
             };
             touches.push(Touch { columns, encrypted_to, ..touch(&found.run, changed_at) });
         }
@@ -282,9 +307,14 @@ fn not_theirs(error: PgError, table: &Table) -> Error {
     if error.sqlstate != Code::Privilege.as_str() {
         return error.into();
     }
-    let message =
-        format!("this role may not ask which runs touched a row of `{}`, since it may not read it", table.name);
-    let help = format!("let the table's owner type: grant select on {} to …", table.name.sql());
+    let message = format!(
+        "this role may not ask by this key which runs touched a row of `{}`: it may not read the row, and an answer would confirm a guess",
+        table.name
+    );
+    let help = format!(
+        "ask by the primary key, where that is of integers or uuids; or let the table's owner type: grant select on {} to …",
+        table.name.sql()
+    );
     Refusal::new(Code::Privilege, message, help).into()
 }
 

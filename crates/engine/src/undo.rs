@@ -263,6 +263,7 @@ impl Engine {
             job: run.job.clone(),
             about: forward.about.clone(),
             plain: forward.plain.clone(),
+            constants: forward.constants.clone(),
             kind: ChangeKind::Undo,
             statement: statement.clone(),
             canonical: statement,

@@ -13,6 +13,7 @@ pub mod guardrails;
 pub mod health;
 pub mod image_keys;
 pub mod images;
+pub mod masked_images;
 pub mod pace;
 pub mod partitions;
 pub mod readtx;

@@ -20,7 +20,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (11, include_str!("../sql/schema/011_gentle.sql")),
     (12, include_str!("../sql/schema/012_keys_for_readers.sql")),
     (13, include_str!("../sql/schema/013_gentle.sql")),
-    (15, include_str!("../sql/schema/015_keyed_signatures.sql")),
+    (15, include_str!("../sql/schema/015_what_readers_see.sql")),
 ];
 
 /// The version that this pgmend needs.

@@ -66,6 +66,7 @@ fn plan() -> Plan {
         job: "fix-roles".into(),
         about: [("goal".into(), "one spelling of every role".into()), ("ticket".into(), "OPS-1742".into())].into(),
         plain: vec!["role".into()],
+        constants: std::collections::BTreeSet::new(),
         kind: ChangeKind::Update,
         statement: "update users set role = 'member' where role = 'memeber' and since < :day".into(),
         canonical: "UPDATE users SET role = 'member' WHERE role = 'memeber' AND since < CAST($1 AS date)".into(),

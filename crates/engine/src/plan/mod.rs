@@ -276,6 +276,7 @@ impl Engine {
             job: job.name.clone(),
             about: about(job),
             plain: job.file.plain.clone(),
+            constants: pgmend_sql::constants(&job.statement),
             kind,
             statement: job.statement.trim().to_owned(),
             canonical,

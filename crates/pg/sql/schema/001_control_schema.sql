@@ -502,7 +502,7 @@ begin
                           and not exists (select from pgmend.run r where r.plan_id = p.plan_id))) then
         raise exception 'only the owner of schema pgmend drops images of the last 7 days' using errcode = 'PM310', schema = 'pgmend';
     end if;
-    select string_agg(format('%I::text', attname), ', ' order by attnum)
+    select string_agg(pgmend.text_of_image(attname, atttypid), ', ' order by attnum)
       into v_keys
       from pg_attribute
      where attrelid = format('pgmend.%I', p_name)::regclass and attnum > 0 and attname like 'key\_%';
@@ -514,7 +514,7 @@ begin
         select * into v_pad from pgmend.hmac_pads();
         execute format('insert into pgmend.touched_key (target_oid, key_digest, run_id, batch_no)
                         select $1, sha256($4 || sha256($3 || sha256(convert_to(array[%s]::text, ''UTF8'')))), $2, %s
-                          from pgmend.%I', v_keys, v_batch, p_name)
+                          from pgmend.%I as i', v_keys, v_batch, p_name)
           using p_target, p_run, v_pad.inner_pad, v_pad.outer_pad;
         get diagnostics v_rows = row_count;
     end if;

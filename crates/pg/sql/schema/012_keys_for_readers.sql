@@ -122,32 +122,6 @@ language sql stable security definer set search_path = pg_catalog, pgmend, pg_te
      order by b.partition_no desc, b.batch_no limit 1;
 $$;
 
--- Runs with pruned images that touched a key, and when, by the digest that `pgmend trace` computes. A guess is as good as
--- a key here, so that only those may ask who may read the row itself. Conflicts were not touched, as far as their key
--- reads as `p_key`.
--- Lock:  none. Index: touched_key_digest, batch_pkey, conflict_pkey.
-create function pgmend.runs_touching(p_target oid, p_digest bytea, p_key text[], out run_id uuid, out touched_at timestamptz)
-returns setof record
-language plpgsql stable security definer set search_path = pg_catalog, pgmend, pg_temp as $$
-declare
-    v_pad record;
-begin
-    if not (pgmend.reads_values() or coalesce(has_table_privilege(session_user, p_target, 'select'), false)) then
-        raise exception 'role % may not read the rows of %', session_user, p_target::regclass using errcode = 'PM310', schema = 'pgmend';
-    end if;
-    select * into v_pad from pgmend.hmac_pads();
-    return query
-    select k.run_id, coalesce(min(b.begun_at), max(r.ended_at), max(r.started_at))
-      from pgmend.touched_key k
-      join pgmend.run r on r.run_id = k.run_id
-      left join pgmend.batch b on b.run_id = k.run_id and b.partition_no = k.batch_no / 1000000000000
-                              and b.batch_no = k.batch_no % 1000000000000
-     where k.target_oid = p_target
-       and k.key_digest = sha256(v_pad.outer_pad || sha256(v_pad.inner_pad || p_digest))
-       and not exists (select from pgmend.conflict c where c.run_id = k.run_id and c.key = p_key)
-     group by k.run_id;
-end $$;
-
 -- Digests that older versions left were not keyed: the HMAC of the digest is what this version keeps. Written anew rather
 -- than updated: the table has no key, and where a publication is FOR ALL TABLES, no update of it is possible.
 do $$

@@ -30,7 +30,8 @@ grant select (letter_no, run_id, partition_no, batch_no, ordinal, sqlstate, mess
               state, recorded_at, settled_at, settled_in) on pgmend.dead_letter to pgmend_observer;
 grant execute on function pgmend.plan_body(uuid), pgmend.conflicts_of(uuid, bigint, bigint),
     pgmend.dead_letters_of(uuid, bigint, bigint, boolean), pgmend.upper_bound_of(uuid),
-    pgmend.ordinal_changed_at(uuid, bigint), pgmend.runs_touching(oid, bytea, text[])
+    pgmend.ordinal_changed_at(uuid, bigint), pgmend.runs_touching(oid, bytea, text[]),
+    pgmend.masked_images(uuid, smallint[], text[])
     to pgmend_runner, pgmend_approver, pgmend_observer;
 grant execute on function pgmend.current_policy(), pgmend.approvals_required(uuid), pgmend.approvals_held(uuid),
     pgmend.is_planner(uuid, name), pgmend.guardrails(uuid), pgmend.window_at(jsonb, timestamptz),

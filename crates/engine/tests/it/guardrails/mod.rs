@@ -9,6 +9,7 @@ mod ledger;
 mod policy;
 mod pruned;
 mod roles;
+mod stories;
 mod wishes;
 
 use pgmend::guard::Named;

@@ -193,7 +193,7 @@ async fn existing_roles_stand_for_the_groups_by_name() {
 }
 
 /// Functions that a group may call beside those that all of them may.
-const FOR_ALL: [&str; 14] = [
+const FOR_ALL: [&str; 15] = [
     "approvals_held",
     "approvals_required",
     "conflicts_of",
@@ -202,6 +202,7 @@ const FOR_ALL: [&str; 14] = [
     "guardrails",
     "is_encrypted",
     "is_planner",
+    "masked_images",
     "ordinal_changed_at",
     "plan_body",
     "runs_touching",
@@ -223,11 +224,13 @@ const FOR_APPROVERS: [&str; 11] = [
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 19] = [
+const FOR_NOBODY: [&str; 22] = [
     "append_ledger",
     "encryption_of",
     "hmac_pads",
+    "image_columns",
     "insist_on_guardrails",
+    "is_plain_column",
     "keyed_signature",
     "meets",
     "plain_keys",
@@ -242,6 +245,7 @@ const FOR_NOBODY: [&str; 19] = [
     "refuse_same_columns",
     "set_policy",
     "shown_key",
+    "text_of_image",
     "token_of",
 ];
 
