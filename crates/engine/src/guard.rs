@@ -1,6 +1,8 @@
 //! Guardrails: environments and their policy, approvals, broken glass, reviews. What is asked of a plan is decided
 //! by the database (`002_guardrails.sql`); this carries questions there and answers back.
 
+pub(crate) mod way_out;
+
 use pgmend_core::environment::{Arrived, Environment};
 use pgmend_core::id::RunId;
 use pgmend_core::job::Job;
@@ -30,7 +32,8 @@ impl Engine {
     /// Connects to an environment, and refuses a database that is not what the environment says.
     pub async fn connect_to(database_url: Option<&str>, named: Named) -> Result<Self, Error> {
         let mut engine = Engine::connect(database_url).await?;
-        let mismatches = mismatches(&engine.session, &named).await?;
+        let mismatches = mismatches(&engine.session, &named).await;
+        let mismatches = mismatches.map_err(|error| unasked_canary(error, &named, &engine.here.session_user))?;
         if !mismatches.is_empty() {
             let message = format!("this is not environment {}: {}", named.name, mismatches.join("; "));
             let help = "correct the connection, or what pgmend.toml expects";
@@ -196,6 +199,11 @@ impl Engine {
         Some(CheckedEnvironment { name: name.clone(), compared })
     }
 
+    /// The flag that names the environment, with its leading space; empty where none was named.
+    pub(crate) fn environment_flag(&self) -> String {
+        self.environment.as_ref().map_or(String::new(), |named| format!(" --env {}", named.name))
+    }
+
     /// What a start needs beyond the plan itself, refused with what to type next: by whom, on which plan. Gives what
     /// was demanded.
     pub(crate) async fn refuse_unmet(&self, planned: &Planned) -> Result<Vec<Demanded>, Error> {
@@ -209,26 +217,42 @@ impl Engine {
         let message = open.iter().map(|g| format!("{}: {} demanded, {} found", g.rule, g.demanded, g.found));
         let message = message.collect::<Vec<_>>().join("; ");
         let id = planned.plan.plan_id;
-        let environment = self.environment.as_ref().map_or(String::new(), |named| format!(" --env {}", named.name));
-        let by_people = |g: &Guardrail| g.rule == "approvals" || g.rule == "veto";
-        if open.iter().all(by_people) {
-            if self.may_break_glass(planned).await? {
-                return Ok(demanded);
-            }
-            let help = format!("an approver types: pgmend approve {id}{environment} --reason \"…\"");
-            return Err(Refusal::new(Code::ApprovalMissing, message, help).into());
+        let environment = self.environment_flag();
+        let approval = way_out::approval(&open, id, &environment);
+        let of_the_job = open.iter().any(|g| !way_out::is_by_people(g) && g.rule != "hours");
+        if of_the_job {
+            return Err(Refusal::new(Code::Guardrail, message, way_out::of_the_job(&open)).into());
         }
+        let by_people = open.iter().any(way_out::is_by_people);
         if open.iter().any(|g| g.rule == "hours") {
-            return Err(Refusal::new(Code::OutsideHours, message, "type the same command within the hours").into());
+            let help = match by_people {
+                true => format!("type the same command within the hours; until then {approval}"),
+                false => {
+                    "type the same command within the hours, or add --until-done to it, which waits for them".to_owned()
+                }
+            };
+            return Err(Refusal::new(Code::OutsideHours, message, help).into());
         }
-        let elsewhere = open.iter().find(|g| g.rule == "requires").and_then(|g| g.demanded.strip_prefix("done in "));
-        let help = match elsewhere {
-            Some(first) if open.iter().all(|g| by_people(g) || g.rule == "requires") => {
-                format!("run the job there first, with --env {first}; then plan it here again")
-            }
-            Some(_) | None => "change the job as demanded, and plan again".to_owned(),
-        };
-        Err(Refusal::new(Code::Guardrail, message, help).into())
+        if self.may_break_glass(planned).await? {
+            return Ok(demanded);
+        }
+        Err(Refusal::new(Code::ApprovalMissing, message, approval).into())
+    }
+}
+
+/// A login that may not ask the canary cannot be told from one that is elsewhere.
+fn unasked_canary(error: PgError, named: &Named, login: &str) -> Error {
+    match &named.environment.canary {
+        Some(canary) if error.sqlstate == "42501" => {
+            let message = format!("the canary of environment {} cannot be asked: {}", named.name, error.message);
+            let help = format!(
+                "every login that uses the environment asks it `{}`: let the owner of what that reads type: grant select on … to {}",
+                canary.query,
+                quote_ident(login)
+            );
+            Refusal::new(Code::Privilege, message, help).into()
+        }
+        Some(_) | None => error.into(),
     }
 }
 

@@ -8,6 +8,7 @@ use super::interruption::wait_or_stop;
 use super::nights::{Waited, wait_ended};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::guard::way_out;
 use crate::outcome::Planned;
 use crate::progress::{Event, Observer, Stop};
 
@@ -53,7 +54,10 @@ impl Engine {
         let id = planned.plan.plan_id;
         let open: Vec<_> = self.guardrails(planned).await?.into_iter().filter(|g| !g.met).collect();
         if let Some(veto) = open.iter().find(|g| g.rule == "veto") {
-            let help = "ask them why; the veto counts until they take it back: pgmend approve --revoke";
+            let help = format!(
+                "ask them why; the veto counts until they take it back: pgmend approve {id}{} --revoke --reason \"…\"",
+                self.environment_flag()
+            );
             return Err(Refusal::new(Code::ApprovalMissing, format!("plan {id} was {}", veto.found), help).into());
         }
         // What no approval mends is said now, rather than after hours of waiting. The hours come by themselves.
@@ -71,10 +75,12 @@ impl Engine {
                 format!("plan {id} expired before its approvals came ({} of {})", missing.found, missing.demanded);
             return Err(Refusal::new(Code::StalePlan, message, "plan again, and ask for the approvals again").into());
         }
-        let environment = self.environment.as_ref().map_or(String::new(), |named| format!(" --env {}", named.name));
+        let environment = self.environment_flag();
         let what = format!(
-            "approvals: {} demanded, {} found; an approver types: pgmend approve {id}{environment} --reason \"…\"",
-            missing.demanded, missing.found
+            "approvals: {} demanded, {} found; {}",
+            missing.demanded,
+            missing.found,
+            way_out::approval(&open, id, &environment)
         );
         Ok(Standing::Missing { what, left_s })
     }

@@ -147,6 +147,18 @@ language sql immutable set search_path = pg_catalog, pgmend, pg_temp as $$
              where p_when -> 'columns' ? ((p_plan #>> '{target,schema}') || '.' || (p_plan #>> '{target,name}') || '.' || w)));
 $$;
 
+-- A condition of the policy in words, all parts of which hold.
+create function pgmend.condition_in_words(p_when jsonb) returns text
+language sql immutable set search_path = pg_catalog, pgmend, pg_temp as $$
+    select concat_ws(' and ',
+        ltrim(to_char((p_when ->> 'rows_min')::numeric, 'FM999,999,999,999,999')) || ' rows or more',
+        trim_scale((p_when ->> 'share_min')::numeric * 100) || ' % of the table or more',
+        'table ' || (select string_agg(e, ' or ') from jsonb_array_elements_text(nullif(p_when -> 'tables', 'null')) as e),
+        'column ' || (select string_agg(e, ' or ') from jsonb_array_elements_text(nullif(p_when -> 'columns', 'null')) as e),
+        (select string_agg(e, ' or ') from jsonb_array_elements_text(nullif(p_when -> 'kinds', 'null')) as e),
+        case (p_when ->> 'irreversible')::boolean when true then 'what cannot be undone' when false then 'what can be undone' end);
+$$;
+
 -- How many approvals a plan needs, and why. The undo of a run is covered by what was said to the run itself.
 create function pgmend.approvals_required(p_plan uuid, out required int, out why text[])
 language plpgsql stable security definer set search_path = pg_catalog, pgmend, pg_temp as $$
@@ -173,7 +185,7 @@ begin
     for v_rule in select r from jsonb_array_elements(coalesce(v_policy -> 'more', '[]')) as r loop
         if pgmend.meets(v_rule - 'approvals', v_plan.body::jsonb) then
             required := greatest(required, (v_rule ->> 'approvals')::int);
-            why := why || format('%s where %s', v_rule ->> 'approvals', (v_rule - 'approvals')::text);
+            why := why || format('%s for %s', v_rule ->> 'approvals', pgmend.condition_in_words(v_rule - 'approvals'));
         end if;
     end loop;
 end $$;

@@ -13,7 +13,7 @@ async fn a_run_waits_for_approvals_by_others_than_its_planner_and_they_cover_its
     let (code, said) = refusal(run(&mut runner, &job, None).await);
     assert_eq!(code, Code::ApprovalMissing);
     assert!(
-        said.contains("approvals: 2 (2 for every run) demanded, 0 found; an approver types: pgmend approve "),
+        said.contains("approvals: 2 (2 for every run) demanded, 0 found; 2 approvers type, each from a login of their own: pgmend approve "),
         "{said}"
     );
     assert_eq!(bank.total(), "5050");

@@ -28,6 +28,7 @@ async fn more_approvals_are_needed_by_rows_share_table_column_kind_and_irreversi
         (More { irreversible: Some(false), ..more(2) }, More { irreversible: Some(true), ..more(2) }),
     ];
     let mut bank = Bank::new(Policy::default()).await;
+    let mut said = Vec::new();
     for (meets, misses) in rules {
         for (rule, needed) in [(meets, true), (misses, false)] {
             let policy = Policy { more: vec![rule.clone()], ..Policy::default() };
@@ -38,8 +39,18 @@ async fn more_approvals_are_needed_by_rows_share_table_column_kind_and_irreversi
             let planned = plan(&mut bank.owner, &job("raise", CHANGE)).await;
             let guardrails = bank.owner.guardrails(&planned).await.expect("guardrails");
             assert_eq!(!guardrails.is_empty(), needed, "{rule:?}: {guardrails:?}");
+            said.extend(guardrails.into_iter().map(|g| g.demanded));
         }
     }
+    let words = [
+        "2 (2 for 49 rows or more)",
+        "2 (2 for 49 % of the table or more)",
+        "2 (2 for table public.account)",
+        "2 (2 for column public.account.balance)",
+        "2 (2 for update)",
+        "2 (2 for what can be undone)",
+    ];
+    assert_eq!(said, words);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +79,8 @@ async fn what_the_policy_asks_of_a_job_is_refused_with_what_was_found() {
         "commit: clean demanded, none found",
         "batch: at most 5 rows demanded, 10 rows found",
         "requires: done in staging demanded, not done there found",
+        "write into the job file: goal = \"…\", owner = \"…\", ticket = \"…\" like ^OPS-[0-9]+$, batch_rows = 5 or less under [limits]",
+        "commit the job's folder in git; run the job there first: --env staging --execute; then plan again",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -102,6 +115,14 @@ async fn a_database_that_is_not_the_named_environment_is_refused() {
         said.contains("database: expected vault, found ") && said.contains("canary: expected 7, found 100"),
         "{said}"
     );
+    // Who may not ask the canary is told whom to ask for the right to.
+    let asked = Environment {
+        canary: Some(Canary { query: "select count(*) from account".into(), equals: "100".into() }),
+        ..Environment::default()
+    };
+    let named = Named { name: "bank".into(), environment: asked };
+    let (code, said) = refusal(Engine::connect_to(Some(&bank.db.url_for(&bank.observer)), named).await.map(|_| ()));
+    assert!(code == Code::Privilege && said.contains(&format!("grant select on … to \"{}\"", bank.observer)), "{said}");
     let writing = Canary { query: "delete from account returning id".into(), equals: "7".into() };
     assert!(connect("bank", Environment { canary: Some(writing), ..Environment::default() }).await.is_err());
     assert_eq!(bank.total(), "5050");

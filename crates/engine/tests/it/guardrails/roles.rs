@@ -224,8 +224,9 @@ const FOR_APPROVERS: [&str; 11] = [
     "tune_limits",
 ];
 /// What only the owner and functions of the schema call.
-const FOR_NOBODY: [&str; 22] = [
+const FOR_NOBODY: [&str; 23] = [
     "append_ledger",
+    "condition_in_words",
     "encryption_of",
     "hmac_pads",
     "image_columns",
