@@ -86,6 +86,57 @@ fn an_unknown_key_suggests_the_nearest_and_names_the_file() {
     assert!(err(&output).is_empty());
 }
 
+/// The commands of pgmend on a page: in code spans, and as lines of code blocks; words of a shell line each.
+fn commands_on(page: &str) -> Vec<Vec<String>> {
+    let texts = page.split("```").enumerate();
+    let spans = texts.flat_map(|(place, text)| match place % 2 {
+        1 => text.lines().collect::<Vec<_>>(),
+        _ => text.split('`').skip(1).step_by(2).collect(),
+    });
+    let lines = spans.map(|span| span.rsplit("| ").next().unwrap_or(span)).filter(|span| span.starts_with("pgmend "));
+    let words = |line: &str| {
+        let line = line.replace('\n', " ");
+        // A remark stands apart.
+        let line = line.split("  ").next().unwrap_or_default();
+        // What stands in quotes is one word.
+        let parts: Vec<&str> = line.split('"').collect();
+        let mut words = Vec::new();
+        for (place, part) in parts.into_iter().enumerate() {
+            match place % 2 {
+                1 => words.push(part.to_owned()),
+                // Dots stand for what is left out.
+                _ => words.extend(part.split_whitespace().filter(|word| *word != "…").map(str::to_owned)),
+            }
+        }
+        words.into_iter().take_while(|word| !word.starts_with('#') && word != ">" && word != "<").skip(1).collect()
+    };
+    lines.map(words).collect()
+}
+
+#[test]
+fn every_page_of_a_refusal_at_run_time_has_a_command_and_every_command_on_a_page_exists() {
+    let folder = tempdir().expect("a temporary folder");
+    let list = out(&pgmend(folder.path(), &["explain"]));
+    let codes: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let codes: Vec<&str> = codes.into_iter().filter(|word| word.starts_with("PM")).collect();
+    assert!(codes.len() > 70, "{list}");
+    let (mut tried, mut wrong) = (std::collections::BTreeSet::new(), Vec::new());
+    for code in codes {
+        let commands = commands_on(&out(&pgmend(folder.path(), &["explain", code])));
+        assert!(!commands.is_empty() || !["PM5", "PM6", "PM7"].contains(&&code[..3]), "{code} has no line to type");
+        for words in commands.into_iter().filter(|words| tried.insert(words.clone())) {
+            // Every word before it is read: an option that does not exist is an error, whatever is missing.
+            let args: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
+            let output = pgmend(folder.path(), &args);
+            if output.status.code() != Some(0) {
+                wrong.push(format!("{code}: {args:?}: {}", err(&output)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(tried.len() > 60, "{}", tried.len());
+}
+
 #[test]
 fn explain_prints_a_page_in_any_case_of_its_code() {
     let folder = tempdir().expect("a temporary folder");
