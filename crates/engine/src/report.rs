@@ -298,9 +298,10 @@ fn happening(entry: &Entry) -> Happening {
             Some(format!("{}: {other}", name.replace('_', " ")))
         }
     };
-    // Digests are too long for a line; what was demanded has a section of its own.
+    // Digests are too long for a line; what was demanded has a section of its own, role and commit stand above.
     let told = body.iter().filter(|(name, _)| {
-        !["digest", "plan", "unchanged", "guardrails", "environment", "change"].contains(&name.as_str())
+        !["digest", "plan", "unchanged", "guardrails", "environment", "change", "role", "commit"]
+            .contains(&name.as_str())
     });
     Happening {
         at: trail::second(&entry.recorded_at),

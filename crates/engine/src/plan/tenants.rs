@@ -122,12 +122,9 @@ fn without_end(sql: RunSql) -> RunSql {
     }
 }
 
-/// Refuses a plan whose batches depend on each other's order, and one whose images hide the tenants.
+/// Refuses a plan whose batches depend on each other's order. Encrypted images do not: who comes next is told by
+/// `pgmend.partition`, and a change set is plain until the run ends.
 pub fn refuse_together(plan: &Plan) -> Result<(), Refusal> {
-    if plan.tenants.is_some() && plan.images.recipient.is_some() {
-        let help = "leave [tenants] out, or images.recipient";
-        return Err(Refusal::new(Code::TenantsTogether, "encrypted images do not tell tenants apart", help));
-    }
     let (Some(_), Some(reason)) = (&plan.tenants, &plan.one_worker) else { return Ok(()) };
     let message = format!("the change cannot go tenant by tenant: {reason}");
     let help = "leave [tenants] out; for a first look at some rows, name canary tenants instead of a canary batch";

@@ -1,10 +1,11 @@
 //! What a worker takes along from one partition to the next: its heartbeat, what it has heard of people's wishes, its
-//! throttle. Made anew, they would cost each small tenant two connections and a round of all signals, which is more than
+//! throttle, the key of its images. Made anew, they would cost each small tenant two connections and a round of all signals, which is more than
 //! its rows do.
 
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::Plan;
 use pgmend_pg::batch::Lease;
+use pgmend_pg::image_keys::ImageKey;
 
 use super::ownership::Heartbeat;
 use super::wishes::Wishes;
@@ -20,6 +21,8 @@ pub(crate) struct Equipment {
     pub throttle: Throttle,
     /// What may be shown of keys.
     pub shown: Mask,
+    /// What its images are encrypted with, once there was one: each batch asks whether the run still has it.
+    pub image_key: Option<ImageKey>,
 }
 
 impl Equipment {
@@ -32,6 +35,7 @@ impl Equipment {
             wishes,
             throttle: Throttle::start(&engine.conninfo, lease, plan, resumed),
             shown,
+            image_key: None,
         })
     }
 
@@ -57,7 +61,7 @@ impl Worker<'_, '_> {
             let _told = self.session().set_holds(&self.lease, &[]).await;
         }
         self.heartbeat.rest();
-        let Self { engine, heartbeat, wishes, throttle, shown, .. } = self;
-        engine.equipment = Some(Equipment { heartbeat, wishes, throttle, shown });
+        let Self { engine, heartbeat, wishes, throttle, shown, scene, .. } = self;
+        engine.equipment = Some(Equipment { heartbeat, wishes, throttle, shown, image_key: scene.image_key });
     }
 }

@@ -201,6 +201,7 @@ impl Engine {
         let image_table =
             plan.images.layout.is_some().then(|| ImageTable::Images.name(&instant, &plan.job, &run_id.short()));
         let body = serde_json::json!({ "plan": plan.plan_id, "digest": plan.digest(), "client": client, "again": options.again,
+            "role": plan.settings.role, "commit": plan.about.get("commit"),
             "environment": self.checked_environment(), "guardrails": demanded,
             "change": self.change_digest(&plan).await?,
             "unchanged": expectations::baseline(&self.session, &plan, run_id).await? });

@@ -131,7 +131,8 @@ impl<'e, 'o> Worker<'e, 'o> {
             true => LastCheckpoint::default(),
             false => engine.session.last_checkpoint(run.run_id, lease.partition_no).await?,
         };
-        let Equipment { heartbeat, wishes, throttle, shown } = Equipment::of(engine, &plan, &lease, resumed).await?;
+        let Equipment { heartbeat, wishes, throttle, shown, image_key } =
+            Equipment::of(engine, &plan, &lease, resumed).await?;
         let vacuums = super::vacuum::schedule(&plan, options.vacuum_every.or(plan.limits.vacuum_every));
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
@@ -139,7 +140,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             wishes,
             pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done, Arc::clone(&engine.slice)),
             throttle,
-            scene: Scene::of_batch(&plan.settings, &plan.limits),
+            scene: Scene { image_key, ..Scene::of_batch(&plan.settings, &plan.limits) },
             sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
             engine,
             observer,

@@ -9,7 +9,9 @@ use super::{Bank, CHANGE, approvals, job, plan, run};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_shows_every_kind_of_tampering() {
     let mut bank = Bank::new(Policy::default()).await;
-    let run_id = run(&mut bank.owner, &job("raise", CHANGE), None).await.expect("the run").run_id;
+    let mut raise = job("raise", CHANGE);
+    raise.facts.insert("commit".into(), "3f9a0c1 dirty".into());
+    let run_id = run(&mut bank.owner, &raise, None).await.expect("the run").run_id;
     let intact = bank.owner.verify_ledger(None).await.expect("a verdict");
     assert!(intact.faults.is_empty() && intact.entries >= 2, "{intact:?}");
     let checkpoint = bank.owner.ledger_checkpoint().await.expect("a checkpoint");
@@ -57,7 +59,9 @@ async fn the_ledger_shows_every_kind_of_tampering() {
         Ok(())
     });
     assert_eq!(exported.await.expect("the export"), lines.len());
-    assert!(lines[0].contains("\"fact\":\"run_started\""), "{}", lines[0]);
+    for part in ["\"fact\":\"run_started\"", "3f9a0c1 dirty", "role", env!("CARGO_PKG_VERSION"), "client"] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

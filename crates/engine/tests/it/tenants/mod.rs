@@ -2,6 +2,7 @@
 //! tenant, rows that others hold, and undo.
 
 mod alone;
+mod encrypted;
 mod order;
 mod refused;
 mod whole;
