@@ -57,9 +57,10 @@ async fn tenants_go_one_by_one_with_encrypted_images_and_come_back_with_the_iden
         stage.check(statement);
         assert_eq!(stage.number("select count(*) from pgmend.partition where state = 'done'"), 7, "{statement}");
         assert_eq!(stage.readable(), 0, "{statement}: nothing is left to read");
-        // A worker takes its key along from tenant to tenant; another process, or another worker, has its own.
+        // A worker takes its key along from tenant to tenant; another process or worker has its own, and so
+        // has one that forgot it after an error.
         let keys = stage.number("select count(*) from pgmend.image_key");
-        assert!(workers > 1 || keys <= 2, "{statement}: {keys} keys");
+        assert!(workers > 1 || keys < 7, "{statement}: {keys} keys");
 
         let (code, _) =
             refusal(Box::pin(stage.engine.undo("tenants", &UndoOptions::default(), &mut Observer::silent())).await);
