@@ -96,6 +96,11 @@ impl Sizing {
         self.tuned.is_some()
     }
 
+    /// Rows that half of a stretch may have: those of a batch, where the job fixes them, else as many as any batch may.
+    pub fn half_max(&self) -> u32 {
+        if self.fixed { self.rows.min(self.ceiling) } else { self.ceiling }
+    }
+
     /// Rows that no batch may exceed.
     pub fn ceiling(&self) -> u32 {
         self.ceiling

@@ -63,7 +63,7 @@ impl Worker<'_, '_> {
     /// Rows of the next stretch.
     pub(super) fn stretch_rows(&self, in_halves: bool) -> u32 {
         match in_halves {
-            true => halving::stretch_rows(self.batch_rows(), self.sizing.ceiling()),
+            true => halving::stretch_rows(self.batch_rows(), self.sizing.half_max()),
             false => self.batch_rows(),
         }
     }

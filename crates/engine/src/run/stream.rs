@@ -65,7 +65,11 @@ impl Worker<'_, '_> {
             tx.rollback().await?;
             return Err(error);
         }
-        let ceiling = if self.plan.one_transaction { BATCH_ROWS_CEILING } else { self.sizing.ceiling() };
+        let ceiling = match rows {
+            Rows::All if self.plan.one_transaction => BATCH_ROWS_CEILING,
+            Rows::All => self.sizing.ceiling(),
+            Rows::FirstHalf | Rows::SecondHalf => self.sizing.half_max(),
+        };
         if changed_rows > i64::from(ceiling) {
             tx.rollback().await?;
             // Rows came into the range since its bound was read: a smaller batch keeps the promise.

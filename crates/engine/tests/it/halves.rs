@@ -229,7 +229,7 @@ async fn keys_of_every_type_that_can_be_halved_and_of_several_columns_are_change
             format!("select max(changed_rows) from pgmend.batch where run_id = '{}'", done.run_id),
             format!("select count(*) from pgmend.batch where run_id = '{}' and first_half_to is not null", done.run_id),
         );
-        assert!(number(&mut sql, &largest) <= 14, "{columns}");
+        assert!(number(&mut sql, &largest) <= 7, "{columns}");
         assert!(number(&mut sql, &whole) >= 3, "{columns}");
     }
 }

@@ -3,7 +3,7 @@
 use pgmend::{Code, Engine, Error, Observer, Outcome, PlanOptions, Planned, RunOptions, RunState, UndoOptions};
 
 use super::case::{Case, Expect, Undo};
-use super::copies::{Contents, Copies, Copy, HALVED, text};
+use super::copies::{Contents, Copies, Copy, text};
 
 /// Runs a case; says what is wrong.
 pub async fn check(copies: &Copies, case: &Case) -> Result<(), String> {
@@ -140,9 +140,7 @@ fn agreed(copy: &Copy, case: &Case, batch_rows: u32, planned: &Planned, outcome:
     }
     let largest = format!("select max(changed_rows) from pgmend.batch where run_id = '{}'", outcome.run_id);
     let largest: i64 = copy.value(&largest)?.map_or(0, |n| n.parse().unwrap_or(i64::MAX));
-    // A half may be all of its stretch.
-    let most = if batch_rows == HALVED { 2 * batch_rows } else { batch_rows };
-    if !plan.one_transaction && largest > i64::from(most) {
+    if !plan.one_transaction && largest > i64::from(batch_rows) {
         return Err(format!("a batch changed {largest} rows"));
     }
     let promised = matches!(case.undo, Undo::Everything);
