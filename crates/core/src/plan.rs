@@ -207,6 +207,15 @@ pub struct CompanySeen {
     pub pace_max: f64,
 }
 
+/// What each batch counts, since triggers could not be followed that may write more rows than the batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The triggers, and the foreign keys that lead to such.
+    pub triggers: Vec<String>,
+    /// Tables that the statement reads beside the target, by oid: no batch may write one.
+    pub reads: Vec<u32>,
+}
+
 /// What a rehearsal saw: small batches run for real and rolled back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rehearsal {
@@ -584,6 +593,9 @@ pub struct Plan {
     /// The tenants that the run drives one by one, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<Tenants>,
+    /// What each batch counts because of triggers that could not be followed; none where all could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
     /// What makes the same change the same: statement, parameters, target, settings, database, undone run; keyed with the
     /// secret of the database's tokens.
     pub signature: Digest,

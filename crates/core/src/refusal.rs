@@ -207,6 +207,9 @@ codes! {
     TooManyColumns = "PM780", "the statement changes too many columns";
     /// A schema that comes before pg_catalog redefines operators or functions.
     ShadowedCatalog = "PM781", "the search path redefines what the server defines";
+    // PM79x: what only a batch can find.
+    /// A trigger that could not be followed wrote more rows than the batch, or what the statement reads.
+    UnseenWrites = "PM790", "a trigger wrote rows that the plan could not foresee";
 }
 
 impl Code {

@@ -199,6 +199,10 @@ pub struct Trigger {
     /// that it writes, views that it reads, and tables that foreign keys write along. Empty for one that does not fire.
     #[serde(default)]
     pub reached: Vec<String>,
+    /// Whether names do not tell all that it leads to: a function of it is in a language that shows no tables, such as C,
+    /// or puts statements together.
+    #[serde(default)]
+    pub unfollowed: bool,
 }
 
 /// A rewrite rule that is in force.
@@ -264,6 +268,9 @@ pub struct Table {
     /// [`Trigger::reached`].
     #[serde(default)]
     pub cascaded: Vec<String>,
+    /// Whether names do not tell all that those lead to, as in [`Trigger::unfollowed`].
+    #[serde(default)]
+    pub cascade_unfollowed: bool,
     /// Whether row-level security applies to the current role on this table.
     pub row_security: bool,
     /// Row-level security policies (of any role).

@@ -318,6 +318,7 @@ impl Engine {
             throttle: forward.throttle.clone(),
             one_worker: Some("rows are put back in order".into()),
             tenants: None,
+            counted: None,
             signature,
             digest_key,
             planned_at: self.here.now.clone(),

@@ -12,6 +12,7 @@ use crate::error::{CONNECTION_FAILURE, PgError};
 use crate::image_keys::ImageKey;
 use crate::scene::Scene;
 use crate::session::{Answer, Session, Statement, array_literal};
+use crate::written::Written;
 
 /// Ownership of one partition of a run, as the server granted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct FencedTx<'s> {
     pub(crate) scene: Scene,
     pub(crate) batch_no: i64,
     answers: Vec<Answer>,
+    /// What had been written before the batch, where that is counted.
+    written_before: Option<String>,
     target_oid: u32,
     /// What the server's counters said when the batch began.
     from: Counters,
@@ -119,6 +122,8 @@ impl Lease {
         ];
         let guards = statements.len() - 1;
         statements.extend(scene.image_key.iter().flat_map(ImageKey::hold));
+        let counts = statements.len();
+        statements.extend(scene.written.as_ref().map(Written::count));
         statements.push(scene.as_job());
         let ours = statements.len();
         statements.extend(start.statements);
@@ -126,10 +131,12 @@ impl Lease {
         // The first error is the cause; later ones only say that the transaction is aborted.
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let from = answers.get(guards).map(Counters::of).unwrap_or_default();
+        let counted = scene.written.as_ref().and_then(|_| answers.get(counts)?.scalar());
+        let written_before = counted.map(str::to_owned);
         let answers = answers.split_off(ours);
         let (lease, scene) = (self.clone(), scene.clone());
         let (batch_no, target_oid) = (start.batch_no, start.target_oid);
-        Ok(FencedTx { session, lease, scene, batch_no, answers, target_oid, from })
+        Ok(FencedTx { session, lease, scene, batch_no, answers, written_before, target_oid, from })
     }
 
     /// The commit of a batch does not wait for the disk or a standby: a crash that takes the last batches along takes
@@ -177,9 +184,12 @@ impl FencedTx<'_> {
     /// transaction, in the same round trip. An error with SQLSTATE class 08 leaves the outcome unknown: read
     /// the checkpoint.
     pub async fn commit(self, checkpoint: Checkpoint, next: Option<Statement>) -> Result<Committed, PgError> {
-        let mut statements = vec![Scene::as_self(), self.end(checkpoint)];
+        let mut statements = vec![Scene::as_self()];
+        statements.extend(self.refuse_unseen(checkpoint.changed_rows)?);
+        let end = statements.len();
+        statements.push(self.end(checkpoint));
         statements.push(Statement::new("commit a batch", "commit", vec![]));
-        let has_next = next.is_some();
+        let (ours, has_next) = (statements.len(), next.is_some());
         if let Some(next) = next {
             statements.push(Statement::new("begin a read", "begin isolation level repeatable read read only", vec![]));
             statements.push(self.scene.enter());
@@ -188,10 +198,10 @@ impl FencedTx<'_> {
             statements.push(Statement::new("end a read", "rollback", vec![]));
         }
         let mut answers = self.session.pipeline(&statements).await;
-        let tail = answers.split_off(3);
+        let tail = answers.split_off(ours);
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.session.dirty.store(false, Ordering::Relaxed);
-        let to = answers.get(1).map(Counters::of).unwrap_or_default();
+        let to = answers.get(end).map(Counters::of).unwrap_or_default();
         let committed = Committed {
             next: None,
             wal_bytes: self.from.wal.zip(to.wal).map(|(from, to)| (to - from).max(0.0)),
@@ -215,6 +225,13 @@ impl FencedTx<'_> {
         let answer = self.session.pipeline(&[statement]).await.pop();
         self.session.dirty.store(false, Ordering::Relaxed);
         answer.unwrap_or_else(|| Err(PgError::new("roll back a batch", CONNECTION_FAILURE, "no answer"))).map(|_| ())
+    }
+
+    /// The guard against rows that a trigger wrote beside the batch's own, where one may have.
+    fn refuse_unseen(&self, changed_rows: i64) -> Result<Option<Statement>, PgError> {
+        let Some(written) = &self.scene.written else { return Ok(None) };
+        let before = self.written_before.as_ref().ok_or_else(|| PgError::corrupt("nothing was counted"))?;
+        Ok(Some(written.refuse_more(&self.lease, self.batch_no, before, changed_rows)))
     }
 
     /// Lock:  the batch's own row. Index: `batch_pkey`.

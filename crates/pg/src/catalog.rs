@@ -39,6 +39,8 @@ pub struct ReadRelation {
     pub calls_unknown: bool,
     /// `pg_class.relkind`.
     pub relkind: String,
+    /// The tables that it is, or shows.
+    pub tables: Vec<u32>,
 }
 
 /// How predictable a function is.
@@ -178,6 +180,7 @@ impl ReadTx<'_> {
             reads_target: text(row, 0)? == "true",
             calls_unknown: text(row, 1)? == "true",
             relkind: text(row, 2)?,
+            tables: from_json(row, 3)?,
         };
         Ok(relation)
     }

@@ -24,6 +24,7 @@ pub mod session;
 pub mod store;
 pub mod tenants;
 pub mod vacuum;
+pub mod written;
 
 mod passfile;
 mod said;

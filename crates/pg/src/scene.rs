@@ -6,6 +6,7 @@ use pgmend_core::plan::Settings;
 
 use crate::image_keys::ImageKey;
 use crate::session::Statement;
+use crate::written::Written;
 
 /// What a transaction that touches a user's table runs under.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Scene {
     pub idle_timeout_ms: u64,
     /// What the images of a batch are encrypted with; `None` where they are plain.
     pub image_key: Option<ImageKey>,
+    /// What each batch counts as written; `None` where no trigger could write more than the batch.
+    pub written: Option<Written>,
 }
 
 impl Scene {
@@ -32,6 +35,7 @@ impl Scene {
             statement_timeout_ms: limits.statement_timeout(),
             idle_timeout_ms: limits.lease_seconds * 1_000 / 3,
             image_key: None,
+            written: None,
         }
     }
 

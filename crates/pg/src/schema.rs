@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (12, include_str!("../sql/schema/012_keys_for_readers.sql")),
     (13, include_str!("../sql/schema/013_gentle.sql")),
     (15, include_str!("../sql/schema/015_what_readers_see.sql")),
+    (16, include_str!("../sql/schema/016_unseen_writes.sql")),
 ];
 
 /// The version that this pgmend needs.

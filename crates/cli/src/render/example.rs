@@ -133,6 +133,7 @@ fn plan() -> Plan {
         throttle: Throttle::default(),
         one_worker: None,
         tenants: None,
+        counted: None,
         signature: Digest("aa".into()),
         digest_key: DigestKey::default(),
         planned_at: "2026-03-01T03:10:00Z".into(),

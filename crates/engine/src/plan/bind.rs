@@ -43,6 +43,8 @@ pub struct Bound {
     pub halves: Halvable,
     /// The statement as typed, where the job's list of tenants narrows it.
     pub whole: Option<Statement>,
+    /// The tables that it reads beside the target, by oid, those under views included.
+    pub read_tables: Vec<u32>,
 }
 
 /// Reads the statement of a job. `escapes`: the session has `standard_conforming_strings` off.
@@ -84,7 +86,8 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
         Some(_) | None => false,
     };
     let halves = halves::halvable(tx, &statement, &table, key.as_ref(), &class).await?;
-    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, halves, whole })
+    let read_tables = facts.relations.iter().flat_map(|(_, relation)| relation.tables.clone()).collect();
+    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, halves, whole, read_tables })
 }
 
 /// Rows that a delete takes along are gathered by key; a key that changes may collide in any order but its own.

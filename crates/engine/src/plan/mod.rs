@@ -22,6 +22,7 @@ pub(crate) mod sample;
 pub(crate) mod statements;
 mod tenants;
 mod triggers;
+mod unseen;
 mod vacuum;
 mod watch;
 
@@ -270,6 +271,8 @@ impl Engine {
         let one_worker = one_worker::reason(job, bound, &images);
         let mut findings = around::findings(bound);
         findings.extend(one_worker::finding(job, one_worker.as_ref()));
+        let counted = unseen::counted(bound);
+        findings.extend(unseen::finding(counted.as_ref()));
         Plan {
             format: pgmend_core::plan::FORMAT,
             plan_id,
@@ -320,6 +323,7 @@ impl Engine {
             throttle: Throttle::default(),
             one_worker,
             tenants: None,
+            counted,
             signature,
             digest_key: digest_key(),
             planned_at: self.here.now.clone(),
@@ -453,6 +457,7 @@ pub(crate) fn planning_scene(here: &Here) -> Scene {
         statement_timeout_ms: 0,
         idle_timeout_ms: 60_000,
         image_key: None,
+        written: None,
     }
 }
 

@@ -32,9 +32,14 @@ const STOPPED_ELSEWHERE: &str = Code::StoppedElsewhere.as_str();
 const OUTSIDE_HOURS: &str = "PM532";
 /// `query_canceled`: by our timeout, or by a second Ctrl-C.
 pub(super) const QUERY_CANCELED: &str = "57014";
-/// Too many rows would be set aside: by the job, at the beginning, or, raised by the control schema, as people approved.
-const LETTER_LIMITS: [&str; 3] =
-    [Code::TooManyDeadLetters.as_str(), Code::FirstRowsFail.as_str(), Code::UnapprovedDeadLetters.as_str()];
+/// Guards that would say the same again: too many rows would be set aside (by the job, at the beginning, or, raised by the
+/// control schema, as people approved), or a trigger wrote more than the batch.
+const FINAL: [&str; 4] = [
+    Code::TooManyDeadLetters.as_str(),
+    Code::FirstRowsFail.as_str(),
+    Code::UnapprovedDeadLetters.as_str(),
+    Code::UnseenWrites.as_str(),
+];
 /// `lock_not_available`, and a timeout that may have been spent on a lock.
 const LOCK_WAITS: [&str; 2] = ["55P03", QUERY_CANCELED];
 /// `read_only_sql_transaction`: a standby.
@@ -61,7 +66,7 @@ impl Worker<'_, '_> {
             self.reload().await?;
             return Ok(Some(RunState::Cancelled));
         }
-        if LETTER_LIMITS.contains(&error.sqlstate.as_str()) {
+        if FINAL.contains(&error.sqlstate.as_str()) {
             self.reload().await?;
             return Ok(Some(RunState::Failed { failure: format!("{} ({})", error.message, error.sqlstate) }));
         }

@@ -17,6 +17,7 @@ use pgmend_pg::error::LEASE_LOST;
 use pgmend_pg::partitions::Partition;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::{LastCheckpoint, StoredRun};
+use pgmend_pg::written::Written;
 use pgmend_pg::{PgError, Session};
 
 use super::blockers::BlockerWatch;
@@ -140,7 +141,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             wishes,
             pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done, Arc::clone(&engine.slice)),
             throttle,
-            scene: Scene { image_key, ..Scene::of_batch(&plan.settings, &plan.limits) },
+            scene: Scene { image_key, ..scene_of(&plan) },
             sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
             engine,
             observer,
@@ -309,6 +310,12 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.heartbeat = Heartbeat::start(&self.conninfo, &self.lease, seconds, &self.wishes);
         Ok(())
     }
+}
+
+/// The scene of this plan's batches.
+fn scene_of(plan: &Plan) -> Scene {
+    let written = plan.counted.as_ref().map(|counted| Written::by(plan.kind, plan.target_oid, counted));
+    Scene { written, ..Scene::of_batch(&plan.settings, &plan.limits) }
 }
 
 /// Whether nobody has driven this partition before: then it has no batch, and there is nothing to read.

@@ -21,3 +21,4 @@ mod reuse;
 mod sweep;
 mod tenants;
 mod throttle;
+mod unseen;

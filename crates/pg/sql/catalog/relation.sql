@@ -25,4 +25,6 @@ select (exists (select from reach join family using (relid)))::text as reads_tar
        (exists (select from called join pg_catalog.pg_proc p on p.oid = called.procid
                  join pg_catalog.pg_namespace n on n.oid = p.pronamespace
                 where p.provolatile <> 'i' and n.nspname <> 'pg_catalog'))::text as calls_unknown,
-       (select c.relkind::text from pg_catalog.pg_class c where c.oid = $1::oid) as relkind
+       (select c.relkind::text from pg_catalog.pg_class c where c.oid = $1::oid) as relkind,
+       (select coalesce(json_agg(c.oid::bigint order by c.oid), '[]')::text from reach join pg_catalog.pg_class c on c.oid = reach.relid
+         where c.relkind in ('r', 'p')) as tables

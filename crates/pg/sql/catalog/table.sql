@@ -131,6 +131,12 @@ with recursive target as (
                            when 'v' then 'select ' || pg_get_viewdef(reach.oid)
                            when 'c' then 'delete from ' || reach.oid::regclass::text end as body
       from reach
+), lost as (
+    -- Where a name leads nowhere: a function in a language that shows no tables, or one that puts statements together.
+    select distinct reach.root
+      from reach join pg_catalog.pg_proc f on f.oid = reach.oid join pg_catalog.pg_language l on l.oid = f.prolang
+     where reach.what = 'f' and f.oid >= 16384
+       and (l.lanname not in ('plpgsql', 'sql') or f.prosrc ~* '\mexecute\M')
 )
 select json_build_object(
     'oid', t.oid::bigint,
@@ -172,8 +178,10 @@ select json_build_object(
         'of_columns', coalesce((select json_agg(a.attname order by a.attnum) from unnest(g.tgattr::int2[]) u (k)
             join pg_catalog.pg_attribute a on a.attrelid = g.tgrelid and a.attnum = u.k), '[]'),
         'deferrable', g.tgdeferrable, 'enabled', g.tgenabled <> 'D', 'source', g.prosrc,
+        'unfollowed', exists (select from lost where lost.root = g.oid),
         'reached', coalesce((select json_agg(led.body order by led.body) from led where led.root = g.oid and led.body is not null), '[]')) order by g.tgname) from trg g), '[]'),
     'cascaded', coalesce((select json_agg(led.body order by led.body) from led where led.root = 0 and led.body is not null), '[]'),
+    'cascade_unfollowed', exists (select from lost where lost.root = 0),
     'rules', coalesce((select json_agg(json_build_object('name', r.rulename, 'on', case r.ev_type when '2' then 'update' when '3' then 'insert' else 'delete' end) order by r.rulename)
         from pg_catalog.pg_rewrite r where r.ev_class = t.oid and r.ev_type <> '1' and r.ev_enabled in ('O', 'A')), '[]'),
     'row_security', row_security_active(t.oid),

@@ -46,6 +46,8 @@ grant execute on function
     pgmend.release_lease(uuid, int, bigint),
     pgmend.begin_batch(uuid, int, bigint, bigint, int, text[], text[], text),
     pgmend.end_batch(uuid, int, bigint, bigint, bigint, bigint, bigint, double precision),
+    pgmend.written_rows(oid, oid[]),
+    pgmend.refuse_unseen_writes(uuid, int, bigint, text, oid, oid[], bigint[], bigint),
     pgmend.record_conflict(uuid, bigint, bigint, text[], text),
     pgmend.ordinals_left_alone(uuid),
     pgmend.open_letter_keys(uuid),
