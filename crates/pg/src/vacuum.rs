@@ -99,6 +99,11 @@ impl ReadTx<'_> {
     }
 }
 
+/// The mark of a run's vacuum: a comment that no other statement has.
+pub fn mark(lease: &Lease, vacuum_no: i32) -> String {
+    format!("/* pgmend vacuum {vacuum_no} of run {} */", lease.run)
+}
+
 impl Session {
     /// Connects for vacuums: in the job's role, at autovacuum's pace unless the server has one for manual vacuums, with
     /// a time limit. A pooler may know none of these settings; then it is a plain connection.
@@ -140,22 +145,37 @@ impl Session {
         Ok((crate::store::text(row, 0)?, crate::store::number(row, 1)?))
     }
 
-    /// Vacuums one table. A table that another session holds is skipped without a word.
+    /// Vacuums one table. A table that another session holds is skipped without a word. The mark, a comment of the
+    /// statement, tells it from all others on the server.
     /// Lock:  share update exclusive on the table, which lets reads and writes pass. Index: all of the table's.
-    pub async fn vacuum(&self, table: &Vacuumable) -> Result<(), PgError> {
+    pub async fn vacuum(&self, table: &Vacuumable, mark: &str) -> Result<(), PgError> {
         // One round of its own is enough: another worker process would only add load.
-        let sql = format!("vacuum (skip_locked, index_cleanup auto, truncate off, parallel 0) {}", table.name);
+        let sql = format!("vacuum (skip_locked, index_cleanup auto, truncate off, parallel 0) {} {mark}", table.name);
         self.run(&Statement::new("vacuum the target", sql, vec![])).await?;
         Ok(())
     }
 
-    /// A session that waits for a lock of this backend, such as one that alters the table.
+    /// A session that waits for a lock of this backend, or of the one in which a vacuum with this mark runs: behind a pooler
+    /// that may be another one than was asked for its pid. Such a waiter alters the table, say.
     /// Lock:  none (plain reads of the activity and lock views). Index: none.
-    pub async fn waits_for(&self, pid: i64) -> Result<Option<i64>, PgError> {
+    pub async fn waits_for(&self, pid: i64, mark: &str) -> Result<Option<i64>, PgError> {
         let sql = "select a.pid::text from pg_catalog.pg_stat_activity a where a.datname = current_database() \
-                   and a.wait_event_type = 'Lock' and $1::int = any (pg_catalog.pg_blocking_pids(a.pid)) limit 1";
-        let answer = self.run(&Statement::new("look who waits for the vacuum", sql, vec![pid.to_string()])).await?;
+                   and a.wait_event_type = 'Lock' and pg_catalog.pg_blocking_pids(a.pid) && ($1::int || array( \
+                       select v.pid from pg_catalog.pg_stat_activity v where v.datname = current_database() \
+                          and v.state = 'active' and pg_catalog.strpos(v.query, $2) > 0)) limit 1";
+        let params = vec![pid.to_string(), mark.to_owned()];
+        let answer = self.run(&Statement::new("look who waits for the vacuum", sql, params)).await?;
         Ok(answer.scalar().and_then(|pid| pid.parse().ok()))
+    }
+
+    /// Ends our own vacuum with this mark, wherever it runs: a pooler may lose a request to cancel.
+    /// Lock:  none (plain reads of the activity view). Index: none.
+    pub async fn end_marked_vacuum(&self, mark: &str) -> Result<(), PgError> {
+        let sql = "select pg_catalog.pg_cancel_backend(v.pid)::text from pg_catalog.pg_stat_activity v \
+                   where v.datname = current_database() and v.usename = session_user and v.state = 'active' \
+                     and pg_catalog.strpos(v.query, $1) > 0";
+        self.run(&Statement::new("end the vacuum", sql, vec![mark.to_owned()])).await?;
+        Ok(())
     }
 
     /// Begins a vacuum of a run, if so many rows were changed since the last one and nobody else is at it.

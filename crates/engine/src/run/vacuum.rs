@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgmend_core::plan::ChangeKind;
 use pgmend_core::throttle::{Builtin, Reason, Verdict};
 use pgmend_core::vacuum::{Schedule, Share, VACUUM_MS_MAX};
-use pgmend_pg::vacuum::{Ending, Vacuumable};
+use pgmend_pg::vacuum::{Ending, Vacuumable, mark};
 use pgmend_pg::{PgError, Session};
 
 use super::fault;
@@ -61,7 +61,8 @@ impl Worker<'_, '_> {
         let table = self.plan.target.to_string();
         self.observer.tell(&Event::Vacuuming { table: table.clone(), changed_rows: start.after_rows });
         let began = Instant::now();
-        let Vacuumed { ending, why, pages } = self.vacuum_target().await;
+        let mark = mark(&self.lease, vacuum_no);
+        let Vacuumed { ending, why, pages } = self.vacuum_target(&mark).await;
         match ending {
             Ending::GaveWay => schedule.gave_way(start.after_rows),
             Ending::Done | Ending::Skipped | Ending::TooLong | Ending::Failed => schedule.done(start.after_rows),
@@ -97,20 +98,20 @@ impl Worker<'_, '_> {
     }
 
     /// Vacuums the target table by table, until somebody needs the run or the table.
-    async fn vacuum_target(&mut self) -> Vacuumed {
+    async fn vacuum_target(&mut self, mark: &str) -> Vacuumed {
         let role = self.plan.settings.role.clone();
         let connected = self.session().connect_for_vacuum(&self.conninfo, &role, VACUUM_MS_MAX, LOCK_TIMEOUT_MS).await;
         let session = match connected {
             Ok(session) => session,
             Err(error) => return Vacuumed::not(Ending::Failed, error.to_string()),
         };
-        match self.vacuum_over(&session).await {
+        match self.vacuum_over(&session, mark).await {
             Ok(vacuumed) => vacuumed,
             Err(error) => Vacuumed::not(Ending::Failed, format!("{error} ({})", error.sqlstate)),
         }
     }
 
-    async fn vacuum_over(&mut self, session: &Session) -> Result<Vacuumed, PgError> {
+    async fn vacuum_over(&mut self, session: &Session, mark: &str) -> Result<Vacuumed, PgError> {
         let deadline = Instant::now() + Duration::from_millis(VACUUM_MS_MAX);
         let (role, pid) = session.acting().await?;
         let tables = session.vacuumable(self.plan.target_oid, &role).await?;
@@ -122,15 +123,15 @@ impl Worker<'_, '_> {
             return Ok(Vacuumed::not(Ending::Skipped, why));
         }
         for table in tables.iter().filter(|table| table.pages > 0) {
-            let mut working = std::pin::pin!(session.vacuum(table));
+            let mut working = std::pin::pin!(session.vacuum(table, mark));
             let ended = tokio::select! {
                 ended = &mut working => Ok(ended),
-                called = self.called_away(pid, deadline) => Err(called),
+                called = self.called_away(pid, mark, deadline) => Err(called),
             };
             match ended {
                 Ok(ended) => ended?,
                 Err((ending, why)) => {
-                    cancel(session, working).await;
+                    cancel(session, self.session(), mark, working).await;
                     return Ok(Vacuumed::not(ending, why));
                 }
             }
@@ -157,7 +158,7 @@ impl Worker<'_, '_> {
     }
 
     /// Waits until somebody needs the run or the table more than the vacuum does.
-    async fn called_away(&mut self, pid: i64, deadline: Instant) -> (Ending, String) {
+    async fn called_away(&mut self, pid: i64, mark: &str, deadline: Instant) -> (Ending, String) {
         loop {
             if Instant::now() >= deadline {
                 return (Ending::TooLong, format!("it took longer than {} s", VACUUM_MS_MAX / 1_000));
@@ -178,7 +179,7 @@ impl Worker<'_, '_> {
             if self.held_for().0 {
                 return (Ending::GaveWay, "a signal holds the run".to_owned());
             }
-            match self.session().waits_for(pid).await {
+            match self.session().waits_for(pid, mark).await {
                 Ok(None) => {}
                 Ok(Some(waiter)) => return (Ending::GaveWay, format!("pid {waiter} waits for the table")),
                 // Blind is no time to hold a lock.
@@ -189,14 +190,21 @@ impl Worker<'_, '_> {
     }
 }
 
-/// Ends a vacuum. A request that comes before its statement has begun is lost: it is sent again. What does not end in time
-/// ends with its connection.
-async fn cancel(session: &Session, mut working: std::pin::Pin<&mut impl Future<Output = Result<(), PgError>>>) {
+/// Ends a vacuum, through `other`: behind a pooler a request to cancel may be lost for good, or too much for the pooler, so
+/// that one is sent only if that did not help. What comes before its statement has begun is lost: it is said again. What does
+/// not end in time ends with its connection.
+async fn cancel(
+    session: &Session,
+    other: &Session,
+    mark: &str,
+    mut working: std::pin::Pin<&mut impl Future<Output = Result<(), PgError>>>,
+) {
     for _ in 0..CANCELS_MAX {
-        let _sent = session.canceller().cancel().await;
+        let _told = tokio::time::timeout(LOOK, other.end_marked_vacuum(mark)).await;
         if tokio::time::timeout(LOOK, &mut working).await.is_ok() {
             return;
         }
+        let _sent = session.canceller().cancel().await;
     }
     session.close();
 }

@@ -181,7 +181,7 @@ async fn a_trigger_in_c_that_deletes_along_stops_the_run() {
     }
     stage
         .sql
-        .run("create trigger along before delete on item for each row execute function along(1, 'cascade', 'id', 'item', 'parent')")
+        .run("create trigger along after delete on item for each row execute function along(1, 'cascade', 'id', 'item', 'parent')")
         .expect("the trigger");
     stage.refused(&job("delete from item where id <= 30"), "rows of public.item were written").await;
 }

@@ -49,7 +49,8 @@ begin
            coalesce(max(v.vacuum_no), 0) + 1
       into after_rows, v_no
       from pgmend.vacuum v where v.run_id = p_run;
-    if v_changed - after_rows < p_rows then
+    -- Those of dead workers have just been given up: what is left is another worker's, which lives.
+    if v_changed - after_rows < p_rows or exists (select from pgmend.vacuum v where v.run_id = p_run and v.ended_at is null) then
         return;
     end if;
     insert into pgmend.vacuum (run_id, vacuum_no, partition_no, fence, after_rows)

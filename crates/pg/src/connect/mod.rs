@@ -1,11 +1,11 @@
 //! Opens connections: hosts in order, each address of a host, each kind of encryption that `sslmode`
 //! allows, until a server of the wanted kind answers.
 
+mod cancel;
 mod error;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,11 +15,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::conninfo::{ChannelBinding, Conninfo, Endpoint, Password, Place, Target};
 use crate::tls::{self, Negotiation, SslMode};
+pub use cancel::Canceller;
 pub use error::ConnectError;
 use error::{Failure, Reason};
-
-/// A cancel request has no answer to wait for; without a bound, a dead network would hold its sender.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What goes with an open connection. Dropping it leaves the connection open; that ends with its
 /// `Client`.
@@ -31,36 +29,6 @@ pub struct ConnectionDriver {
     pub cancel: Canceller,
     /// The server that was reached.
     pub endpoint: Endpoint,
-}
-
-/// Sends cancel requests for one connection, to the address that it reached and encrypted as it is.
-#[derive(Clone)]
-pub struct Canceller {
-    token: tokio_postgres::CancelToken,
-    tls: Option<MakeRustlsConnect>,
-}
-
-impl Canceller {
-    /// Asks the server to cancel what the connection executes now, if anything. Success means that the
-    /// request was delivered, not that something was cancelled.
-    pub async fn cancel(&self) -> Result<(), io::Error> {
-        let request = async {
-            match &self.tls {
-                Some(tls) => self.token.cancel_query(tls.clone()).await,
-                None => self.token.cancel_query(NoTls).await,
-            }
-        };
-        match tokio::time::timeout(CANCEL_TIMEOUT, Box::pin(request)).await {
-            Ok(sent) => sent.map_err(io::Error::other),
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        }
-    }
-}
-
-impl std::fmt::Debug for Canceller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Canceller").field("tls", &self.tls.is_some()).finish_non_exhaustive()
-    }
 }
 
 /// One way to reach one server.
@@ -211,8 +179,10 @@ impl Attempt<'_> {
         if !is_wanted(&client, self.target).await.map_err(Reason::Driver)? {
             return Err(Reason::OtherKind(self.target));
         }
-        let cancel = Canceller { token: client.cancel_token(), tls: tls.cloned() };
-        Ok((client, ConnectionDriver { task, cancel, endpoint: self.endpoint.clone() }))
+        let endpoint = self.endpoint.clone();
+        let (token, address) = (client.cancel_token(), self.address);
+        let cancel = Canceller { token, tls: tls.cloned(), endpoint: endpoint.clone(), address };
+        Ok((client, ConnectionDriver { task, cancel, endpoint }))
     }
 
     fn config(&self, encryption: Encryption) -> Config {

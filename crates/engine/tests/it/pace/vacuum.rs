@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgmend::{Engine, Event, Job, JobFile, Observer, PlanOptions, RunOptions, RunState};
-use pgmend_testkit::{Database, Server, Sql};
+use pgmend_testkit::{Database, Pooler, Server, Sql};
 
 use super::PATIENCE;
 
@@ -65,12 +65,37 @@ fn job(every: Option<&str>) -> Job {
 
 /// Makes every vacuum of this database slow: it rests after each page.
 fn slow(wide: &mut Wide) {
+    slowed(wide, 1, 50);
+}
+
+/// Lets every vacuum of this database rest for so long after work that costs so much.
+fn slowed(wide: &mut Wide, cost: u32, rest_ms: u32) {
     let name = wide.sql.value("select quote_ident(current_database())").expect("a name").expect("a name");
     wide.sql
         .run(&format!(
-            "alter database {name} set vacuum_cost_limit = 1; alter database {name} set vacuum_cost_delay = '50ms'"
+            "alter database {name} set vacuum_cost_limit = {cost}; alter database {name} set vacuum_cost_delay = {rest_ms}"
         ))
         .expect("a slow vacuum");
+}
+
+/// Lets vacuums be fast until the run has ended. What began before would take minutes, and so would what a session that was
+/// there before begins yet.
+async fn quick<T>(wide: &mut Wide, run: &tokio::task::JoinHandle<T>) {
+    let name = wide.sql.value("select quote_ident(current_database())").expect("a name").expect("a name");
+    wide.sql.run(&format!("alter database {name} reset all")).expect("vacuums are fast again");
+    let since = wide.sql.value("select clock_timestamp()").expect("it answers").expect("a time");
+    let old = format!("a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_start < '{since}'");
+    let deadline = Instant::now() + PATIENCE;
+    while !run.is_finished() {
+        assert!(Instant::now() < deadline, "the run does not end");
+        wide.sql
+            .run(&format!(
+                "select pg_cancel_backend(pid) from pg_stat_progress_vacuum p join pg_stat_activity a using (pid) where {old};
+                 select pg_terminate_backend(pid) from pg_stat_activity a where {old} and state = 'idle' and query like 'vacuum%'"
+            ))
+            .expect("they go");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 const UNDER_WAY: &str = "select count(*) from pg_stat_progress_vacuum where datname = current_database()";
@@ -189,12 +214,7 @@ async fn a_vacuum_gives_way_to_whoever_waits_for_the_table() {
     let altered = tokio::task::spawn_blocking(move || other.run("alter table item add note text"));
     altered.await.expect("it does not panic").expect("it is altered");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-    let name = wide.sql.value("select quote_ident(current_database())").expect("a name").expect("a name");
-    wide.sql.run(&format!("alter database {name} reset all")).expect("vacuums are fast again");
-    // One that began before that would take minutes.
-    wide.sql
-        .run("select pg_cancel_backend(pid) from pg_stat_progress_vacuum where datname = current_database()")
-        .expect("it is cancelled");
+    quick(&mut wide, &task).await;
     let outcome = tokio::time::timeout(PATIENCE, task).await.expect("soon").expect("the task").expect("the run");
     assert_eq!(outcome.state, RunState::Succeeded);
     wide.check();
@@ -224,6 +244,8 @@ async fn a_role_that_may_not_vacuum_is_told_so_by_the_plan_and_runs_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_workers_vacuum_one_after_the_other() {
     let mut wide = Wide::new();
+    // So slow that the other worker would be due meanwhile.
+    slowed(&mut wide, 40, 2);
     let mut job = job(Some("20%"));
     job.file.limits.workers = Some(2);
     let mut engine = wide.engine().await;
@@ -235,4 +257,56 @@ async fn several_workers_vacuum_one_after_the_other() {
     let overlapping = "select count(*) from pgmend.vacuum a join pgmend.vacuum b on a.run_id = b.run_id
                         and a.vacuum_no < b.vacuum_no and b.began_at < a.ended_at";
     assert_eq!(wide.number(overlapping), 0);
+}
+
+/// From version 17 on, MAINTAIN is enough to vacuum a table that somebody else owns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_maintain_the_table_vacuums_it() {
+    if Server::shared().version().major < 17 {
+        eprintln!("skipped: this server knows no MAINTAIN privilege");
+        return;
+    }
+    let mut wide = Wide::new();
+    let mut engine = wide.engine().await;
+    engine.init().await.expect("the control schema");
+    let role = wide.db.create_role("runner", "").expect("a role");
+    wide.sql
+        .run(&format!("grant pgmend_runner to {role}; grant select, update, maintain on item to {role}"))
+        .expect("grants");
+    let mut engine = Engine::connect(Some(&wide.db.url_for(&role))).await.expect("a connection");
+    let plan = Box::pin(engine.plan(&job(Some("30%")), &PlanOptions::default())).await.expect("a plan").plan;
+    assert!(!plan.findings.iter().any(|finding| finding.check == "no_vacuum"), "{:?}", plan.findings);
+    let outcome = Box::pin(engine.run(&job(Some("30%")), &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(outcome.expect("a run").state, RunState::Succeeded);
+    wide.check();
+    assert_eq!(wide.outcomes(), "done done done");
+}
+
+/// Each statement may run in another session of the server, also the vacuum: whoever waits for the table is seen all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vacuum_behind_a_pooler_gives_way() {
+    let Some(pooler) = Pooler::start(Server::shared(), 3, &[]).expect("a pooler that is installed starts") else {
+        eprintln!("skipped: no PgBouncer is installed (apt-get install pgbouncer, or PGMEND_PGBOUNCER names it)");
+        return;
+    };
+    let mut wide = Wide::new();
+    slow(&mut wide);
+    let url = pooler.url(wide.db.name());
+    let runner = tokio::spawn(async move {
+        let mut engine = Engine::connect(Some(&url)).await.expect("a connection through the pooler");
+        engine.run(&job(Some("20%")), &RunOptions::default(), &mut Observer::silent()).await
+    });
+    wait_until(&mut wide, UNDER_WAY, 1).await;
+    let mut other = wide.db.sql().expect("a session");
+    let began = Instant::now();
+    let altered = tokio::task::spawn_blocking(move || other.run("alter table item add note text"));
+    altered.await.expect("it does not panic").expect("it is altered");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    quick(&mut wide, &runner).await;
+    let outcome = tokio::time::timeout(PATIENCE, runner).await.expect("soon").expect("the task").expect("the run");
+    assert_eq!(outcome.state, RunState::Succeeded);
+    wide.check();
+    // The first took minutes and was ended within seconds; its worker may have lost the pooler's session since.
+    let made = wide.outcomes();
+    assert!(made.starts_with("gave_way ") || made.starts_with("lost "), "{made}");
 }
