@@ -54,3 +54,36 @@ pub fn differences(job: &Job, plan: &Plan) -> Vec<String> {
     }
     all
 }
+
+/// Characters of a statement that are shown.
+const STATEMENT_SHOWN: usize = 300;
+
+/// One sentence for each thing that makes a job another change than was planned: its statement, and its parameters, whose
+/// values may be personal and are not told.
+pub fn rewordings(job: &Job, plan: &Plan) -> Vec<String> {
+    let mut all = Vec::new();
+    let (planned, now) = (plan.statement.trim(), job.statement.trim());
+    if planned != now {
+        all.push(format!("the statement was `{}` and is `{}`", shown(planned), shown(now)));
+    }
+    for then in &plan.params {
+        match job.params.iter().find(|param| param.name == then.name) {
+            Some(now) if now.type_sql != then.type_sql => {
+                all.push(format!("parameter {} was of type {} and is {}", then.name, then.type_sql, now.type_sql));
+            }
+            Some(now) if now.value != then.value => all.push(format!("parameter {} has another value", then.name)),
+            Some(_) => {}
+            None => all.push(format!("parameter {} is gone", then.name)),
+        }
+    }
+    let known = |name: &str| plan.params.iter().any(|param| param.name == name);
+    all.extend(job.params.iter().filter(|p| !known(&p.name)).map(|p| format!("parameter {} is new", p.name)));
+    all
+}
+
+fn shown(statement: &str) -> String {
+    match statement.char_indices().nth(STATEMENT_SHOWN) {
+        Some((end, _)) => format!("{}…", &statement[..end]),
+        None => statement.to_owned(),
+    }
+}

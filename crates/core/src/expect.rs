@@ -33,12 +33,48 @@ pub struct Expect {
 
 /// A row that people look at before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Watched")]
 pub struct Watch {
     /// What people call it; shown, so not somebody's name.
     pub name: String,
     /// Its key, one value for each column in the order of the key.
     pub key: Vec<Scalar>,
+}
+
+/// How a job may name a row: with a name, or by its key alone, which is its name then. A key of text can be somebody's name,
+/// and such a row has none until it is given one.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a key (17), the columns of one ([\"acme\", 17]), or { name = \"…\", key = [17] }"
+)]
+enum Watched {
+    Key(Scalar),
+    Columns(Vec<Scalar>),
+    Named(Named),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+    key: Vec<Scalar>,
+}
+
+impl From<Watched> for Watch {
+    fn from(watched: Watched) -> Self {
+        let unnamed = |key: Vec<Scalar>| {
+            let values: Vec<String> = key.iter().map(ToString::to_string).collect();
+            let telling =
+                key.iter().any(|value| matches!(value, Scalar::Text(text) if uuid::Uuid::parse_str(text).is_err()));
+            Self { name: if telling { String::new() } else { values.join(", ") }, key }
+        };
+        match watched {
+            Watched::Key(key) => unnamed(vec![key]),
+            Watched::Columns(key) => unnamed(key),
+            Watched::Named(Named { name, key }) => Self { name, key },
+        }
+    }
 }
 
 impl Watch {
@@ -139,7 +175,11 @@ impl Expect {
         for (place, row) in self.watch.iter().enumerate() {
             if row.name.trim().is_empty() || row.key.is_empty() {
                 let message = format!("row {} of expect.watch has no name or no key", place + 1);
-                return Err(Refusal::new(Code::BadJob, message, "write name = \"…\" and key = [value, …]"));
+                return Err(Refusal::new(
+                    Code::BadJob,
+                    message,
+                    "write { name = \"…\", key = [value, …] }, with a name that is nobody's",
+                ));
             }
             if self.watch[..place].iter().any(|other| other.name == row.name) {
                 let message = format!("two rows of expect.watch are called `{}`", row.name);
@@ -166,6 +206,23 @@ mod tests {
         assert!(!check(vec![row(" ", &[1])]) && !check(vec![row("first", &[])]));
         let many = |n: usize| (0..n).map(|n| row(&n.to_string(), &[1])).collect();
         assert!(check(many(WATCHED_MAX)) && !check(many(WATCHED_MAX + 1)));
+    }
+
+    #[test]
+    fn a_watched_row_may_be_named_by_its_key_alone() {
+        let read = |text: &str| {
+            let expect: Expect = toml::from_str(text)?;
+            let rows = expect.watch.into_iter().map(|row| (row.name.clone(), row.values().join("|")));
+            Ok::<Vec<_>, toml::de::Error>(rows.collect())
+        };
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let rows = read(&format!(r#"watch = [3, "{id}", [4, 17], "ann@mail", {{ name = "the oldest", key = [1] }}]"#));
+        let named = |name: &str, key: &str| (name.to_owned(), key.to_owned());
+        let wanted =
+            [named("3", "3"), named(id, id), named("4, 17", "4|17"), named("", "ann@mail"), named("the oldest", "1")];
+        assert_eq!(rows.unwrap(), wanted);
+        let error = read("watch = [{ nme = \"x\", key = [1] }]").unwrap_err().to_string();
+        assert!(error.contains("or { name"), "{error}");
     }
 
     #[test]

@@ -190,7 +190,9 @@ pub(crate) fn suggestion(message: &str) -> Option<String> {
     let unknown = quoted.next()?;
     (message.starts_with("unknown field") || message.starts_with("unknown variant")).then_some(())?;
     let nearest = quoted.min_by_key(|known| distance(unknown, known))?;
-    (distance(unknown, nearest) <= 4).then(|| format!("did you mean `{nearest}`?"))
+    // Further apart, one is no slip of the other.
+    let most = (unknown.len().max(nearest.len()) / 2).min(4);
+    (distance(unknown, nearest) <= most).then(|| format!("did you mean `{nearest}`?"))
 }
 
 /// Levenshtein distance, for suggestions.
@@ -399,6 +401,8 @@ mod tests {
     fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
         let error = JobFile::parse("[limits]\nbatch_row = 5\n").unwrap_err();
         assert_eq!(error.help, "did you mean `batch_rows`?");
+        let error = JobFile::parse("[canary]\npause = true\n").unwrap_err();
+        assert!(error.help.contains("pgmend new"), "{}", error.help);
     }
 
     #[test]

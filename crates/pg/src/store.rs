@@ -205,6 +205,11 @@ impl Session {
         self.runs("where r.signature = $1", Some(signature)).await
     }
 
+    /// Runs of a job that have not ended, undos left out, newest first. Lock: none. Index: `run_job_started_at`.
+    pub async fn unfinished_runs_of_job(&self, job: &str) -> Result<Vec<StoredRun>, PgError> {
+        self.runs("where r.job = $1 and r.ended_at is null and r.undo_of is null", Some(job)).await
+    }
+
     /// Runs that undo this one, newest first.
     pub async fn runs_undoing(&self, run: RunId) -> Result<Vec<StoredRun>, PgError> {
         self.runs("where r.undo_of = $1::uuid", Some(&run.to_string())).await

@@ -147,7 +147,6 @@ fn overridden(class: Class, wanted: Option<Mode>) -> Result<Class, Refusal> {
     }
 }
 
-/// The key that the job names, or the first one that the statement does not write, or the first one.
 /// Whether the key finds the rows again that an insert made, and tells them from those that ON CONFLICT updated: by a key that
 /// DO UPDATE moves (or a trigger that fires for it), a row that was there before would be taken for a new one, and an
 /// undo would delete it.
@@ -170,6 +169,7 @@ fn survives_conflicts(table: &Table, statement: &Statement, key: &Key) -> bool {
     table.key_columns(key).all(stays)
 }
 
+/// The key that the job names, or the first one that the statement does not write, or the first one.
 fn choose_key(table: &Table, statement: &Statement, wanted: Option<&[String]>) -> Result<Option<Key>, Refusal> {
     let names = |key: &Key| table.key_columns(key).map(|c| c.name.clone()).collect::<Vec<_>>();
     if let Some(wanted) = wanted {

@@ -1,6 +1,6 @@
 //! The gate: nothing writes to a user's table before all of these have said yes.
 
-use pgmend_core::changed::differences;
+use pgmend_core::changed::{differences, rewordings};
 use pgmend_core::digest::Digest;
 use pgmend_core::finding::Severity;
 use pgmend_core::job::Job;
@@ -140,6 +140,35 @@ impl Engine {
             run.run_id
         );
         Err(Refusal::new(Code::UnapprovedDeadLetters, message, help).into())
+    }
+}
+
+impl Engine {
+    /// Refuses to start anew under the name of a job whose run has not ended, when it is another change by now: a statement
+    /// that was corrected half way would be made over the rows of the first one.
+    pub(crate) async fn refuse_reworded(&self, job: &Job) -> Result<(), Error> {
+        let runs = self.session.unfinished_runs_of_job(&job.name).await?;
+        let Some(run) = runs.first() else { return Ok(()) };
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        let mut changed = rewordings(job, &plan);
+        if changed.is_empty() && plan.settings != self.here.settings {
+            changed.push("the session's settings or role are others".into());
+        }
+        if changed.is_empty() {
+            changed.push("the table or the database is another one".into());
+        }
+        let message = format!(
+            "run {} of {} has not ended, and the job has changed: {}",
+            run.run_id,
+            job.name,
+            changed.join("; ")
+        );
+        let help = format!(
+            "go on as planned: pgmend run {0} --execute; or give it up: pgmend cancel {0} --reason \"…\"; or, if this is \
+             another change, give it a name of its own: --name NAME",
+            run.run_id
+        );
+        Err(Refusal::new(Code::ChangedJob, message, help).into())
     }
 }
 

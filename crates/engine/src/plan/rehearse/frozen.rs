@@ -145,6 +145,7 @@ impl Rehearsing<'_> {
     async fn try_window(&self, tx: &ReadTx<'_>, window: &Window, notes: &mut Notes) -> Result<(), PgError> {
         let middle = (window.lower + self.few()).min(window.upper);
         let seen_before = watch::look(tx).await?;
+        let wal_at_first = watch::wal_position(tx).await?;
         let few = self.apply(tx, 1, window.lower, middle).await?;
         let wal_before = watch::wal_position(tx).await?;
         let full = self.apply(tx, 2, middle, window.upper).await?;
@@ -153,7 +154,7 @@ impl Rehearsing<'_> {
         let timing = if full.0 > 0 {
             Timing { few, full, scanned_rows: None, wal_bytes }
         } else {
-            Timing { few: (0, 0.0), full: few, scanned_rows: None, wal_bytes: 0 }
+            Timing { few: (0, 0.0), full: few, scanned_rows: None, wal_bytes: wal_before - wal_at_first }
         };
         notes.batch(window.name, timing);
         notes.matches_again |= self.matching(tx, middle, window.upper).await? * 2 > full.0.max(1);

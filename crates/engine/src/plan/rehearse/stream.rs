@@ -89,6 +89,7 @@ impl Rehearsing<'_> {
         warm_up: bool,
     ) -> Result<bool, PgError> {
         self.create_images(tx).await?;
+        let wal_at_first = watch::wal_position(tx).await?;
         let Some(few) = self.batch(tx, 1, place.after.as_deref(), &places.upper, Some(self.few())).await? else {
             return Ok(false);
         };
@@ -102,7 +103,8 @@ impl Rehearsing<'_> {
         notes.saw(watch::look(tx).await?);
         let Some(full) = full else {
             // Fewer rows than the small batch takes: it is all there is.
-            let timing = Timing { few: (0, 0.0), full: (few.rows, few.took_ms), scanned_rows: None, wal_bytes: 0 };
+            let (full, wal_bytes) = ((few.rows, few.took_ms), wal_before - wal_at_first);
+            let timing = Timing { few: (0, 0.0), full, scanned_rows: None, wal_bytes };
             notes.batch(place.name, timing);
             return Ok(true);
         };

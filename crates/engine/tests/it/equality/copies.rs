@@ -42,6 +42,11 @@ pub struct Copy {
 /// Contents: rows as text, each behind its table's name.
 pub type Contents = Vec<String>;
 
+/// The rows of a query in an order that says nothing of where they lie.
+pub fn sorted(query: &str) -> String {
+    format!("select q::text from ({query}) as q order by q::text collate \"C\"")
+}
+
 impl Copies {
     /// Creates the databases; the batched ones with a control schema.
     pub async fn create(theme: &str) -> Result<Self, String> {
@@ -133,11 +138,7 @@ impl Copy {
                 }
             }
         } else {
-            all.extend(
-                queries
-                    .iter()
-                    .map(|q| (String::new(), format!("select q::text from ({q}) as q order by q::text collate \"C\""))),
-            );
+            all.extend(queries.iter().map(|query| (String::new(), sorted(query))));
         }
         for (table, query) in all {
             let rows = sql.run(&query).map_err(text)?;

@@ -8,7 +8,7 @@ use pgmend_testkit::{Database, Server};
 
 use super::case::{Case, case};
 use super::check::{run, same};
-use super::copies::{Contents, Copies, Copy, text};
+use super::copies::{Contents, Copies, Copy, sorted, text};
 use super::dump;
 use super::trial::{report, runtime};
 
@@ -72,7 +72,7 @@ fn plain(copy: &Copy, case: &Case) -> Result<Contents, String> {
     sql.run(case.statement).map_err(|e| format!("the plain statement fails: {e}"))?;
     let mut contents = Contents::new();
     for query in case.compare {
-        let rows = sql.run(&format!("select q::text from ({query}) as q")).map_err(text)?;
+        let rows = sql.run(&sorted(query)).map_err(text)?;
         contents.extend(rows.into_iter().flatten().map(|row| format!(" {}", row.unwrap_or_default())));
     }
     Ok(contents)
