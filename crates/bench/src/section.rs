@@ -154,7 +154,8 @@ pub fn scattered(contest: &Contest) -> Section {
              in no order. Once a batch is committed, its dead entries lie scattered over the whole of that index, and each of its \
              pages that fills up is cleaned first (bottom-up deletion, PostgreSQL 14 and later): processor time that the one big \
              UPDATE does not spend, since nothing of it is dead before its end (its index is the larger afterwards). A loop by \
-             hand pays the same.\n\n{RACED}"
+             hand pays for it. pgmend changes every other row first, so that nearly half of the rows need no entry \
+             ([halves](design/halves.md)).\n\n{RACED}"
         ),
     );
     for name in [LOOP, STREAM_BARE] {

@@ -34,6 +34,12 @@ pub fn meant(all: &Environments, name: Option<&str>, database_typed: bool) -> Re
     Ok(Some(Named { name: name.to_owned(), environment }))
 }
 
+/// The environments that must be named.
+pub fn protected(all: &Environments) -> Vec<Named> {
+    let protected = all.environments.iter().filter(|(_, environment)| environment.protected);
+    protected.map(|(name, environment)| Named { name: name.clone(), environment: environment.clone() }).collect()
+}
+
 /// The connection of an environment.
 pub fn database_url(named: &Named) -> Result<Option<String>, Refusal> {
     let Some(variable) = &named.environment.database_url_variable else {

@@ -106,7 +106,9 @@ impl Shell {
     /// Connects, to the environment that is meant if there is one.
     pub async fn engine(&self) -> Result<Engine, Failure> {
         let Some(named) = self.environment()? else {
-            return Ok(Engine::connect(self.database_url.as_deref()).await?);
+            let mut engine = Engine::connect(self.database_url.as_deref()).await?;
+            engine.protect(environment::protected(&self.environments()?));
+            return Ok(engine);
         };
         let from_file = if self.database_typed { None } else { environment::database_url(&named)? };
         let url = from_file.or_else(|| self.database_url.clone());

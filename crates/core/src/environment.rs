@@ -133,6 +133,21 @@ impl Environment {
         differing.collect()
     }
 
+    /// Whether a connection that named no environment has led here, as far as its address and its cluster tell: nothing that is
+    /// expected differs, and the cluster, or host and database, are.
+    pub fn is_at(&self, arrived: &Arrived) -> bool {
+        let address_known = self.host.is_some() && self.database.is_some();
+        let known = self.system_identifier.is_some() || address_known;
+        let same =
+            |expected: &Option<String>, found: &str| expected.as_deref().is_none_or(|expected| expected == found);
+        // A cluster that is known is the same under each of its names.
+        let host = self.system_identifier.is_some() || same(&self.host, &arrived.host);
+        known
+            && host
+            && same(&self.database, &arrived.database)
+            && same(&self.system_identifier, &arrived.system_identifier)
+    }
+
     /// Whether a plan or run there is recognised by more than its address.
     pub fn identified(&self) -> bool {
         self.system_identifier.is_some() || self.canary.is_some()

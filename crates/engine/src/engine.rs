@@ -23,6 +23,8 @@ pub struct Engine {
     pub(crate) here: Surroundings,
     /// The environment that was named, checked again after every reconnect.
     pub(crate) environment: Option<Named>,
+    /// Environments that must be named by whoever writes to their databases.
+    pub(crate) protected: Vec<Named>,
     /// What the values of the plan that is being made are masked with.
     pub(crate) plan_key: Option<TokenKey>,
     /// Why the last run stopped by itself, where it will go on by itself.
@@ -47,6 +49,7 @@ impl Engine {
             session,
             here,
             environment: None,
+            protected: Vec::new(),
             plan_key: None,
             away: None,
             slice,
@@ -72,6 +75,7 @@ impl Engine {
             session,
             here,
             environment: self.environment.clone(),
+            protected: self.protected.clone(),
             plan_key: None,
             away: None,
             slice,

@@ -43,6 +43,23 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Environments that must be named before anything is written to their databases; for a caller that names none. The
+    /// database itself insists on that once it has the environment's policy; until then this is what does.
+    pub fn protect(&mut self, environments: Vec<Named>) {
+        self.protected = environments;
+    }
+
+    async fn refuse_protected(&self) -> Result<(), Error> {
+        if self.protected.is_empty() {
+            return Ok(());
+        }
+        let Arrival { host, database, system_identifier, canary } = self.session.arrived(None).await?;
+        let arrived = Arrived { host, database, system_identifier, canary };
+        let Some(named) = self.protected.iter().find(|named| named.environment.is_at(&arrived)) else { return Ok(()) };
+        let message = format!("this database is environment {}, which is protected and was not named", named.name);
+        Err(Refusal::new(Code::EnvironmentNotNamed, message, format!("add --env {}", named.name)).into())
+    }
+
     /// Makes the environment's policy that of this database. Only the owner of the control schema may.
     pub async fn install_policy(&mut self) -> Result<bool, Error> {
         let Some(named) = &self.environment else { return Ok(false) };
@@ -59,12 +76,13 @@ impl Engine {
     pub(crate) async fn refuse_unnamed_environment(&self) -> Result<(), Error> {
         let Some((name, policy)) = self.session.policy().await? else {
             return match &self.environment {
+                None => self.refuse_protected().await,
                 Some(named) if named.environment.policy != pgmend_core::policy::Policy::default() => {
                     let message = format!("the policy of environment {} is not installed in this database", named.name);
                     let help = format!("let the owner of schema pgmend type: pgmend init --env {}", named.name);
                     Err(Refusal::new(Code::Guardrail, message, help).into())
                 }
-                Some(_) | None => Ok(()),
+                Some(_) => Ok(()),
             };
         };
         match &self.environment {

@@ -1,9 +1,10 @@
 //! What an environment demands: more approvals by what a plan does, and what it asks of a job.
 
 use pgmend::guard::Named;
-use pgmend::{Code, Engine};
+use pgmend::{Code, Engine, Job, Observer, RunOptions};
 use pgmend_core::environment::{Canary, Environment};
 use pgmend_core::policy::{More, Policy};
+use pgmend_testkit::{Database, Server};
 
 use super::{Bank, CHANGE, approvals, job, plan, refusal, run};
 
@@ -134,4 +135,33 @@ async fn a_database_that_is_not_the_named_environment_is_refused() {
     let mut laxer = Engine::connect_to(Some(&url), named).await.expect("a connection");
     let (code, said) = refusal(run(&mut laxer, &job("raise", CHANGE), None).await);
     assert_eq!(code, Code::Guardrail, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_a_protected_environment_is_known_before_it_has_the_policy() {
+    let db = Database::create(Server::shared(), "protected").expect("a database");
+    let mut sql = db.sql().expect("a session");
+    sql.run("create table account (id int primary key, balance int); insert into account values (1, 10)")
+        .expect("a row");
+    let cluster = "select system_identifier::text from pg_control_system()";
+    let system_identifier = sql.value(cluster).expect("an answer");
+    let database = sql.value("select current_database()").expect("an answer");
+    let there = Environment { system_identifier, database, protected: true, ..Environment::default() };
+    let elsewhere = Environment { system_identifier: Some("7".into()), ..there.clone() };
+    let nowhere = Environment { protected: true, ..Environment::default() };
+    let named = |name: &str, environment: &Environment| Named { name: name.into(), environment: environment.clone() };
+    let change = Job::from_statement("raise", "update account set balance = balance + 1");
+
+    let mut nameless = Engine::connect(Some(&db.url())).await.expect("a connection");
+    nameless.protect(vec![named("other", &elsewhere), named("unknown", &nowhere), named("bank", &there)]);
+    let (code, said) = refusal(nameless.run(&change, &RunOptions::default(), &mut Observer::silent()).await);
+    assert_eq!((code, said.ends_with("add --env bank")), (Code::EnvironmentNotNamed, true), "{said}");
+    assert_eq!(sql.value("select balance from account").expect("an answer").as_deref(), Some("10"));
+
+    nameless.protect(vec![named("other", &elsewhere), named("unknown", &nowhere)]);
+    nameless.run(&change, &RunOptions::default(), &mut Observer::silent()).await.expect("none of these");
+    let mut by_name = Engine::connect_to(Some(&db.url()), named("bank", &there)).await.expect("it is there");
+    let again = RunOptions { again: Some("once more".into()), ..RunOptions::default() };
+    by_name.run(&change, &again, &mut Observer::silent()).await.expect("it was named");
+    assert_eq!(sql.value("select balance from account").expect("an answer").as_deref(), Some("12"));
 }
