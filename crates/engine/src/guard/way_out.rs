@@ -21,7 +21,7 @@ pub(crate) fn approval(open: &[Guardrail], plan: PlanId, environment: &str) -> S
     let missing = open.iter().find(|guardrail| guardrail.rule == "approvals");
     let missing = missing.and_then(|guardrail| number(&guardrail.demanded)?.checked_sub(number(&guardrail.found)?));
     let who = match missing {
-        Some(2..) => format!("{} approvers type, each from a login of their own", missing.unwrap_or_default()),
+        Some(several @ 2..) => format!("{several} approvers type, each from a login of their own"),
         Some(0..=1) | None => "an approver types".to_owned(),
     };
     format!("{who}: pgmend approve {plan}{environment} --reason \"…\"")
