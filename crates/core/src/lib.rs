@@ -4,6 +4,7 @@
 pub mod changed;
 pub mod composite;
 pub mod dead_letters;
+pub mod density;
 pub mod digest;
 pub mod environment;
 pub mod exit;

@@ -16,8 +16,8 @@ const OVERRUN: f64 = 5.0;
 const OVERHEAD_TIMES: f64 = 25.0;
 /// The same at least, where short locks matter more.
 const OVERHEAD_TIMES_MIN: f64 = 2.0;
-/// Batches shorter than this are not worth telling apart: the clock and the network vary as much.
-const WORTHWHILE_MS: f64 = 50.0;
+/// Shorter ones are not worth it however near the server is: it parses, plans, checks and records 3 ms or so for each batch.
+const WORTHWHILE_MS: f64 = 100.0;
 
 /// The adaptive batch size: p90 of the time per row over the last batches, held near the target, or near what makes a
 /// batch worth its round trips and its commit if that is less.
@@ -246,8 +246,8 @@ mod tests {
             }
             sizing.rows()
         };
-        // Nearby: 4 ms beside the rows, 100 ms a batch. Far away: the target. For nothing: not without end.
-        assert_eq!([4.0, 50.0, 0.0].map(converged), [2_000, 10_000, 1_000]);
+        // Nearby: 6 ms beside the rows, 150 ms a batch. Far away: the target. For nothing: not without end.
+        assert_eq!([6.0, 50.0, 0.0].map(converged), [3_000, 10_000, 2_000]);
     }
 
     #[test]

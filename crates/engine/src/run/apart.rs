@@ -66,7 +66,7 @@ impl Worker<'_, '_> {
 
     async fn stream_apart(&mut self, apart: &Apart) -> Result<Step, PgError> {
         let Some(upper) = self.run.upper_bound.clone() else { return Ok(Step::Exhausted) };
-        let Stretch { to, rows } = match self.next_stretch(&upper).await? {
+        let Stretch { to, rows, .. } = match self.next_stretch(&upper).await? {
             Ok(stretch) => stretch,
             Err(step) => return Ok(step),
         };

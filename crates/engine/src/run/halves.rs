@@ -24,6 +24,8 @@ pub(super) enum Rows {
 pub(super) struct Stretch {
     pub to: Vec<String>,
     pub rows: Rows,
+    /// How many keys it has, where these were counted instead of the rows that match.
+    pub keys: Option<u32>,
 }
 
 impl Rows {
@@ -68,6 +70,24 @@ impl Worker<'_, '_> {
         }
     }
 
+    /// How many keys the next stretch has where most rows match: these are counted in the index alone. Not where so many rows are
+    /// asked for, and not in a sweep, whose matches are few.
+    pub(super) fn keys_to_count(&self, rows: Rows) -> Option<u32> {
+        let whatever_number = self.at_full_size() && self.plan.limits.batch_rows.is_none() && self.tenant().is_none();
+        let dense = whatever_number && self.pass == 0 && self.density.by_keys();
+        (dense && rows != Rows::SecondHalf).then(|| self.stretch_rows(rows == Rows::FirstHalf))
+    }
+
+    /// Learns how many of the keys that were counted had rows to change.
+    pub(super) fn learn_of_density(&mut self, rows: Rows, keys: Option<u32>, changed_rows: i64) {
+        match rows {
+            Rows::All => self.density.record(keys, changed_rows),
+            Rows::FirstHalf => self.density.record(keys.map(|keys| keys / 2), changed_rows),
+            // Its stretch is that of the first.
+            Rows::SecondHalf => {}
+        }
+    }
+
     /// How far the rows are done once a batch over these is committed.
     pub(super) fn reached(&self, rows: Rows, to: Vec<String>) -> Reached {
         match rows {
@@ -84,14 +104,15 @@ impl Worker<'_, '_> {
     pub(super) async fn next_stretch(&mut self, upper: &[String]) -> Result<Result<Stretch, Step>, PgError> {
         let Some(first_half_to) = self.at.first_half_to.clone() else {
             let rows = if self.in_halves() { Rows::FirstHalf } else { Rows::All };
+            let keys = self.keys_to_count(rows);
             return Ok(match self.next_bound(upper, rows).await? {
-                Bound::At(to) => Ok(Stretch { to, rows }),
+                Bound::At(to) => Ok(Stretch { to, rows, keys }),
                 Bound::End => Err(Step::Exhausted),
                 Bound::Further => Err(Step::Skipped),
             });
         };
         Ok(match self.next_bound(&first_half_to, Rows::SecondHalf).await? {
-            Bound::At(to) => Ok(Stretch { to, rows: Rows::SecondHalf }),
+            Bound::At(to) => Ok(Stretch { to, rows: Rows::SecondHalf, keys: None }),
             Bound::End => {
                 // Both halves are done up to here. Should the process end now, this is found out again.
                 (self.at.cursor, self.at.first_half_to) = (Some(first_half_to), None);

@@ -32,7 +32,7 @@ impl Worker<'_, '_> {
             Some(known) => known,
             None => self.next_stretch(&upper).await?,
         };
-        let Stretch { to, rows } = match stretch {
+        let Stretch { to, rows, keys } = match stretch {
             Ok(stretch) => stretch,
             Err(step) => return Ok(step),
         };
@@ -54,6 +54,12 @@ impl Worker<'_, '_> {
             cancellable(session, self.observer.stop_receiver(), self.lease.begin(session, &self.scene, start)).await?;
         let affected: Vec<i64> = tx.answers().iter().map(|a| a.affected as i64).collect();
         let changed_rows = affected.last().copied().unwrap_or(0);
+        if changed_rows == 0 && keys.is_some() {
+            // None of these keys matches: nothing is committed, and the next rows that do are looked for.
+            tx.rollback().await?;
+            self.learn_of_density(rows, keys, 0);
+            return Ok(Step::Skipped);
+        }
         let imaged_rows = separate_images.then(|| affected[0]);
         fault::point("batch_applied");
         if imaged_rows.is_some_and(|imaged| imaged != changed_rows) {
@@ -79,18 +85,24 @@ impl Worker<'_, '_> {
         let checkpoint = Checkpoint { changed_rows, imaged_rows, skipped_rows: 0, conflict_rows: 0, took_ms };
         let over = reached.cursor.as_ref() == Some(&upper);
         let in_halves = self.in_halves();
+        let next_rows = if in_halves { Rows::FirstHalf } else { Rows::All };
+        let next_keys = self.keys_to_count(next_rows);
         // After a first half nothing needs to be looked for: the rows of the second are those of the same stretch.
         let next = match over || self.plan.one_transaction || reached.first_half_to.is_some() {
             true => None,
-            false => self.bound_statement(reached.cursor.as_deref(), &upper, self.stretch_rows(in_halves), Rows::All),
+            false => self.bound_statement(reached.cursor.as_deref(), &upper, next_rows),
         };
         let committed = tx.commit(checkpoint, next).await?;
         self.prefetched = match over {
             // Nothing comes after the last key of the range.
-            true => Some(Prefetched { to: None, in_halves }),
-            false => committed.next.map(|answer| Prefetched { to: key(&answer.rows, upper.len()), in_halves }),
+            true => Some(Prefetched { to: None, in_halves, keys: None }),
+            false => committed.next.map(|answer| {
+                let to = key(&answer.rows, upper.len());
+                Prefetched { to, in_halves, keys: next_keys }
+            }),
         };
         self.learn_of_halves(rows, changed_rows, committed.in_place_rows);
+        self.learn_of_density(rows, keys, changed_rows);
         Ok(Step::Applied(Applied {
             changed_rows,
             skipped_rows: 0,
@@ -106,21 +118,23 @@ impl Worker<'_, '_> {
     /// with the last commit, or all that there are.
     fn known_stretch(&mut self, upper: &[String]) -> Option<Result<Stretch, Step>> {
         if let Some(to) = self.at.first_half_to.clone() {
-            return self.at_full_size().then_some(Ok(Stretch { to, rows: Rows::SecondHalf }));
+            return self.at_full_size().then_some(Ok(Stretch { to, rows: Rows::SecondHalf, keys: None }));
         }
         let bound = match self.prefetched.take() {
             Some(Prefetched { to: None, .. }) => None,
-            Some(Prefetched { to: Some(to), in_halves: false }) => Some((to, Rows::All)),
-            Some(Prefetched { to: Some(to), in_halves: true }) if self.in_halves() => Some((to, Rows::FirstHalf)),
-            // Too far for a batch of all rows.
-            Some(Prefetched { to: Some(_), in_halves: true }) => return None,
-            None if self.plan.one_transaction => {
-                (self.from().as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All))
+            Some(Prefetched { to: Some(to), in_halves: false, keys }) => Some((to, Rows::All, keys)),
+            Some(Prefetched { to: Some(to), in_halves: true, keys }) if self.in_halves() => {
+                Some((to, Rows::FirstHalf, keys))
             }
-            None if self.fits_at_once() => Some((upper.to_vec(), Rows::All)),
+            // Too far for a batch of all rows.
+            Some(Prefetched { to: Some(_), in_halves: true, .. }) => return None,
+            None if self.plan.one_transaction => {
+                (self.from().as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All, None))
+            }
+            None if self.fits_at_once() => Some((upper.to_vec(), Rows::All, None)),
             None => return None,
         };
-        Some(bound.map(|(to, rows)| Stretch { to, rows }).ok_or(Step::Exhausted))
+        Some(bound.map(|(to, rows, keys)| Stretch { to, rows, keys }).ok_or(Step::Exhausted))
     }
 
     /// Whether a tenant has so few rows by the plan's count that its first batch takes all of them, and no bound needs
@@ -161,14 +175,18 @@ impl Worker<'_, '_> {
         self.skipped_to.clone().or(cursor).or_else(|| self.partition.as_ref().and_then(|part| part.lower.clone()))
     }
 
-    /// The last key of the next so many of these rows. A first half has no bound of its own: its stretch is one of all rows.
-    fn bound_statement(&self, from: Option<&[String]>, upper: &[String], count: u32, rows: Rows) -> Option<Statement> {
+    /// The last key of the next of these rows, as many as a batch takes. A first half has no bound of its own: its stretch is one
+    /// of all rows.
+    fn bound_statement(&self, from: Option<&[String]>, upper: &[String], rows: Rows) -> Option<Statement> {
         let sql = self.sql();
-        let RunSql::Stream { bound, .. } = &sql else { return None };
+        let RunSql::Stream { bound, window, .. } = &sql else { return None };
+        let keys = self.keys_to_count(rows);
         let bound = match (rows, halves(&sql)) {
             (Rows::SecondHalf, Some(halves)) => &halves.second_bound,
+            (Rows::All | Rows::FirstHalf | Rows::SecondHalf, _) if keys.is_some() => window.as_ref(),
             (Rows::All | Rows::FirstHalf | Rows::SecondHalf, _) => bound,
         };
+        let count = keys.unwrap_or_else(|| self.stretch_rows(rows == Rows::FirstHalf));
         let own =
             std::iter::once(count.to_string()).chain(upper.iter().cloned()).chain(from.unwrap_or(&[]).iter().cloned());
         let sql = if from.is_some() { &bound.after } else { &bound.from_start };
@@ -200,7 +218,7 @@ impl Worker<'_, '_> {
         upper: &[String],
         rows: Rows,
     ) -> Result<Option<Vec<String>>, PgError> {
-        match self.bound_statement(from, upper, self.stretch_rows(rows == Rows::FirstHalf), rows) {
+        match self.bound_statement(from, upper, rows) {
             Some(statement) => self.read_key(statement, upper.len()).await,
             None => Ok(None),
         }
@@ -233,6 +251,8 @@ pub(super) struct Prefetched {
     pub to: Option<Vec<String>>,
     /// So far away that a batch up to it goes in halves.
     pub in_halves: bool,
+    /// How many keys that is, where these were counted.
+    pub keys: Option<u32>,
 }
 
 /// Where the next batch ends.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pgmend_core::dead_letters::DeadLetters;
+use pgmend_core::density::Density;
 use pgmend_core::halving::Halving;
 use pgmend_core::id::RunId;
 use pgmend_core::mask::Mask;
@@ -80,6 +81,8 @@ pub(super) struct Worker<'e, 'o> {
     pub prefetched: Option<Prefetched>,
     /// Whether batches in two halves pay.
     pub halving: Halving,
+    /// How many of the rows in its way match.
+    pub density: Density,
     /// The same for a frozen run: the next range with its keys.
     pub spanned: Option<Spanned>,
     /// Where windows without a match have been skipped to, ahead of the checkpoint.
@@ -135,6 +138,7 @@ impl<'e, 'o> Worker<'e, 'o> {
         let Equipment { heartbeat, wishes, throttle, shown, image_key } =
             Equipment::of(engine, &plan, &lease, resumed).await?;
         let vacuums = super::vacuum::schedule(&plan, options.vacuum_every.or(plan.limits.vacuum_every));
+        let density = Density::new(plan.counts.scanned_rows.value, plan.counts.matched_rows.value);
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
             heartbeat,
@@ -154,6 +158,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             params,
             prefetched: None,
             halving: Halving::default(),
+            density,
             spanned: None,
             skipped_to: None,
             cornering: None,

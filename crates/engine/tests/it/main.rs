@@ -6,6 +6,7 @@ mod altered;
 mod collations;
 mod control;
 mod crash;
+mod density;
 mod embed;
 mod encryption;
 mod equality;
