@@ -80,9 +80,12 @@ impl Mask {
     /// The value as it may be shown. `None` is SQL NULL, which is always shown.
     pub fn show(&self, column: &str, kind: ValueKind, value: Option<&str>) -> Option<String> {
         let value = value?;
-        let plain =
-            self.show_all || kind == ValueKind::Plain || self.plain.contains(column) || self.constants.contains(value);
-        Some(if plain { value.to_owned() } else { self.conceal(value) })
+        Some(if self.hides(column, kind, value) { self.conceal(value) } else { value.to_owned() })
+    }
+
+    /// Whether the value may not be shown.
+    pub fn hides(&self, column: &str, kind: ValueKind, value: &str) -> bool {
+        !(self.show_all || kind == ValueKind::Plain || self.plain.contains(column) || self.constants.contains(value))
     }
 
     /// The value of a parameter as it may be shown: it is typed by a person, but may be somebody's name.

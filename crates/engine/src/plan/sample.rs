@@ -1,8 +1,9 @@
 //! Samples: real rows before and after, and from → to counts, masked unless plain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
-use pgmend_core::mask::{MASKED, Mask, TokenKey, ValueKind, is_masked};
+use pgmend_core::mask::{MASKED, Mask, TokenKey, ValueKind};
 use pgmend_core::plan::{Certainty, ChangeSet, Counts, ImageColumn, Sample, Transition};
 use pgmend_core::table::{Column, quote_ident};
 use pgmend_pg::readtx::ReadTx;
@@ -17,6 +18,8 @@ const CHANGED_SAMPLES: usize = 5;
 const TRANSITIONS_MAX: usize = 20;
 /// Time for each of these queries: they are there to help, not to hold the plan up.
 pub(super) const SAMPLE_BUDGET_MS: u64 = 10_000;
+/// Time for all counts of from → to, of which there is one for each assigned column: a statement may assign hundreds.
+const TRANSITIONS_BUDGET: Duration = Duration::from_secs(30);
 
 /// Whether a column's values are plain by themselves: booleans, enums, integer and uuid keys.
 pub fn value_kind(column: &Column, key: bool) -> ValueKind {
@@ -79,10 +82,10 @@ pub async fn samples(
         limit: Some(number),
         ..Matched::default()
     };
-    let mut samples = Vec::new();
+    let telling = Telling::new(bound, &columns, after, mask)?;
     let changed = text_of(bound, &rewriter.matched(&spec)?, columns.len(), after, "")?;
-    let looked_at = read(tx, bound, &changed, &columns, after, mask, LOOKED_AT_ROWS).await?;
-    samples.extend(telling(looked_at, CHANGED_SAMPLES));
+    let looked_at = read(tx, &changed, LOOKED_AT_ROWS).await?;
+    let mut samples = telling.samples(&looked_at, CHANGED_SAMPLES);
     // Where none is already right, looking for one would read every row in vain.
     let none_right = counts.already_right_rows.value == 0 && counts.already_right_rows.certainty == Certainty::Exact;
     if after && !none_right {
@@ -92,28 +95,85 @@ pub async fn samples(
         let same =
             format!(" where row({})::record *= row({})::record limit ${number}::text::bigint", side('b'), side('a'));
         let right = text_of(bound, &rewriter.matched(&spec)?, columns.len(), true, &same)?;
-        let rows = read(tx, bound, &right, &columns, true, mask, 1).await?;
-        samples.extend(rows.into_iter().map(|s| Sample { already_right: true, ..s }));
+        let rows = read(tx, &right, 1).await?;
+        samples.extend(rows.iter().map(|row| Sample { already_right: true, ..telling.sample(row) }));
     }
     Ok(samples)
 }
 
-/// Of many rows in the order of their keys, some few that show each kind of change.
-fn telling(looked_at: Vec<Sample>, most: usize) -> Vec<Sample> {
-    let mut kinds = BTreeSet::new();
-    let (mut first, mut rest): (Vec<_>, Vec<_>) =
-        looked_at.into_iter().enumerate().partition(|(_, sample)| kinds.insert(kind_of(sample)));
-    first.truncate(most);
-    rest.truncate(most - first.len());
-    let mut chosen: Vec<(usize, Sample)> = first.into_iter().chain(rest).collect();
-    chosen.sort_by_key(|(place, _)| *place);
-    chosen.into_iter().map(|(_, sample)| sample).collect()
+/// A row as the server gives it: the key, the values before, and those after where they are computed.
+type Row = Vec<Option<String>>;
+
+/// What happens to one column of a row: its place, and its values before and after.
+type Cell<'r> = (usize, Option<&'r str>, Option<&'r str>);
+
+/// How rows are told. Of the many that are looked at only the chosen ones are masked: a token is dear, and a table may have
+/// 1,600 columns.
+struct Telling<'a> {
+    key: Vec<(&'a str, ValueKind)>,
+    columns: Vec<(&'a str, ValueKind)>,
+    after: bool,
+    mask: &'a Mask,
 }
 
-/// What happens to a row, whatever its masked values are.
-fn kind_of(sample: &Sample) -> Vec<(String, Option<String>, Option<String>)> {
-    let alike = |value: &Option<String>| value.clone().map(|v| if is_masked(&v) { MASKED.to_owned() } else { v });
-    sample.columns.iter().map(|(name, before, after)| (name.clone(), alike(before), alike(after))).collect()
+impl<'a> Telling<'a> {
+    fn new(bound: &'a Bound, columns: &'a [String], after: bool, mask: &'a Mask) -> Result<Self, Error> {
+        let known: HashMap<&str, &Column> = bound.table.columns.iter().map(|c| (c.name.as_str(), c)).collect();
+        let key: Vec<_> =
+            bound.table.key_columns(bound.key()?).map(|c| (c.name.as_str(), value_kind(c, true))).collect();
+        let is_key = |name: &str| key.iter().any(|(key, _)| *key == name);
+        let kind = |name: &str| known.get(name).map_or(ValueKind::Sensitive, |c| value_kind(c, is_key(name)));
+        let columns = columns.iter().map(|name| (name.as_str(), kind(name))).collect();
+        Ok(Self { key, columns, after, mask })
+    }
+
+    /// The columns that change, or all of them where values after are not computed.
+    fn cells<'r>(&self, row: &'r [Option<String>]) -> impl Iterator<Item = Cell<'r>> {
+        let values = row.get(self.key.len()..).unwrap_or_default();
+        let (before, after) = values.split_at_checked(self.columns.len()).unwrap_or_default();
+        let computed = self.after;
+        let cell = move |(i, value): (usize, &'r Option<String>)| {
+            let later = if computed { after.get(i).and_then(Option::as_deref) } else { None };
+            (i, value.as_deref(), later)
+        };
+        before.iter().enumerate().map(cell).filter(move |(_, before, after)| !computed || before != after)
+    }
+
+    /// What happens to a row, whatever its masked values are.
+    fn kind_of<'r>(&self, row: &'r [Option<String>]) -> Vec<Cell<'r>> {
+        let alike = |i: usize, value: Option<&'r str>| {
+            let (name, kind) = self.columns[i];
+            value.map(|value| if self.mask.hides(name, kind, value) { MASKED } else { value })
+        };
+        self.cells(row).map(|(i, before, after)| (i, alike(i, before), alike(i, after))).collect()
+    }
+
+    /// A row as it may be shown.
+    fn sample(&self, row: &[Option<String>]) -> Sample {
+        let show = |(name, kind): (&str, ValueKind), value: Option<&str>| self.mask.show(name, kind, value);
+        let key = self.key.iter().zip(row);
+        let cell = |(i, before, after): Cell<'_>| {
+            let column = self.columns[i];
+            (column.0.to_owned(), show(column, before), show(column, after))
+        };
+        Sample {
+            key: key.map(|(key, value)| (key.0.to_owned(), show(*key, value.as_deref()))).collect(),
+            columns: self.cells(row).map(cell).collect(),
+            already_right: false,
+        }
+    }
+
+    /// Of many rows in the order of their keys, some few that show each kind of change.
+    fn samples(&self, looked_at: &[Row], most: usize) -> Vec<Sample> {
+        let mut kinds = BTreeSet::new();
+        let (mut first, mut rest): (Vec<_>, Vec<_>) =
+            looked_at.iter().enumerate().partition(|(_, row)| kinds.insert(self.kind_of(row)));
+        first.truncate(most);
+        rest.truncate(most - first.len());
+        let mut chosen: Vec<(usize, &Row)> = first.into_iter().chain(rest).collect();
+        chosen.sort_by_key(|(place, _)| *place);
+        chosen.into_iter().map(|(_, row)| self.sample(row)).collect()
+    }
 }
 
 fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str) -> Result<String, Error> {
@@ -124,43 +184,15 @@ fn text_of(bound: &Bound, matched: &str, columns: usize, after: bool, tail: &str
     Ok(format!("select {} from ({matched}) as m{tail}", list.join(", ")))
 }
 
-async fn read(
-    tx: &ReadTx<'_>,
-    bound: &Bound,
-    sql: &str,
-    columns: &[String],
-    after: bool,
-    mask: &Mask,
-    limit: u32,
-) -> Result<Vec<Sample>, Error> {
+/// At most so many rows, or none where they cannot be read in time.
+async fn read(tx: &ReadTx<'_>, sql: &str, limit: u32) -> Result<Vec<Row>, Error> {
     tx.limit_to(SAMPLE_BUDGET_MS).await?;
     let answer = tx.attempt("read samples", sql, vec![limit.to_string()]).await;
     tx.limit_to(0).await?;
-    let Ok(answer) = answer else { return Ok(Vec::new()) };
-    let key: Vec<&Column> = bound.table.key_columns(bound.key()?).collect();
-    let is_key = |name: &str| key.iter().any(|k| k.name == name);
-    let show = |name: &str, value: &Option<String>| {
-        let kind = bound.table.column(name).map_or(ValueKind::Sensitive, |c| value_kind(c, is_key(name)));
-        mask.show(name, kind, value.as_deref())
-    };
-    let sample = |row: &Vec<Option<String>>| {
-        let (keys, values) = row.split_at(key.len());
-        let (before, after_values) = values.split_at(columns.len());
-        let cell = |i: usize| {
-            let later = after.then(|| after_values.get(i).cloned().flatten()).flatten();
-            (columns[i].clone(), show(&columns[i], &before[i]), show(&columns[i], &later))
-        };
-        let differs = |i: &usize| !after || after_values.get(*i) != before.get(*i);
-        Sample {
-            key: key.iter().zip(keys).map(|(c, v)| (c.name.clone(), show(&c.name, v))).collect(),
-            columns: (0..columns.len()).filter(differs).map(cell).collect(),
-            already_right: false,
-        }
-    };
-    Ok(answer.rows.iter().map(sample).collect())
+    Ok(answer.map(|answer| answer.rows).unwrap_or_default())
 }
 
-/// From → to counts of the assigned columns that have few values.
+/// From → to counts of the assigned columns that have few values, as far as there is time.
 pub async fn transitions(
     tx: &ReadTx<'_>,
     bound: &Bound,
@@ -181,7 +213,8 @@ pub async fn transitions(
         ..Matched::default()
     };
     let matched = rewriter.matched(&spec)?;
-    for (i, name) in columns.iter().enumerate() {
+    let begun = Instant::now();
+    for (i, name) in columns.iter().enumerate().take_while(|_| begun.elapsed() < TRANSITIONS_BUDGET) {
         let sql = format!(
             "select m.pgmend_b{0}::text, m.pgmend_a{0}::text, count(*)::text from ({matched}) as m \
              where row(m.pgmend_b{0})::record *<> row(m.pgmend_a{0})::record group by 1, 2 \
@@ -247,15 +280,36 @@ pub async fn proposals(
 mod tests {
     use super::*;
 
-    fn sample(key: u32, from: &str) -> Sample {
-        let columns = vec![("role".to_owned(), Some(from.to_owned()), Some("x".to_owned()))];
-        Sample { key: vec![("id".to_owned(), Some(key.to_string()))], columns, already_right: false }
+    /// Rows of one column, by key and value before.
+    fn rows(values: impl IntoIterator<Item = (u32, &'static str)>) -> Vec<Row> {
+        let row = |(key, from): (u32, &str)| vec![Some(key.to_string()), Some(from.to_owned()), Some("x".to_owned())];
+        values.into_iter().map(row).collect()
+    }
+
+    fn telling(mask: &Mask) -> Telling<'_> {
+        let (key, columns) = (vec![("id", ValueKind::Plain)], vec![("role", ValueKind::Sensitive)]);
+        Telling { key, columns, after: true, mask }
+    }
+
+    fn keys(samples: Vec<Sample>) -> Vec<String> {
+        samples.into_iter().map(|s| s.key[0].1.clone().unwrap_or_default()).collect()
     }
 
     #[test]
     fn samples_show_each_kind_of_change_before_a_second_of_the_same() {
-        let looked_at = (1..=200).map(|key| sample(key, if key == 150 { "rare" } else { "usual" })).collect();
-        let keys: Vec<_> = telling(looked_at, 3).into_iter().map(|s| s.key[0].1.clone().unwrap_or_default()).collect();
-        assert_eq!(keys, ["1", "2", "150"]);
+        let mask = Mask { show_all: true, ..Mask::default() };
+        let looked_at = rows((1..=200).map(|key| (key, if key == 150 { "rare" } else { "usual" })));
+        assert_eq!(keys(telling(&mask).samples(&looked_at, 3)), ["1", "2", "150"]);
+    }
+
+    #[test]
+    fn masked_values_are_of_one_kind_and_a_row_that_stays_as_it_is_shows_no_column() {
+        let mask = Mask { constants: ["rare".to_owned()].into(), ..Mask::default() };
+        let looked_at = rows([(1, "a"), (2, "b"), (3, "c"), (4, "rare"), (5, "x")]);
+        let samples = telling(&mask).samples(&looked_at, 3);
+        assert_eq!(samples[0].columns, [("role".to_owned(), Some(MASKED.to_owned()), Some(MASKED.to_owned()))]);
+        assert_eq!(samples[1].columns[0].1.as_deref(), Some("rare"));
+        assert_eq!(samples[2].columns, []);
+        assert_eq!(keys(samples), ["1", "4", "5"]);
     }
 }

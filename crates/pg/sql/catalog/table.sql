@@ -17,7 +17,9 @@ with recursive target as (
            case when t.typtype = 'd' then d.base_typmod else a.atttypmod end as base_typmod,
            case when t.typtype = 'd' then format_type(t.oid, null) end as domain,
            coalesce(d.domain_not_null, false) as domain_not_null, d.domain_default,
-           pg_get_expr(ad.adbin, ad.adrelid) as default_sql,
+           -- A default names no column. With the table's oid the server would, for each of them, make the names of all the
+           -- table's columns unique, one against the other: half a minute for 1,600 columns that have defaults.
+           pg_get_expr(ad.adbin, case when a.attgenerated = '' then 0::oid else ad.adrelid end) as default_sql,
            row_number() over (order by a.attnum) - 1 as position
       from pg_catalog.pg_attribute a
       join pg_catalog.pg_type t on t.oid = a.atttypid

@@ -233,6 +233,7 @@ fn shapes() -> Vec<Case> {
         case("one_row", "create table k (id int primary key, v int); insert into k values (0, 0)", "update k set v = 1"),
         case("dropped_columns_h4", "create table k (z int, id int primary key, y text, v int); alter table k drop column z; alter table k drop column y; alter table k add w int default 5; insert into k select i, i from generate_series(1, 5) i", "delete from k where v > 2"),
         case("hundred_columns", "do $$ begin execute 'create table k (id int primary key, ' || (select string_agg('c' || i || ' int default ' || i, ', ') from generate_series(1, 100) i) || ')'; end $$; insert into k select i from generate_series(1, 5) i", "update k set c1 = c100, c50 = id + c99 where id > 1"),
+        case("as_many_columns_as_images_hold", "do $$ begin execute 'create table k (id int primary key, ' || (select string_agg('c' || i || ' smallint default ' || i, ', ') from generate_series(1, 1595) i) || ')'; end $$; insert into k select i from generate_series(1, 5) i", "delete from k where c1595 = id + 1592 or id > 3"),
     ]
 }
 
