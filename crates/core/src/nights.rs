@@ -53,6 +53,13 @@ pub fn rows_per_s(rows: i64, work_s: f64, pace: &Pace) -> Option<f64> {
     (rows > 0).then(|| pace.rate.map_or(speed, |rate| speed.min(f64::from(rate))))
 }
 
+/// Seconds from the first batch to the last of a run of `rows` rows whose batches take `work_s` seconds together, at
+/// `pace`. Holds, and stops at `rows_max` or after `stop_after`, are left out.
+pub fn lasts_s(rows: i64, work_s: f64, pace: &Pace) -> f64 {
+    let with_rests = work_s * (1.0 + pace.nice.unwrap_or(0.0));
+    pace.rate.map_or(with_rests, |rate| with_rests.max(rows as f64 / f64::from(rate)))
+}
+
 /// The way of `rows` rows at `rows_per_s` through the windows, in order; through the next hours where there are none
 /// to keep to.
 pub fn course(rows: i64, rows_per_s: f64, windows: Option<&[Window]>) -> Course {
@@ -99,6 +106,9 @@ mod tests {
         assert_eq!(rows_per_s(1_000, 1.0, &pace(None, Some(1.0))), Some(500.0));
         assert_eq!(rows_per_s(1_000, 1.0, &pace(Some(2_000), Some(3.0))), Some(250.0));
         assert_eq!(rows_per_s(0, 1.0, &Pace::default()), None);
+        assert_eq!(lasts_s(40_000, 3.0, &Pace::default()), 3.0);
+        assert_eq!(lasts_s(40_000, 3.0, &pace(Some(4_000), Some(1.0))), 10.0);
+        assert_eq!(lasts_s(40_000, 3.0, &pace(Some(40_000), Some(3.0))), 12.0);
     }
 
     proptest! {

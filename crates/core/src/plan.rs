@@ -13,7 +13,7 @@ use crate::id::{PlanId, RunId};
 use crate::job::{BoundParam, Mode, Scalar};
 use crate::limits::Limits;
 use crate::mask::MASKED;
-use crate::nights::Nights;
+use crate::nights::{Nights, lasts_s};
 use crate::pace::Pace;
 use crate::recipient::Recipient;
 use crate::table::RelationName;
@@ -172,7 +172,7 @@ pub struct Surroundings {
 pub struct Estimates {
     /// Batches.
     pub batches: Figure,
-    /// Seconds, waits excluded.
+    /// Seconds of work, waits excluded: [`Plan::lasts_s`] is with those that a pace asks for.
     pub duration_s: (f64, f64),
     /// How the duration was found: `measured by rehearsal` or `from the size of the rows`.
     pub duration_basis: String,
@@ -641,6 +641,15 @@ impl Plan {
     /// number is given, or where rows are put back, since an undo has conflicts.
     pub fn may_set_rows_aside(&self) -> bool {
         !self.one_transaction && self.expect_rows.is_none() && self.kind != ChangeKind::Undo
+    }
+
+    /// Seconds that the run takes at a pace, at least and at most. Holds are left out.
+    pub fn lasts_s(&self, pace: &Pace) -> (f64, f64) {
+        let (least, most) = self.estimates.duration_s;
+        let rows = self.counts.changed_rows.value;
+        // One transaction has nothing to rest between.
+        let lasts = |work_s| if self.one_transaction { work_s } else { lasts_s(rows, work_s, pace) };
+        (lasts(least), lasts(most))
     }
 
     /// Whether nothing would change.

@@ -133,6 +133,8 @@ pub struct Outcome {
     pub resumed: bool,
     /// Sentences on the checks made at the end: what was compared and what came out.
     pub verification: Vec<String>,
+    /// Whether its plan promises that an undo puts back all that it changes.
+    pub reversible: bool,
     /// What a person asked of the run and has not lifted: until then nobody goes on with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Wish>,

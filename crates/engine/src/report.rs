@@ -201,6 +201,8 @@ struct Kept {
 
 fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pace: Option<Pace>, kept: Kept) -> Report {
     let undo = undoable(&run, &plan, at);
+    // Compared with what the run took, its rests included.
+    let estimates = Estimates { duration_s: plan.lasts_s(&plan.pace), ..plan.estimates.clone() };
     let shown =
         |(place, p): (usize, &BoundParam)| (p.name.clone(), p.type_sql.clone(), plan.shown_param(place).to_owned());
     let params = plan.params.iter().enumerate().map(shown).collect();
@@ -237,7 +239,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
         params,
         mode: (plan.mode.name().to_owned(), plan.mode_reason),
         counts: plan.counts,
-        estimates: plan.estimates,
+        estimates,
         findings: plan.findings,
         changed_rows: at.changed_rows,
         skipped_rows: at.skipped_rows,

@@ -28,9 +28,7 @@ pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool, show_v
     let (driving, stop) = Driving::deaf(shell);
     let (progress, mut observer) = (driving.progress, driving.observer);
     let mut no = None;
-    let mut reversible = true;
     let mut confirm = |plan: &Plan| {
-        reversible = plan.reversible.0;
         no = progress.aside(|| answer(shell, plan, expected, execute)).err();
         // Ctrl-C at the question must end the process: signals are handled only after the answer.
         if no.is_none() && signals::listen(stop.clone(), progress.clone()).is_err() {
@@ -44,7 +42,7 @@ pub async fn main(shell: &Shell, job: &Job, expected: i64, execute: bool, show_v
     let ended = engine.fix(job, show_values, &mut confirm, &mut observer).await;
     progress.finish();
     match no {
-        None => end(shell, &mut engine, &ended.map_err(Failure::about(job))?, false, reversible).await,
+        None => end(shell, &mut engine, &ended.map_err(Failure::about(job))?).await,
         Some(No::Counted(counted)) => Err(unexpected(counted, expected).into()),
         Some(No::Declined) => {
             shell.tell(|paint| format!("{}: nothing was written\n", paint.yellow("DECLINED")))?;

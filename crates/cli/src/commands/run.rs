@@ -13,7 +13,6 @@ use crate::failure::Failure;
 use crate::job_file;
 use crate::progress::Progress;
 use crate::render;
-use crate::render::outcome::Reading;
 use crate::shell::Shell;
 use crate::signals;
 
@@ -41,14 +40,13 @@ pub async fn main(shell: &Shell, args: &Run) -> Done {
 /// Goes on with the job's unfinished run; or shows the plan that the run will use, and runs it.
 async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> Done {
     let options = run_options(args)?;
-    let (mut reversible, mut awaited) = (true, None);
+    let mut awaited = None;
     if let Some(planned) = engine.prepare(job, &options).await.map_err(Failure::about(job))? {
         let verdict = plan::exit_code(&planned);
         if verdict != exit::DONE {
             return plan::show(shell, &planned, &next(shell, args, &planned));
         }
-        shell.tell(|paint| render::plan::short(&planned, paint))?;
-        reversible = planned.plan.reversible.0;
+        shell.tell(|paint| render::plan::short(&planned, &options.pace, paint))?;
         awaited = Some(planned);
     }
     let driving = Driving::begin(shell)?;
@@ -63,7 +61,7 @@ async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> D
     };
     progress.finish();
     let outcome = ended.map_err(Failure::about(job))?;
-    end(shell, engine, &outcome, false, reversible).await
+    end(shell, engine, &outcome).await
 }
 
 /// Shows or runs a stored plan; an id that is no plan's may be an unfinished run's.
@@ -96,7 +94,7 @@ pub async fn run_stored(
     options: &RunOptions,
     wait_approval: bool,
 ) -> Done {
-    shell.tell(|paint| render::plan::short(planned, paint))?;
+    shell.tell(|paint| render::plan::short(planned, &options.pace, paint))?;
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
     let approved = match wait_approval {
@@ -109,7 +107,7 @@ pub async fn run_stored(
     };
     progress.finish();
     let outcome = ended.map_err(|error| Failure::Engine { error, statement: Some(planned.plan.statement.clone()) })?;
-    end(shell, engine, &outcome, planned.plan.undo_of.is_some(), planned.plan.reversible.0).await
+    end(shell, engine, &outcome).await
 }
 
 async fn go_on(shell: &Shell, engine: &mut Engine, run: &str, options: &RunOptions) -> Done {
@@ -117,13 +115,13 @@ async fn go_on(shell: &Shell, engine: &mut Engine, run: &str, options: &RunOptio
     let (progress, mut observer) = (driving.progress, driving.observer);
     let ended = engine.resume_with(run, options, &mut observer).await;
     progress.finish();
-    end(shell, engine, &ended?, false, true).await
+    end(shell, engine, &ended?).await
 }
 
 /// Shows how a run ended, with its conflicts.
-pub async fn end(shell: &Shell, engine: &mut Engine, outcome: &Outcome, undo: bool, reversible: bool) -> Done {
+pub async fn end(shell: &Shell, engine: &mut Engine, outcome: &Outcome) -> Done {
     let line = |command: &str| shell.line(command);
-    shell.show(outcome, |paint| render::outcome::text(outcome, &Reading { undo, reversible, line: &line }, paint))?;
+    shell.show(outcome, |paint| render::outcome::text(outcome, &line, paint))?;
     if outcome.conflict_rows > 0 && !shell.json() {
         let conflicts = engine.conflicts(&outcome.run_id.to_string()).await?;
         shell.tell(|paint| render::status::conflicts(&conflicts, paint))?;

@@ -26,12 +26,12 @@ pub async fn main(shell: &Shell, args: &Undo) -> Done {
     if planned.stored {
         return run::run_stored(shell, &mut engine, &planned, &options.run, false).await;
     }
-    shell.tell(|paint| render::plan::short(&planned, paint))?;
+    shell.tell(|paint| render::plan::short(&planned, &options.run.pace, paint))?;
     let driving = run::Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
     let ended = engine.undo(&args.run, &options, &mut observer).await;
     progress.finish();
-    run::end(shell, &mut engine, &ended?, true, true).await
+    run::end(shell, &mut engine, &ended?).await
 }
 
 fn next(shell: &Shell, args: &Undo, verdict: u8) -> Vec<String> {

@@ -64,7 +64,7 @@ pub async fn resume(shell: &Shell, args: &Resume) -> Done {
     let (progress, mut observer) = (driving.progress, driving.observer);
     let ended = engine.resume_with(&args.run, &options, &mut observer).await;
     progress.finish();
-    end(shell, &mut engine, &ended?, false, true).await
+    end(shell, &mut engine, &ended?).await
 }
 
 fn show(shell: &Shell, mut runs: Vec<Status>) -> Result<u8, Failure> {

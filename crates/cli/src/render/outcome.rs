@@ -10,16 +10,6 @@ use super::page::Page;
 use super::paint::Paint;
 use crate::shell::quoted;
 
-/// What the run was for its reader: the first line and the lines to type depend on it.
-pub struct Reading<'a> {
-    /// Whether rows were restored rather than changed.
-    pub undo: bool,
-    /// Whether there is an undo to offer.
-    pub reversible: bool,
-    /// Appends the database to a line to type.
-    pub line: &'a dyn Fn(&str) -> String,
-}
-
 /// The exit code of an outcome.
 pub fn exit_code(outcome: &Outcome) -> u8 {
     match &outcome.state {
@@ -31,8 +21,8 @@ pub fn exit_code(outcome: &Outcome) -> u8 {
     }
 }
 
-/// The outcome for people.
-pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
+/// The outcome for people; `line` appends the database to a line to type.
+pub fn text(outcome: &Outcome, line: &dyn Fn(&str) -> String, paint: Paint) -> String {
     let mut page = Page::new(paint);
     let verb = match outcome.kind.as_str() {
         "undo" => "restored",
@@ -46,7 +36,7 @@ pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
         counted(outcome.batches, "batch"),
         duration(outcome.duration_s)
     );
-    let undo = if reading.undo { "undo of " } else { "" };
+    let undo = if is_undo(outcome) { "undo of " } else { "" };
     page.push(&format!("{} {undo}{}: {done}", headline(outcome, paint), outcome.job));
     page.pair("run", &outcome.run_id.to_string());
     if let Some(why) = outcome.state.reason() {
@@ -68,8 +58,13 @@ pub fn text(outcome: &Outcome, reading: &Reading<'_>, paint: Paint) -> String {
         page.pair("still matching", &still_matching(residual, outcome.arrived_later_rows));
     }
     page.pairs("verified", &outcome.verification);
-    page.list("NEXT", &next(outcome, reading));
+    page.list("NEXT", &next(outcome, line));
     page.text()
+}
+
+/// Whether rows were put back: by `undo`, or by whatever went on with it.
+fn is_undo(outcome: &Outcome) -> bool {
+    outcome.kind == "undo"
 }
 
 fn headline(outcome: &Outcome, paint: Paint) -> String {
@@ -92,12 +87,13 @@ fn still_matching(residual: i64, later: Option<i64>) -> String {
 }
 
 /// The lines to type.
-fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
+fn next(outcome: &Outcome, line: &dyn Fn(&str) -> String) -> Vec<String> {
     let run = outcome.run_id.to_string();
     // A job's name means its latest forward run, which this is; an undo has only its id.
-    let name = if reading.undo { run.clone() } else { quoted(&outcome.job) };
-    let anything = outcome.changed_rows > 0 && reading.reversible;
-    let put_back = if reading.undo { "take this undo back" } else { "put every row back that nobody changed since" };
+    let name = if is_undo(outcome) { run.clone() } else { quoted(&outcome.job) };
+    let anything = outcome.changed_rows > 0 && outcome.reversible;
+    let put_back =
+        if is_undo(outcome) { "take this undo back" } else { "put every row back that nobody changed since" };
     let mut lines = Vec::new();
     match &outcome.state {
         RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {
@@ -135,7 +131,7 @@ fn next(outcome: &Outcome, reading: &Reading<'_>) -> Vec<String> {
             lines.push((format!("pgmend report {name}"), "the paper trail, as Markdown"));
         }
     }
-    aligned(lines.into_iter().map(|(command, remark)| ((reading.line)(&command), Some(remark))).collect())
+    aligned(lines.into_iter().map(|(command, remark)| (line(&command), Some(remark))).collect())
 }
 
 /// What `init` did.
@@ -177,24 +173,24 @@ mod tests {
             duration_s: 241.3,
             resumed: false,
             verification: vec!["2,000,000 images are as many as rows changed".into()],
+            reversible: true,
             asked: None,
         }
     }
 
-    fn show(outcome: &Outcome, undo: bool) -> String {
-        let line = |command: &str| command.to_owned();
-        text(outcome, &Reading { undo, reversible: true, line: &line }, Paint::PLAIN)
+    fn show(outcome: &Outcome) -> String {
+        text(outcome, &|command: &str| command.to_owned(), Paint::PLAIN)
     }
 
     #[test]
     fn a_finished_run_offers_its_undo() {
-        insta::assert_snapshot!(show(&outcome(RunState::Succeeded), false));
+        insta::assert_snapshot!(show(&outcome(RunState::Succeeded)));
     }
 
     #[test]
     fn a_paused_run_says_why_and_how_to_go_on() {
         let paused = Outcome { resumed: true, ..outcome(RunState::Paused { reason: "stopped by a signal".into() }) };
-        insta::assert_snapshot!(show(&paused, false));
+        insta::assert_snapshot!(show(&paused));
     }
 
     #[test]
@@ -206,7 +202,7 @@ mod tests {
             unapproved: None,
         };
         let state = RunState::Paused { reason: asked.reason.clone() };
-        let text = show(&Outcome { asked: Some(asked), ..outcome(state) }, false);
+        let text = show(&Outcome { asked: Some(asked), ..outcome(state) });
         let run = example::run_id();
         assert!(text.contains(&format!("pgmend resume {run}")), "{text}");
         assert!(!text.contains("pgmend run "), "it would be refused: {text}");
@@ -216,7 +212,13 @@ mod tests {
     fn an_undo_with_conflicts_does_not_look_like_a_clean_one() {
         let undo =
             Outcome { kind: "undo".into(), conflict_rows: 3, residual_rows: None, ..outcome(RunState::Succeeded) };
-        insta::assert_snapshot!(show(&undo, true));
+        insta::assert_snapshot!(show(&undo));
+    }
+
+    #[test]
+    fn what_cannot_be_put_back_as_a_whole_is_not_offered_to_be() {
+        let text = show(&Outcome { reversible: false, ..outcome(RunState::Succeeded) });
+        assert!(!text.contains("pgmend undo") && text.contains("pgmend report fix-roles"), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub use rows::value;
 
 use pgmend::{ChangeKind, Finding, Plan, Severity};
 use pgmend_core::mask::is_masked;
+use pgmend_core::pace::Pace;
 use pgmend_core::plan::Figure;
 
 use super::figure;
@@ -61,8 +62,8 @@ fn guardrails(page: &mut Page, planned: &Planned) {
     }
 }
 
-/// What someone must have seen before the run starts.
-pub fn short(planned: &Planned, paint: Paint) -> String {
+/// What someone must have seen before the run starts. `pace` is what was typed with it, which comes before the plan's.
+pub fn short(planned: &Planned, pace: &Pace, paint: Paint) -> String {
     let plan = &planned.plan;
     let mut page = Page::new(paint);
     page.heading(&title(plan), &format!("{} · digest {}", plan.plan_id.short(), digest_short(&planned.digest)));
@@ -73,7 +74,7 @@ pub fn short(planned: &Planned, paint: Paint) -> String {
         let count = figure::counted(tenants.tenants.len() as i64, "tenant");
         page.pair("tenants", &format!("{count} by {}, each with its own progress", tenants.mode.column));
     }
-    page.pair("takes", &format!("{}, {}", effects::duration(plan), effects::batches(plan)));
+    page.pair("takes", &format!("{}, {}", effects::duration(plan, &pace.over(&plan.pace)), effects::batches(plan)));
     let undo = if plan.reversible.0 { "possible".to_owned() } else { page.paint.red(&plan.reversible.1) };
     page.pair("undo", &undo);
     if !plan.changes_nothing() {
@@ -267,7 +268,16 @@ mod tests {
 
     #[test]
     fn a_short_plan_says_what_is_about_to_happen() {
-        insta::assert_snapshot!(short(&example::planned(), Paint::PLAIN));
+        insta::assert_snapshot!(short(&example::planned(), &Pace::default(), Paint::PLAIN));
+    }
+
+    #[test]
+    fn a_rate_that_is_typed_tells_how_long_it_takes() {
+        let slow = Pace { rate: Some(1_000), ..Pace::default() };
+        let planned = example::planned();
+        let text = short(&planned, &slow, Paint::PLAIN);
+        let seconds = planned.plan.counts.changed_rows.value as f64 / 1_000.0;
+        assert!(text.contains(&figure::duration_range(seconds, seconds)), "{text}");
     }
 
     #[test]
@@ -275,7 +285,7 @@ mod tests {
         let mut planned = example::planned();
         planned.plan.counts.changed_rows = Figure::exact(0);
         planned.plan.counts.matched_rows = Figure::exact(0);
-        insta::assert_snapshot!(short(&planned, Paint::PLAIN));
+        insta::assert_snapshot!(short(&planned, &Pace::default(), Paint::PLAIN));
     }
 
     #[test]

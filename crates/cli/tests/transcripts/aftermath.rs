@@ -38,6 +38,18 @@ fn an_undo_can_be_undone_and_the_change_undone_again() {
 }
 
 #[test]
+fn an_undo_that_was_stopped_is_told_as_an_undo_by_whatever_goes_on_with_it() {
+    let mut shell = repaired("undostop");
+    shell.pgmend(&["undo", "fix-roles", "--execute", "--rows-max", "50"]);
+    shell.transcript();
+    let undo = shell.sql().value("select run_id from pgmend.run where kind = 'undo'").unwrap().unwrap_or_default();
+    shell.pgmend(&["resume", &undo]);
+    let said = shell.transcript();
+    assert!(said.contains("undo of fix-roles: 150 rows restored"), "{said}");
+    assert!(said.contains("# take this undo back") && !said.contains("pgmend undo fix-roles"), "{said}");
+}
+
+#[test]
 fn some_rows_are_undone_by_a_predicate() {
     let mut shell = repaired("where");
     shell.pgmend(&["undo", "fix-roles", "--where", "contry = 'NO'"]);

@@ -195,7 +195,9 @@ impl Engine {
     /// The outcome of a run as the control schema has it.
     pub(crate) async fn outcome(&self, run: &StoredRun, resumed: bool) -> Result<Outcome, Error> {
         let at = self.session.totals(run.run_id).await?;
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
         Ok(Outcome {
+            reversible: plan.reversible.0,
             run_id: run.run_id,
             plan_id: run.plan_id,
             job: run.job.clone(),

@@ -2,6 +2,7 @@
 
 use pgmend::{Certainty, Figure, Mode, Plan};
 use pgmend_core::nights::{Ends, Nights};
+use pgmend_core::pace::Pace;
 use pgmend_core::plan::{Rehearsal, RunSql};
 
 use crate::render::figure;
@@ -27,7 +28,7 @@ pub fn cost(page: &mut Page, plan: &Plan) {
     let estimates = &plan.estimates;
     page.heading("COST", "");
     page.pair("batches", &batches(plan));
-    page.pair("duration", &format!("{}, {}", duration(plan), estimates.duration_basis));
+    page.pair("duration", &format!("{}, {}", duration(plan, &plan.pace), estimates.duration_basis));
     page.pairs("in company", &company(plan).into_iter().collect::<Vec<_>>());
     if let Some(nights) = &plan.nights {
         page.pair("speed", &speed(nights));
@@ -64,7 +65,7 @@ fn company(plan: &Plan) -> Option<String> {
         None => "others may have been at work, whom this role cannot see,".to_owned(),
     };
     let longer = match seen.pace_max < 1.0 {
-        true => format!("up to {} beside them", figure::duration(slowest_s)),
+        true => format!("up to {} beside them", figure::duration(slowest_s.max(plan.lasts_s(&plan.pace).1))),
         false => "there is room for both".to_owned(),
     };
     Some(format!("{who} while this was planned: {longer}, in short batches"))
@@ -113,9 +114,9 @@ pub fn batches(plan: &Plan) -> String {
     format!("{about}{}", figure::counted(batches.value, "batch"))
 }
 
-/// `3–5 min`.
-pub fn duration(plan: &Plan) -> String {
-    let (low, high) = plan.estimates.duration_s;
+/// `3–5 min`, at that pace.
+pub fn duration(plan: &Plan, pace: &Pace) -> String {
+    let (low, high) = plan.lasts_s(pace);
     figure::duration_range(low, high)
 }
 
