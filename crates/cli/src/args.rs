@@ -186,6 +186,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   pgmend trace users 4711
+  pgmend trace users email=ann@example.org               by another key
   pgmend trace sales.order_line 17 3 --show-values      a key of two columns, in key order")]
     Trace(Trace),
     /// Old images and change sets; drops them with --execute
@@ -502,7 +503,7 @@ pub struct Report {
 pub struct Trace {
     /// The table, with its schema where the search path does not find it
     pub table: String,
-    /// The row's key, one value for each column of it
+    /// The row's key, one value for each column of it, or COLUMN=VALUE for each column of a key
     #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
     pub key: Vec<String>,
     /// Show all values instead of masking them

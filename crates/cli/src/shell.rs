@@ -134,7 +134,25 @@ impl Shell {
 
     /// The line to type next, so that it reaches the same database.
     pub fn line(&self, command: &str) -> String {
-        addressed(command, &self.address)
+        match command.strip_prefix("psql ") {
+            Some(rest) => format!("psql {}{rest}", self.conninfo()),
+            None => addressed(command, &self.address),
+        }
+    }
+
+    /// What psql is told of the database, which looks at neither `DATABASE_URL` nor `pgmend.toml`; nothing where the
+    /// `PG*` variables lead it there.
+    fn conninfo(&self) -> String {
+        let named = self.environment().ok().flatten();
+        let of_env = named.filter(|_| !self.database_typed).map(|named| named.environment);
+        let variable = of_env.as_ref().and_then(|env| env.database_url_variable.clone());
+        let in_file = of_env.and_then(|env| env.database_url);
+        match (variable, in_file.or_else(|| self.database_url.clone().filter(|_| self.database_typed))) {
+            (Some(variable), _) => format!("\"${variable}\" "),
+            (None, Some(url)) => format!("{} ", secretless(&url)),
+            (None, None) if self.database_url.is_some() => "\"$DATABASE_URL\" ".to_owned(),
+            (None, None) => String::new(),
+        }
     }
 
     /// Shows a result: its JSON to programs, its text to people.
@@ -179,12 +197,17 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// ` --database-url …` for a line to type. A URL with a password is not repeated on the screen.
+/// ` --database-url …` for a line to type.
 fn address(url: &str) -> String {
+    format!(" --database-url {}", secretless(url))
+}
+
+/// A URL as a word for the shell. One with a password is not repeated on the screen.
+fn secretless(url: &str) -> String {
     let authority = url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
     let secret = url.contains("password=")
         || authority.and_then(|a| a.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'));
-    if secret { " --database-url \"$DATABASE_URL\"".to_owned() } else { format!(" --database-url {}", quoted(url)) }
+    if secret { "\"$DATABASE_URL\"".to_owned() } else { quoted(url) }
 }
 
 /// A word as a POSIX shell reads it back.
@@ -209,7 +232,8 @@ fn addressed(line: &str, address: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{address, addressed, quoted};
+    use super::{Shell, address, addressed, quoted};
+    use crate::args::{Global, LogFormat, Output};
 
     #[test]
     fn the_database_of_a_line_stands_before_its_remark() {
@@ -219,6 +243,23 @@ mod tests {
             addressed(line, " --env live"),
             "pgmend run fix --execute --env live  # the same, showing the masked text"
         );
+    }
+
+    #[test]
+    fn a_line_for_psql_leads_to_the_same_database() {
+        let line = |url: Option<&str>, typed: bool| {
+            let (output, log_format) = (Output::Text, LogFormat::Human);
+            let database_url = url.map(str::to_owned);
+            let global = Global { database_url, env: None, output, log_format, log_file: None };
+            let shell =
+                Shell { database_typed: typed, database_url: global.database_url.clone(), ..Shell::new(&global) };
+            shell.line("psql -c 'select 1'  # looks")
+        };
+        let url = Some("postgresql://alice@db/shop");
+        assert_eq!(line(url, true), "psql postgresql://alice@db/shop -c 'select 1'  # looks");
+        assert_eq!(line(url, false), "psql \"$DATABASE_URL\" -c 'select 1'  # looks");
+        assert_eq!(line(Some("postgresql://a:secret@db/shop"), true), "psql \"$DATABASE_URL\" -c 'select 1'  # looks");
+        assert_eq!(line(None, false), "psql -c 'select 1'  # looks");
     }
 
     #[test]

@@ -169,6 +169,8 @@ impl Engine {
         let latest = self.latest_of_its_job(run).await?;
         let wish = if run.state.ended() { None } else { self.session.wish(run.run_id).await? };
         let (pace_asked, tuned, driving) = self.pace_of(run, &plan.pace).await?;
+        let pace = pace_asked.tuned(tuned.iter().map(|change| (change.setting, change.value)));
+        let lifted = !pace_asked.is_empty() && pace.to_string().is_empty();
         let limits = if run.state.ended() { Vec::new() } else { self.session.wanted(run.run_id).await?.limits };
         let glance = Glance {
             wish: wish.as_ref(),
@@ -195,7 +197,10 @@ impl Engine {
             rows_per_s,
             vacuums: Some(vacuums).filter(|vacuums| *vacuums != Vacuums::default()),
             holds: holds.clone(),
-            pace: Some(pace_asked).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
+            pace: match lifted {
+                true => Some("as fast as it goes".to_owned()),
+                false => Some(pace).filter(|pace| !pace.is_empty()).map(|pace| pace.to_string()),
+            },
             tuned,
             limits,
             reason: match &run.state {

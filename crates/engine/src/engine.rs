@@ -97,6 +97,7 @@ impl Engine {
             }
         }
         let in_full = self.session.in_full();
+        session.mark(self.session.marked().as_deref());
         self.session = session;
         self.session.show_in_full(in_full);
         Ok(())

@@ -2,6 +2,7 @@
 //! those are pruned. Whoever may not read images is told it masked, by the database.
 
 mod masked;
+mod subject;
 
 use pgmend_core::mask::{Mask, ValueKind};
 use pgmend_core::plan::{ImageColumn, ImageLayout, Plan, Settings};
@@ -10,7 +11,6 @@ use pgmend_core::table::{Column, Table};
 use pgmend_pg::PgError;
 use pgmend_pg::archive::ImageRow;
 use pgmend_pg::images::ImageTable;
-use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::StoredRun;
 
@@ -20,17 +20,10 @@ use crate::error::Error;
 use crate::outcome::Touch;
 use crate::plan::planning_scene;
 use crate::plan::sample::value_kind;
+use subject::subject;
 
 /// An undo of an undo of … beyond this many shows masked values.
 const UNDOS_FOLLOWED_MAX: u32 = 20;
-
-/// The row that is asked about.
-struct Subject {
-    /// The table, and the partitioned table that it belongs to.
-    tables: Vec<Table>,
-    /// The key as typed, then the row's other keys, as it is now: a run may have used one of those.
-    keys: Vec<RowKey>,
-}
 
 /// The values of one key, as the server prints them.
 #[derive(Clone)]
@@ -218,73 +211,6 @@ impl Engine {
         }
         Ok(touches)
     }
-}
-
-/// The table as typed, its key checked and read by the server.
-async fn subject(tx: &ReadTx<'_>, typed: &str, key: &[String], search_path: &str) -> Result<Subject, Error> {
-    let oid = resolve(tx, typed).await?;
-    let mut tables = vec![tx.table(oid, search_path).await?];
-    let root = tx.partition_root(oid).await?;
-    if root != oid {
-        tables.push(tx.table(root, search_path).await?);
-    }
-    let names = |table: &Table| -> Vec<String> {
-        table.keys.iter().map(|k| table.key_columns(k).map(|c| c.name.clone()).collect::<Vec<_>>().join(", ")).collect()
-    };
-    let [table, ..] = tables.as_slice() else { return Err(Error::Corrupt("a table that is none".into())) };
-    if table.keys.is_empty() {
-        let message = format!("`{}` has no usable key, so its rows cannot be told apart", table.name);
-        return Err(Refusal::new(
-            Code::NoKey,
-            message,
-            "look at the images themselves: `pgmend report RUN` names their table",
-        )
-        .into());
-    }
-    let Some(found) = table.keys.iter().find(|k| k.columns.len() == key.len()) else {
-        let message = format!("`{}` has no key of {} columns", table.name, key.len());
-        let help = format!("give one value for each column of the key, in this order: {}", names(table).join("; or "));
-        return Err(Refusal::new(Code::Parameter, message, help).into());
-    };
-    let columns: Vec<&Column> = table.key_columns(found).collect();
-    let types: Vec<String> = columns.iter().map(|c| c.base_type.sql.clone()).collect();
-    let values = tx.canonical_key(&types, key).await.map_err(|error| not_a_key(error, table, &columns))?;
-    let names = |columns: &[&Column]| columns.iter().map(|c| c.name.clone()).collect();
-    let mut keys = vec![RowKey { columns: names(&columns), values }];
-    for other in table.keys.iter().filter(|k| k.columns != found.columns) {
-        let wanted: Vec<&Column> = table.key_columns(other).collect();
-        if let Some(values) = tx.columns_of_row(&table.name, &columns, &keys[0].values, &wanted).await? {
-            keys.push(RowKey { columns: names(&wanted), values });
-        }
-    }
-    Ok(Subject { tables, keys })
-}
-
-async fn resolve(tx: &ReadTx<'_>, typed: &str) -> Result<u32, Error> {
-    let (schema, name) = typed.split_once('.').map_or((None, typed), |(schema, name)| (Some(schema), name));
-    // As spelt first: `pgmend trace Users 7` means "Users" where there is one.
-    let exact = tx.resolve(schema, name).await?;
-    let found = match exact {
-        Some(oid) => Some(oid),
-        None => tx.relation_as_typed(typed).await?,
-    };
-    found.ok_or_else(|| {
-        Refusal::new(
-            Code::NoSuchTable,
-            format!("there is no table `{typed}`"),
-            "write it as in psql, with its schema where needed",
-        )
-        .into()
-    })
-}
-
-fn not_a_key(error: PgError, table: &Table, columns: &[&Column]) -> Error {
-    if !error.sqlstate.starts_with("22") {
-        return error.into();
-    }
-    let columns: Vec<String> = columns.iter().map(|c| format!("{} ({})", c.name, c.base_type.sql)).collect();
-    let message = format!("these are no values of the key of `{}`: {}", table.name, error.message);
-    Refusal::new(Code::Parameter, message, format!("the key is {}", columns.join(", "))).into()
 }
 
 fn unreadable(error: PgError, name: &str, run: &StoredRun) -> Error {

@@ -48,6 +48,9 @@ pub struct Blocker {
     pub open_s: Option<f64>,
     /// Its last statement, where this role may know.
     pub statement: Option<Sent>,
+    /// When its process was started, which tells it from a later one of the same pid; where this role may know.
+    #[serde(default)]
+    pub backend_start: Option<String>,
 }
 
 /// A statement that somebody else sent: it may hold values, and is shown to nobody as it is.
@@ -164,9 +167,11 @@ impl Session {
     /// Rows per second over the last batches, waits included, and seconds since the last one began.
     pub async fn recent_pace(&self, run: RunId) -> Result<Option<(f64, f64)>, PgError> {
         let sql = format!(
-            "select (sum(changed_rows + skipped_rows) / greatest(extract(epoch from max(begun_at + took_ms * interval '1 ms') \
-             - min(begun_at)), 0.001))::float8::text, extract(epoch from clock_timestamp() - max(begun_at))::text \
-             from (select b.* from (select 0 as partition_no union all select p.partition_no from pgmend.partition p \
+            "select (case when count(*) > 1 and max(begun_at) > min(begun_at) \
+             then sum(rows) filter (where not newest) / extract(epoch from max(begun_at) - min(begun_at)) \
+             else sum(rows) / greatest(max(took_ms) / 1000, 0.001) end)::float8::text, extract(epoch from clock_timestamp() - max(begun_at))::text \
+             from (select b.begun_at, b.took_ms, b.changed_rows + b.skipped_rows as rows, \
+             row_number() over (order by b.begun_at desc) = 1 as newest from (select 0 as partition_no union all select p.partition_no from pgmend.partition p \
              where p.run_id = $1::uuid) as p cross join lateral (select b.changed_rows, b.skipped_rows, b.begun_at, b.took_ms from pgmend.batch b where b.run_id = $1::uuid \
              and b.partition_no = p.partition_no order by b.batch_no desc limit {RECENT_BATCHES}) as b \
              order by b.begun_at desc limit {RECENT_BATCHES}) as recent having count(*) > 0"
@@ -287,11 +292,12 @@ impl ReadTx<'_> {
         answer.rows.iter().map(image).collect::<Result<_, _>>().map(Some)
     }
 
-    /// A key's values as the server prints them, in the date style that any session reads back.
+    /// A key's values as the server prints them, in the date style that any session reads back. The transaction outlives
+    /// values that are none of these types.
     pub async fn canonical_key(&self, types: &[String], values: &[String]) -> Result<Vec<String>, PgError> {
         let cell = |(i, type_sql): (usize, &String)| canonical(&format!("${}::text::{type_sql}", i + 1), type_sql);
         let cells: Vec<String> = types.iter().enumerate().map(cell).collect();
-        let answer = self.query("read the key", &format!("select {}", cells.join(", ")), values.to_vec()).await?;
+        let answer = self.attempt_own("read the key", &format!("select {}", cells.join(", ")), values.to_vec()).await?;
         Ok(answer.rows.into_iter().flatten().flatten().collect())
     }
 

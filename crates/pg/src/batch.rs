@@ -104,6 +104,11 @@ pub struct Committed {
 }
 
 impl Lease {
+    /// The mark of what its holder executes: a comment that no other statement has.
+    pub fn mark(&self) -> String {
+        format!("/* pgmend run {}, part {}, fence {} */", self.run, self.partition_no, self.fence)
+    }
+
     /// Opens the batch and applies its statements, in one round trip.
     pub async fn begin<'s>(
         &self,

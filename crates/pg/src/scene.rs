@@ -8,6 +8,10 @@ use crate::image_keys::ImageKey;
 use crate::session::Statement;
 use crate::written::Written;
 
+/// How often the server looks whether its client is still there, where its system can tell: a statement whose pgmend was
+/// ended would otherwise go on for minutes, with its locks and its snapshot.
+const CLIENT_LOOKED_FOR: &str = "5s";
+
 /// What a transaction that touches a user's table runs under.
 #[derive(Debug, Clone)]
 pub struct Scene {
@@ -49,6 +53,9 @@ impl Scene {
              set_config('intervalstyle', $4, true), set_config('row_security', 'on', true), \
              set_config('lock_timeout', $5, true), set_config('statement_timeout', $6, true), \
              set_config('idle_in_transaction_session_timeout', $7, true), \
+             set_config('client_connection_check_interval', case \
+                 when version() like '%linux%' and current_setting('client_connection_check_interval') = '0' then $9 \
+                 else current_setting('client_connection_check_interval') end, true), \
              (select count(set_config(key, value, true)) from json_each_text($8::json))::text",
             vec![
                 settings.search_path.clone(),
@@ -59,6 +66,7 @@ impl Scene {
                 self.statement_timeout_ms.to_string(),
                 self.idle_timeout_ms.to_string(),
                 serde_json::to_string(&settings.formats).unwrap_or_default(),
+                CLIENT_LOOKED_FOR.to_owned(),
             ],
         )
     }

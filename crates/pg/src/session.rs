@@ -4,10 +4,11 @@
 //! client-side type (hazards: `rust_decimal` loses digits, `chrono` has no infinity). Statements are
 //! unnamed and typed: no session state, safe behind a transaction-mode pooler, no generic-plan flips.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
 use tokio_postgres::types::{FromSql, Type};
@@ -69,6 +70,8 @@ pub struct Session {
     /// Where errors are shown in full, if somebody asked for it.
     in_full: Option<InFull>,
     told_in_full: AtomicU32,
+    /// A comment that each statement begins with, so that another session finds it on the server.
+    mark: RwLock<Option<Arc<str>>>,
 }
 
 impl Drop for Session {
@@ -88,8 +91,8 @@ impl Session {
     pub async fn connect(conninfo: &Conninfo) -> Result<Self, PgError> {
         let (client, driver) = crate::connect::connect(conninfo).await.map_err(ConnectError::into_pg_error)?;
         let (conninfo, dirty, told_in_full) = (conninfo.clone(), AtomicBool::new(false), AtomicU32::new(0));
-        let installed = AtomicBool::new(false);
-        Ok(Self { client, driver, conninfo, dirty, installed, in_full: None, told_in_full })
+        let (installed, mark) = (AtomicBool::new(false), RwLock::new(None));
+        Ok(Self { client, driver, conninfo, dirty, installed, in_full: None, told_in_full, mark })
     }
 
     /// From now on errors are also shown in full, the first few of them. They are kept nowhere.
@@ -131,6 +134,28 @@ impl Session {
         self.driver.cancel.clone()
     }
 
+    /// From now on each statement begins with this comment, which nobody else's has: behind a pooler it is all that
+    /// tells which session of the server executes it.
+    pub fn mark(&self, mark: Option<&str>) {
+        *self.mark.write().unwrap_or_else(PoisonError::into_inner) = mark.map(Arc::from);
+    }
+
+    /// What each statement begins with.
+    pub fn marked(&self) -> Option<Arc<str>> {
+        // It is whole or not there: a panic elsewhere leaves none half written.
+        self.mark.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Cancels what other sessions of this login execute under a mark. Says whether there was any.
+    /// Lock:  none (plain reads of the activity view). Index: none.
+    pub async fn cancel_marked(&self, mark: &str) -> Result<bool, PgError> {
+        let sql = "select count(pg_catalog.pg_cancel_backend(a.pid))::text from pg_catalog.pg_stat_activity a \
+                   where a.datname = current_database() and a.usename = session_user and a.state = 'active' \
+                     and a.pid <> pg_catalog.pg_backend_pid() and pg_catalog.strpos(a.query, $1) = 1";
+        let answer = self.run(&Statement::new("cancel a statement", sql, vec![mark.to_owned()])).await?;
+        Ok(answer.scalar().is_some_and(|count| count != "0"))
+    }
+
     /// Runs one statement by itself.
     pub async fn run(&self, statement: &Statement) -> Result<Answer, PgError> {
         if self.dirty.swap(false, Ordering::Relaxed) {
@@ -168,7 +193,11 @@ impl Session {
             PgError::from_driver(statement.doing, &e)
         };
         let params = statement.params.iter().map(|p| (p, Type::TEXT));
-        let stream = self.client.query_typed_raw(&statement.sql, params).await.map_err(error)?;
+        let sql = match self.marked() {
+            Some(mark) => Cow::Owned(format!("{mark} {}", statement.sql)),
+            None => Cow::Borrowed(statement.sql.as_str()),
+        };
+        let stream = self.client.query_typed_raw(&sql, params).await.map_err(error)?;
         let mut stream = Box::pin(stream);
         let mut answer = Answer::default();
         while let Some(row) = next(&mut stream).await {

@@ -11,7 +11,7 @@ use crate::shell::Shell;
 pub async fn main(shell: &Shell, args: &Status) -> Done {
     let mut engine = shell.engine().await?;
     let mut runs = engine.status(args.run.as_deref()).await?;
-    for line in runs.iter_mut().flat_map(|run| &mut run.next).filter(|line| line.starts_with("pgmend ")) {
+    for line in runs.iter_mut().flat_map(|run| &mut run.next) {
         *line = shell.line(line);
     }
     shell.show(&runs, |paint| status::status(&runs, paint))?;

@@ -160,9 +160,7 @@ impl Glance<'_> {
                 vec![format!("pgmend cancel {id} --reason …"), report]
             }
             RunState::Running if self.tenure.is_some_and(|t| t.left_s > 0.0 && !silent(t)) => {
-                let blocker = self.blockers.first().map(|b| {
-                    format!("psql -c 'select pg_terminate_backend({})'  # ends the session that holds the lock", b.pid)
-                });
+                let blocker = self.blockers.first().and_then(ending);
                 let looks = self.holds.iter().filter_map(|hold| hold.look.clone());
                 let mut lines: Vec<String> = blocker.into_iter().chain(looks).collect();
                 lines.dedup();
@@ -190,6 +188,15 @@ impl Glance<'_> {
             }
         }
     }
+}
+
+/// What ends a session that holds a lock, and no other: typed late or at another server, the same pid may be somebody else's.
+fn ending(blocker: &Blocker) -> Option<String> {
+    let (pid, started) = (blocker.pid, blocker.backend_start.as_ref()?);
+    Some(format!(
+        "psql -c \"select pg_terminate_backend(pid) from pg_stat_activity where pid = {pid} and backend_start = '{started}'\"  \
+         # ends the session that holds the lock"
+    ))
 }
 
 /// What an approver types before a run goes on whose approval was taken back.

@@ -39,8 +39,10 @@ impl Equipment {
         })
     }
 
-    /// That of the partition before, where this worker had one; otherwise its own.
+    /// That of the partition before, where this worker had one; otherwise its own. From here on the connection executes
+    /// under the mark of this lease.
     pub(super) async fn of(engine: &mut Engine, plan: &Plan, lease: &Lease, resumed: bool) -> Result<Self, Error> {
+        engine.session.mark(Some(&lease.mark()));
         let Some(mut kept) = engine.equipment.take() else {
             return Self::begin(engine, plan, lease, resumed).await;
         };

@@ -76,7 +76,9 @@ pub(crate) async fn retry(
 ) -> Result<Retried, Error> {
     let options = RunOptions::default();
     let worker = worker::Worker::new(engine, plan, run, lease, &options, observer, true).await?;
-    Box::pin(worker.retry(letters)).await
+    let retried = Box::pin(worker.retry(letters)).await;
+    engine.session.mark(None);
+    retried
 }
 
 impl Engine {

@@ -56,6 +56,7 @@ impl Engine {
             self.away = None;
             let ended = Box::pin(self.drive_once(run.clone(), options, observer, resumed)).await;
             let ended = ended.map_err(|error| without_room(error, run.run_id));
+            self.session.mark(None);
             let away = self.away.take();
             if !options.until_done {
                 return ended;

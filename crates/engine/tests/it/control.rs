@@ -130,6 +130,62 @@ async fn a_run_that_waits_for_a_lock_names_who_holds_it() {
     assert_eq!(outcome.changed_rows, 100);
 }
 
+/// Typed late or at another server, the same pid may be somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_that_ends_a_blocker_ends_that_session_and_no_other() {
+    let mut stage = Stage::new().await;
+    let mut holder = stage.db.sql().expect("a session");
+    holder.run("begin; update item set code = code where id = 55").expect("a lock");
+    let url = stage.db.url();
+    let running = tokio::spawn(async move {
+        let mut engine = Engine::connect(Some(&url)).await.expect("a connection");
+        engine.run(&job("relabel", RELABEL), &RunOptions::default(), &mut Observer::silent()).await
+    });
+    let mut line = None;
+    for _ in 0..40 {
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        let next = stage.engine.status(None).await.expect("the status").pop().map_or(Vec::new(), |run| run.next);
+        line = next.into_iter().find(|line| line.starts_with("psql -c "));
+        if line.is_some() {
+            break;
+        }
+    }
+    let line = line.expect("a line that ends the session");
+    let sql = line.split('"').nth(1).expect("a statement in quotes").to_owned();
+    let later = sql.replace("backend_start = '20", "backend_start = '19");
+    assert_eq!(stage.sql.value(&later).expect("it answers"), None, "another session of that pid: {later}");
+    assert_eq!(stage.sql.value(&sql).expect("it answers").as_deref(), Some("t"), "{sql}");
+    assert!(holder.run("commit").is_err(), "it is gone");
+    assert_eq!(running.await.expect("the run's task").expect("the run").changed_rows, 100);
+}
+
+/// Counting takes a minute, a freeze half an hour: neither is to go on for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_asks_the_server_ends_soon_after_pgmend_does() {
+    let mut stage = Stage::new().await;
+    let url = stage.db.url();
+    let planning = tokio::spawn(async move {
+        let mut engine = Engine::connect(Some(&url)).await.expect("a connection");
+        let slow = "update item set label = 'x' where (select count(*) from generate_series(1, 100000000 + id)) > 0";
+        engine.plan(&job("slow", slow), &PlanOptions::default()).await
+    });
+    let counting = "select count(*) > 0 from pg_stat_activity where datname = current_database() and state = 'active' \
+                    and query like '%generate_series%' and pid <> pg_backend_pid()";
+    let mut patience = 60;
+    while stage.sql.value(counting).expect("it answers").as_deref() != Some("t") {
+        patience -= 1;
+        assert!(patience > 0, "it counts");
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    }
+    planning.abort();
+    let mut patience = 80;
+    while stage.sql.value(counting).expect("it answers").as_deref() == Some("t") {
+        patience -= 1;
+        assert!(patience > 0, "it counts for nobody");
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_gives_up_waiting_for_a_lock_says_who_was_in_the_way() {
     let mut stage = Stage::new().await;
@@ -216,10 +272,28 @@ async fn a_row_tells_every_run_that_touched_it_until_its_images_are_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_found_by_any_of_its_keys() {
+    let mut stage = Stage::new().await;
+    stage
+        .sql
+        .run("alter table item add legacy int unique not null generated always as (id + 1) stored")
+        .expect("a key");
+    stage.run(&job("relabel", "update item set label = 'new' where id = 7")).await;
+    for (key, touches) in [("7", 1), ("c7", 1), ("code=c7", 1), ("legacy=8", 1), ("8", 0), ("code=c8", 0), ("id=7", 1)]
+    {
+        let told = stage.engine.trace("item", &[key.into()], false, None).await.expect("a trace");
+        assert_eq!(told.len(), touches, "{key}");
+    }
+    let (code, text) = refusal(stage.engine.trace("item", &["legacy=x".into()], false, None).await);
+    assert!(code == Code::Parameter && text.contains("legacy (integer)"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_does_not_fit_the_table_is_refused_with_its_columns() {
     let mut stage = Stage::new().await;
     let (code, text) = refusal(stage.engine.trace("item", &["1".into(), "2".into()], false, None).await);
-    assert!(code == Code::Parameter && text.contains("in this order: id"), "{text}");
+    assert!(code == Code::Parameter && text.contains("in this order: id; or code"), "{text}");
+    stage.sql.run("alter table item drop constraint item_code_key").expect("one key is left");
     let (code, text) = refusal(stage.engine.trace("item", &["seven".into()], false, None).await);
     assert!(code == Code::Parameter && text.contains("id (integer)") && !text.contains("seven"), "{text}");
     assert_eq!(refusal(stage.engine.trace("nothing", &["1".into()], false, None).await).0, Code::NoSuchTable);

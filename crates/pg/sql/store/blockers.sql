@@ -6,7 +6,7 @@ select distinct jsonb_build_object(
            'pid', u.pid, 'user', coalesce(b.usename, 'unknown'), 'application', coalesce(b.application_name, ''),
            'state', coalesce(b.state, 'unknown'),
            'open_s', round(extract(epoch from clock_timestamp() - b.xact_start), 1),
-           'statement', nullif(b.query, ''))::text
+           'statement', nullif(b.query, ''), 'backend_start', b.backend_start)::text
   from pg_catalog.pg_stat_activity w
  cross join lateral unnest(pg_catalog.pg_blocking_pids(w.pid)) as u (pid)
   left join pg_catalog.pg_stat_activity b on b.pid = u.pid

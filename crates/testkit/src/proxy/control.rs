@@ -14,6 +14,7 @@ struct State {
     cuts: u32,
     commits: u32,
     connections: u32,
+    cancels: u32,
     to_server: Duration,
     to_client: Duration,
     frozen: bool,
@@ -59,6 +60,14 @@ impl Control {
 
     pub(super) fn count_commit(&self) {
         self.change(|state| state.commits += 1);
+    }
+
+    pub(super) fn count_cancel(&self) {
+        self.change(|state| state.cancels += 1);
+    }
+
+    pub(super) fn cancels(&self) -> u32 {
+        self.lock().cancels
     }
 
     pub(super) fn cuts(&self) -> u32 {

@@ -141,8 +141,12 @@ impl Link {
                         return Ok(false);
                     }
                 }
+                code if code >> 16 == PROTOCOL >> 16 => return Ok(true),
                 // Anything else than a session of protocol 3 is a request to cancel one.
-                code => return Ok(code >> 16 == PROTOCOL >> 16),
+                _ => {
+                    self.control.count_cancel();
+                    return Ok(false);
+                }
             }
         }
     }

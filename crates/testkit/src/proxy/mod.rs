@@ -87,6 +87,11 @@ impl FaultProxy {
         self.control.connections()
     }
 
+    /// How many requests to cancel a statement the proxy has passed on, those under TLS left out.
+    pub fn cancels(&self) -> u32 {
+        self.control.cancels()
+    }
+
     /// Cuts every open connection at once.
     pub fn cut_now(&self) {
         self.control.close_all();

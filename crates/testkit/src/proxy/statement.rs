@@ -38,6 +38,9 @@ impl Statements {
 /// tests write the statements.
 pub(super) fn commits(sql: &str) -> bool {
     sql.split(';').any(|statement| {
+        let statement = statement.trim_start();
+        let unmarked = statement.strip_prefix("/*").and_then(|comment| comment.split_once("*/"));
+        let statement = unmarked.map_or(statement, |(_, rest)| rest);
         let mut words = statement.split_whitespace();
         let first = words.next().unwrap_or_default();
         let ends = ["commit", "end"].iter().any(|word| first.eq_ignore_ascii_case(word));
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_commit_is_known_in_every_form_that_clients_send() {
-        for sql in ["COMMIT", "commit;", "end", "begin; select 1; commit and chain"] {
+        for sql in ["COMMIT", "commit;", "end", "begin; select 1; commit and chain", "/* a mark */ commit"] {
             assert!(commits(sql), "{sql}");
         }
         for sql in ["commit prepared 'x'", "select 'commit'", "begin", ""] {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use pgmend::progress::Stop;
 use pgmend::{Engine, Event, Observer, Pace, RunOptions, RunState};
-use pgmend_testkit::{Pooler, Server, Sql};
+use pgmend_testkit::{FaultProxy, Pooler, Server, Sql};
+use tokio::sync::watch;
 
 use super::network::{by_way_of, succeeded, wait_for, wait_for_lock};
 use super::restarts::crash_beside;
@@ -189,6 +191,41 @@ fn a_pause_reaches_a_run_that_rests_behind_a_pooler_and_resume_goes_on() {
         .await
     });
     succeeded(resumed).and_then(|()| stage.check()).expect("nothing is lost or doubled");
+}
+
+/// A PgBouncer may lose a request to cancel, and an old one may die of it.
+#[test]
+fn a_second_signal_behind_a_pooler_cancels_the_batch_without_a_request_to_the_pooler() {
+    let Some(pooler) = pooler(Server::shared(), SESSIONS + 1) else { return };
+    for shape in [STREAM, FREEZE] {
+        let mut stage = Stage::new(shape, 60, 8);
+        let before = FaultProxy::start(&stage.behind(&pooler)).expect("a proxy starts");
+        let row = stage.hold(60);
+        // Nothing else is to end the batch.
+        (stage.file.limits.lock_timeout_ms, stage.file.limits.statement_timeout_ms) = (60_000, Some(60_000));
+        let (stop, stopping) = watch::channel(Stop::None);
+        let (url, job) = (before.url(), stage.errand().job());
+        let paused = thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                block_on(async {
+                    let mut observer = Observer::with_stop(|_| (), stopping);
+                    let mut engine = Box::pin(Engine::connect(Some(&url))).await?;
+                    Box::pin(engine.run(&job, &RunOptions::default(), &mut observer)).await
+                })
+            });
+            wait_for_lock(&stage);
+            stop.send_replace(Stop::AfterBatch);
+            stop.send_replace(Stop::Now);
+            let asked = Instant::now();
+            let paused = running.join().expect("it does not panic").expect("it stops");
+            assert!(asked.elapsed() < Duration::from_secs(10), "{}: {:?}", shape.name, asked.elapsed());
+            paused
+        });
+        assert_eq!(paused.state, RunState::Paused { reason: "stopped by a second signal".into() }, "{}", shape.name);
+        assert_eq!(before.cancels(), 0, "{}", shape.name);
+        drop(row);
+        completes(&stage, &pooler, |_| ()).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
+    }
 }
 
 /// What a neighbour sets in its session stays in the server's, and the next one gets that.
