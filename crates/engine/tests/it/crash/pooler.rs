@@ -11,7 +11,7 @@ use pgmend_testkit::{FaultProxy, Pooler, Server, Sql};
 use tokio::sync::watch;
 
 use super::network::{by_way_of, succeeded, wait_for, wait_for_lock};
-use super::restarts::crash_beside;
+use super::restarts::crashes_after;
 use super::stage::{BARE, DELETE, FREEZE, INSERT, STREAM, SWEEP, Shape, Stage, UNDO, UNDO_DELETE, UPSERT};
 use super::worker::{Errand, Said, Worker};
 use super::{block_on, each};
@@ -139,13 +139,7 @@ fn a_run_goes_on_when_the_server_behind_its_pooler_is_back_from_a_crash() {
     let server = Arc::new(Server::start().expect("a server starts"));
     let Some(pooler) = pooler(&server, SESSIONS) else { return };
     let stage = Stage::on(&server, STREAM, 400, 2);
-    let crashing = Arc::clone(&server);
-    let listen = move |event: &Event| {
-        if matches!(event, Event::Batch { batch_no: 20 | 120, .. }) {
-            crash_beside(&crashing);
-        }
-    };
-    completes(&stage, &pooler, listen).expect("nothing is lost or doubled");
+    completes(&stage, &pooler, crashes_after([20, 120], &server)).expect("nothing is lost or doubled");
 }
 
 /// LISTEN does not work through a pooler in transaction mode: a wish is looked for.

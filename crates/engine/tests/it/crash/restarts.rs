@@ -19,12 +19,7 @@ fn a_run_goes_on_when_the_server_is_back_from_a_crash() {
     let server = Arc::new(Server::start().expect("a server starts"));
     for shape in [STREAM, FREEZE] {
         let stage = Stage::on(&server, shape, 400, 2);
-        let crashing = Arc::clone(&server);
-        let mut observer = Observer::new(move |event| {
-            if matches!(event, Event::Batch { batch_no: 20 | 120, .. }) {
-                crash_beside(&crashing);
-            }
-        });
+        let mut observer = Observer::new(crashes_after([20, 120], &server));
         let ended = block_on(run(&stage.database.url(), &stage.errand().job(), &mut observer));
         succeeded(ended).unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
         stage.check().unwrap_or_else(|failure| panic!("{}: {failure}", shape.name));
@@ -64,8 +59,21 @@ fn a_worker_killed_while_the_server_is_away_leaves_a_run_that_goes_on() {
     stage.check().expect("nothing is lost or doubled");
 }
 
+/// Crashes the server after these batches, once after each: the crash may take such a batch along, which is then made again.
+pub fn crashes_after(batches: [i64; 2], server: &Arc<Server>) -> impl FnMut(&Event) + Send + 'static {
+    let (mut due, server) = (Vec::from(batches), Arc::clone(server));
+    move |event| {
+        if let Event::Batch { batch_no, .. } = event
+            && let Some(at) = due.iter().position(|due| due == batch_no)
+        {
+            due.remove(at);
+            crash_beside(&server);
+        }
+    }
+}
+
 /// Crashes the server before the run can get any further, and lets it come back beside the run.
-pub fn crash_beside(server: &Arc<Server>) {
+fn crash_beside(server: &Arc<Server>) {
     server.stop_immediate().expect("the server stops");
     let server = Arc::clone(server);
     thread::spawn(move || {
