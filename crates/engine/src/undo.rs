@@ -7,7 +7,7 @@ mod source;
 
 use pgmend_core::expect::Expect;
 use pgmend_core::finding::Finding;
-use pgmend_core::id::PlanId;
+use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::job::Mode;
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
 use pgmend_core::pace::Pace;
@@ -55,13 +55,24 @@ impl Engine {
     pub async fn undo(&mut self, name: &str, options: &UndoOptions, observer: &mut Observer) -> Result<Outcome, Error> {
         self.refuse_standby()?;
         self.need_control_schema().await?;
-        let run = self.meant_run(name).await?;
-        let undoing = self.session.runs_undoing(run.run_id).await?;
-        if let Some(unfinished) = undoing.iter().find(|u| !u.state.ended()) {
-            return self.resume_with(&unfinished.run_id.to_string(), &options.run, observer).await;
+        if let Some(unfinished) = self.unfinished_undo(name, options).await? {
+            return self.resume_with(&unfinished.to_string(), &options.run, observer).await;
         }
         let planned = self.plan_undo(name, options).await?;
         Box::pin(self.start_undo(planned.plan, &options.run, observer)).await
+    }
+
+    /// The undo of a run that has begun and not ended, of the same rows as now asked for.
+    pub async fn unfinished_undo(&mut self, name: &str, options: &UndoOptions) -> Result<Option<RunId>, Error> {
+        self.need_control_schema().await?;
+        let run = self.meant_run(name).await?;
+        let predicate = options.predicate.as_deref().map(pgmend_sql::predicate).transpose()?;
+        for undo in self.session.runs_undoing(run.run_id).await?.iter().filter(|undo| !undo.state.ended()) {
+            if self.session.plan_of(undo.plan_id).await?.plan.undo_where == predicate {
+                return Ok(Some(undo.run_id));
+            }
+        }
+        Ok(None)
     }
 
     /// Starts the run of an undo's plan; a run that was paused or failed is given up first.

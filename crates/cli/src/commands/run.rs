@@ -110,7 +110,8 @@ pub async fn run_stored(
     end(shell, engine, &outcome).await
 }
 
-async fn go_on(shell: &Shell, engine: &mut Engine, run: &str, options: &RunOptions) -> Done {
+/// Goes on with an unfinished run.
+pub async fn go_on(shell: &Shell, engine: &mut Engine, run: &str, options: &RunOptions) -> Done {
     let driving = Driving::begin(shell)?;
     let (progress, mut observer) = (driving.progress, driving.observer);
     let ended = engine.resume_with(run, options, &mut observer).await;

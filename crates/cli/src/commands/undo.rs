@@ -10,7 +10,7 @@ use crate::identity_file;
 use crate::render;
 use crate::shell::{Shell, quoted};
 
-/// Plans the undo; with `--execute` also runs that plan.
+/// Plans the undo; with `--execute` also runs that plan, or goes on with one that has not ended.
 pub async fn main(shell: &Shell, args: &Undo) -> Done {
     let run = args.pace.options()?;
     let identity = args.identity.as_deref().map(identity_file::read).transpose()?;
@@ -18,6 +18,11 @@ pub async fn main(shell: &Shell, args: &Undo) -> Done {
     let options = UndoOptions { predicate: args.predicate.clone(), identity, plan: planning, run };
     let mut engine = shell.engine().await?;
     shell.show_errors(&mut engine, args.planning.show_values);
+    if args.execute
+        && let Some(unfinished) = engine.unfinished_undo(&args.run, &options).await?
+    {
+        return run::go_on(shell, &mut engine, &unfinished.to_string(), &options.run).await;
+    }
     let planned = engine.plan_undo(&args.run, &options).await?;
     let verdict = plan::exit_code(&planned);
     if !args.execute || verdict != exit::DONE {

@@ -50,6 +50,36 @@ fn an_undo_that_was_stopped_is_told_as_an_undo_by_whatever_goes_on_with_it() {
 }
 
 #[test]
+fn an_undo_that_was_stopped_goes_on_without_another_plan_when_it_is_typed_again() {
+    let mut shell = repaired("undoagain");
+    shell.pgmend(&["undo", "fix-roles", "--execute", "--rows-max", "50"]);
+    shell.transcript();
+    let plans = "select count(*) from pgmend.plan";
+    let planned = shell.sql().value(plans).unwrap();
+    shell.pgmend(&["undo", "fix-roles", "--execute"]);
+    let said = shell.transcript();
+    assert!(said.contains("undo of fix-roles: 150 rows restored"), "{said}");
+    assert_eq!(shell.sql().value(plans).unwrap(), planned);
+    assert_eq!(shell.sql().value("select count(*) from pgmend.run where kind = 'undo'").unwrap().as_deref(), Some("1"));
+    shell.pgmend(&["undo", "fix-roles", "--execute"]);
+    assert!(shell.transcript().contains("already undone"));
+}
+
+#[test]
+fn an_undo_of_some_rows_that_was_stopped_is_not_mistaken_for_one_of_all() {
+    let mut shell = repaired("undosome");
+    shell.pgmend(&["undo", "fix-roles", "--where", "country = 'NO'", "--execute", "--rows-max", "1"]);
+    shell.transcript();
+    shell.pgmend(&["undo", "fix-roles", "--execute"]);
+    let said = shell.transcript();
+    assert_eq!(
+        shell.sql().value("select count(*) from users where role = 'memeber'").unwrap().as_deref(),
+        Some("150"),
+        "{said}"
+    );
+}
+
+#[test]
 fn some_rows_are_undone_by_a_predicate() {
     let mut shell = repaired("where");
     shell.pgmend(&["undo", "fix-roles", "--where", "contry = 'NO'"]);

@@ -148,8 +148,10 @@ impl Glance<'_> {
         let name = if latest { word(&self.run.job) } else { id.clone() };
         let undo = format!("pgmend undo {name} --execute");
         let report = format!("pgmend report {name}");
-        let undoable =
-            self.plan.reversible.0 && !self.run.pruned && self.at.changed_rows > 0 && self.run.undone_by.is_none();
+        // Whoever drives it has to stop first.
+        let driven = !self.run.state.ended() && self.tenure.is_some_and(|tenure| tenure.left_s > 0.0);
+        let kept = self.plan.reversible.0 && !self.run.pruned && self.run.undone_by.is_none();
+        let undoable = kept && !driven && self.at.changed_rows > 0;
         match &self.run.state {
             _ if self.wish.is_some_and(|w| w.wish == "pause") => {
                 let approve = self.wish.and_then(|w| w.unapproved).map(approve_again);
