@@ -115,7 +115,7 @@ fn a_row_tells_its_story_also_after_its_images_are_pruned() {
     shell.transcript();
     shell.pgmend(&["trace", "users", "4"]);
     shell.pgmend(&["trace", "users", "5"]);
-    shell.pgmend(&["trace", "users", "x"]);
+    shell.pgmend(&["trace", "users", "id=x"]);
     shell.pgmend(&["prune"]);
     shell.pgmend(&["prune", "--older-than", "0"]);
     shell.pgmend(&["prune", "--older-than", "0", "--execute"]);
