@@ -50,9 +50,11 @@ pub(super) fn halves(sql: &RunSql) -> Option<&Halves> {
 }
 
 impl Worker<'_, '_> {
-    /// Whether the next stretch goes in halves: not while a row is cornered, nor under a pace that counts rows.
+    /// Whether the next stretch goes in halves: not while a row is cornered, nor under a pace that counts rows; nor beside other
+    /// workers, whose snapshots keep the old versions needed, unless the job asks for it.
     pub(super) fn in_halves(&self) -> bool {
-        halves(&self.sql()).is_some() && self.at_full_size() && self.halving.pays()
+        let alone = self.sharing == 1 || self.plan.limits.in_halves == Some(true);
+        halves(&self.sql()).is_some() && alone && self.at_full_size() && self.halving.pays()
     }
 
     /// Whether nothing keeps the next batch to fewer rows than its size, or to just so many.
