@@ -7,7 +7,6 @@ use super::{plan, run};
 use crate::Done;
 use crate::args::Undo;
 use crate::identity_file;
-use crate::render;
 use crate::shell::{Shell, quoted};
 
 /// Plans the undo; with `--execute` also runs that plan, or goes on with one that has not ended.
@@ -28,15 +27,7 @@ pub async fn main(shell: &Shell, args: &Undo) -> Done {
     if !args.execute || verdict != exit::DONE {
         return plan::show(shell, &planned, &next(shell, args, verdict));
     }
-    if planned.stored {
-        return run::run_stored(shell, &mut engine, &planned, &options.run, false).await;
-    }
-    shell.tell(|paint| render::plan::short(&planned, &options.run.pace, paint))?;
-    let driving = run::Driving::begin(shell)?;
-    let (progress, mut observer) = (driving.progress, driving.observer);
-    let ended = engine.undo(&args.run, &options, &mut observer).await;
-    progress.finish();
-    run::end(shell, &mut engine, &ended?).await
+    run::run_stored(shell, &mut engine, &planned, &options.run, false).await
 }
 
 fn next(shell: &Shell, args: &Undo, verdict: u8) -> Vec<String> {

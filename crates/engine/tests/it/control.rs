@@ -2,7 +2,7 @@
 //! a run is going to use.
 
 use pgmend::{
-    Code, Engine, Error, Event, Job, JobFile, Mode, Observer, PlanOptions, RunOptions, RunState, UndoOptions,
+    Code, Engine, Error, Event, Job, JobFile, Mode, Observer, Outcome, PlanOptions, RunOptions, RunState, UndoOptions,
 };
 use pgmend_testkit::{Database, Server, Sql};
 
@@ -105,16 +105,20 @@ async fn a_run_that_nobody_drives_any_more_tells_its_holder_and_its_lease() {
     assert!(dead.lease_left_s.is_some_and(|left| left < -9.0));
 }
 
+/// A run of its own connection.
+fn relabelling(url: String) -> tokio::task::JoinHandle<Result<Outcome, Error>> {
+    tokio::spawn(async move {
+        let mut engine = Engine::connect(Some(&url)).await?;
+        engine.run(&job("relabel", RELABEL), &RunOptions::default(), &mut Observer::silent()).await
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_waits_for_a_lock_names_who_holds_it() {
     let mut stage = Stage::new().await;
     let mut holder = stage.db.sql().expect("a session");
     holder.run("begin; update item set code = code where id = 55").expect("a lock");
-    let url = stage.db.url();
-    let running = tokio::spawn(async move {
-        let mut engine = Engine::connect(Some(&url)).await.expect("a connection");
-        engine.run(&job("relabel", RELABEL), &RunOptions::default(), &mut Observer::silent()).await
-    });
+    let running = relabelling(stage.db.url());
     let mut doing = String::new();
     for _ in 0..40 {
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
@@ -136,11 +140,7 @@ async fn the_line_that_ends_a_blocker_ends_that_session_and_no_other() {
     let mut stage = Stage::new().await;
     let mut holder = stage.db.sql().expect("a session");
     holder.run("begin; update item set code = code where id = 55").expect("a lock");
-    let url = stage.db.url();
-    let running = tokio::spawn(async move {
-        let mut engine = Engine::connect(Some(&url)).await.expect("a connection");
-        engine.run(&job("relabel", RELABEL), &RunOptions::default(), &mut Observer::silent()).await
-    });
+    let running = relabelling(stage.db.url());
     let mut line = None;
     for _ in 0..40 {
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
