@@ -1,4 +1,5 @@
-//! Whether changing a stretch of keys in two halves still pays, judged by where the new versions of its rows found room.
+//! Whether changing a stretch of keys in two halves still pays, judged by where the new versions of its rows found room; and
+//! where the halves of a change set end, whose order has them built in (docs/design/halves.md).
 
 /// With more of the first half's rows than this on their own pages, there is room for all of them anyway.
 const ROOMY: f64 = 0.8;
@@ -61,9 +62,56 @@ pub fn stretch_rows(half_rows: u32, most: u32) -> u32 {
     half_rows.min(most.saturating_sub(margin).max(1)).saturating_mul(2)
 }
 
+/// Rows of each half of a change set's stretches: several batches, so that a transaction of the application that lasts as long
+/// as one of them keeps little of the first half's room taken; and few enough for the pages of both to be in the server's cache
+/// when the second half comes to them.
+pub const CHANGE_SET_HALF_ROWS: i64 = 50_000;
+
+/// The last ordinal of the half that the next one after `ordinal` belongs to, in a change set of `rows` rows whose stretches
+/// have halves of `half_rows` rows. Those of the last stretch are shorter, and the first of them may have one row more.
+pub fn end_of_half(ordinal: i64, half_rows: i64, rows: i64) -> i64 {
+    let stretch = 2 * half_rows;
+    let from = ordinal / stretch * stretch;
+    let here = (rows - from).min(stretch);
+    let middle = from + (here + 1) / 2;
+    if ordinal < middle { middle } else { from + here }
+}
+
+/// The rows of the next of the batches that share out `left` rows evenly, each of `most` rows or fewer.
+pub fn even_share(left: i64, most: i64) -> i64 {
+    let batches = ((left + most - 1) / most).max(1);
+    (left + batches - 1) / batches
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{BATCHES_WHOLE, Batch, Halving, stretch_rows};
+    use super::{BATCHES_WHOLE, Batch, Halving, end_of_half, even_share, stretch_rows};
+
+    #[test]
+    fn the_halves_of_a_change_set_end_where_its_stretches_do_and_in_their_middles() {
+        let ends = |rows| {
+            let mut ends = vec![end_of_half(0, 5, rows)];
+            while ends.last().is_some_and(|end| *end < rows) {
+                ends.extend(ends.last().map(|end| end_of_half(*end, 5, rows)));
+            }
+            ends
+        };
+        assert_eq!(ends(20), [5, 10, 15, 20]);
+        assert_eq!(ends(23), [5, 10, 15, 20, 22, 23]);
+        assert_eq!(ends(3), [2, 3]);
+        assert_eq!(ends(1), [1]);
+        assert_eq!(end_of_half(7, 5, 23), 10);
+    }
+
+    #[test]
+    fn batches_share_a_half_out_evenly() {
+        assert_eq!(even_share(50_000, 12_000), 10_000);
+        assert_eq!(even_share(10_000, 12_000), 10_000);
+        assert_eq!(even_share(7, 3), 3);
+        assert_eq!(even_share(4, 3), 2);
+        assert_eq!(even_share(50_000, 1), 1);
+        assert_eq!(even_share(0, 5), 0);
+    }
 
     #[test]
     fn halves_go_on_while_the_second_finds_the_room_that_the_first_left() {

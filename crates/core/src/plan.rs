@@ -333,6 +333,9 @@ pub struct ChangeSet {
     /// In the order of the table's pages rather than of the key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_heap_order: bool,
+    /// In stretches of twice so many rows, of which every other comes first and the others after these; `None`: all in one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_rows: Option<i64>,
     /// Milliseconds that it took to compute, index and hash them.
     #[serde(default)]
     pub took_ms: f64,
@@ -614,6 +617,14 @@ impl Plan {
     /// The digest that approvals and runs refer to, of all that the plan says.
     pub fn digest(&self) -> Digest {
         self.digest_key.digest(self)
+    }
+
+    /// Whether batches go in halves (docs/design/halves.md).
+    pub fn in_halves(&self) -> bool {
+        match &self.sql {
+            RunSql::Stream { halves, .. } => halves.is_some(),
+            RunSql::Freeze { .. } => self.change_set.as_ref().is_some_and(|set| set.half_rows.is_some()),
+        }
     }
 
     /// The value of a parameter as it may be shown.

@@ -7,6 +7,7 @@ mod source;
 
 use pgmend_core::expect::Expect;
 use pgmend_core::finding::Finding;
+use pgmend_core::halving::CHANGE_SET_HALF_ROWS;
 use pgmend_core::id::{PlanId, RunId};
 use pgmend_core::job::Mode;
 use pgmend_core::limits::{BATCH_ROWS_CEILING, PLAN_EXPIRY_HOURS};
@@ -16,13 +17,14 @@ use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_core::table::Table;
-use pgmend_pg::readtx::FreezeTx;
+use pgmend_pg::readtx::{FreezeTx, ReadTx};
 use pgmend_pg::store::StoredRun;
 
 use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{Outcome, Planned, RunOptions, UndoOptions};
+use crate::plan::halves::{self, Change};
 use crate::plan::statements::IMAGE_TABLE;
 use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
@@ -180,12 +182,15 @@ impl Engine {
         let columns = UndoColumns::of(&tx.read, &table, forward, source).await?;
         let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
         let relation = freeze::relation(plan_id, &format!("undo {}", run.job), &self.here.now);
-        let fill = source.filling(&relation, &table, &columns, predicate, filter);
+        let imaged = self.session_count(&tx.read, source).await?;
+        let half_rows = half_rows(&tx.read, forward, &table, &columns, source, imaged).await?;
+        let filling = source.filling(relation, &table, &columns, predicate, filter, half_rows);
         let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
         let digest_key = digest_key();
-        let change_set = freeze::fill(tx, scene, &fill, &relation, &columns.layout, (&comment, &digest_key))
+        let change_set = freeze::fill(tx, scene, &filling, (&comment, &digest_key))
             .await
             .map_err(|error| about_predicate(error, predicate, &table))?;
+        let relation = filling.relation;
         let number = 2;
         let one_transaction = forward.one_transaction && change_set.rows <= i64::from(BATCH_ROWS_CEILING);
         let pgcrypto = match &recipient {
@@ -212,7 +217,6 @@ impl Engine {
             return Ok(None);
         }
         let conflicts: Vec<&(String, i64)> = classes.iter().filter(|(r, _)| !r.is_empty()).collect();
-        let imaged = self.session_count(&tx.read, source).await?;
         let restorable = of("");
         let counts = Counts {
             scanned_rows: Figure::exact(imaged),
@@ -363,7 +367,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn session_count(&self, tx: &pgmend_pg::readtx::ReadTx<'_>, source: &Source) -> Result<i64, Error> {
+    async fn session_count(&self, tx: &ReadTx<'_>, source: &Source) -> Result<i64, Error> {
         Ok(tx.query("count the images", &source.count(), vec![]).await?.number()?)
     }
 }
@@ -380,8 +384,26 @@ fn about_predicate(error: Error, predicate: Option<&str>, table: &Table) -> Erro
     }
 }
 
+/// The rows of a half, where rows that are put back find room on their own pages if they go in halves.
+async fn half_rows(
+    tx: &ReadTx<'_>,
+    forward: &Plan,
+    table: &Table,
+    columns: &UndoColumns,
+    source: &Source,
+    imaged_rows: i64,
+) -> Result<Option<i64>, Error> {
+    if source.ops() != ['U'] || columns.reversed || columns.key_written || forward.one_transaction {
+        return Ok(None);
+    }
+    let change =
+        Change { table, key: &columns.key, assigned: &columns.restored(), by_hash: false, in_heap_order: false };
+    let gains = halves::gains(change.halvable(tx).await?, &forward.limits, table, imaged_rows);
+    Ok(gains.then_some(CHANGE_SET_HALF_ROWS))
+}
+
 /// The target as it is now, found by its oid.
-async fn current_table(tx: &pgmend_pg::readtx::ReadTx<'_>, forward: &Plan, search_path: &str) -> Result<Table, Error> {
+async fn current_table(tx: &ReadTx<'_>, forward: &Plan, search_path: &str) -> Result<Table, Error> {
     let sql = "select count(*)::text from pg_catalog.pg_class where oid = $1::oid";
     if tx.query("look for the target", sql, vec![forward.target_oid.to_string()]).await?.number()? == 0 {
         let message = format!("table {} is gone", forward.target);

@@ -161,6 +161,14 @@ impl FreezeTx<'_> {
         Ok(())
     }
 
+    /// Closes the gap in the ordinals of a change set in halves, which holds `rows` rows and is not sealed yet.
+    pub async fn close_last_stretch(&self, name: &str, half_rows: i64, rows: i64) -> Result<(), PgError> {
+        let sql = "select pgmend.close_last_stretch($1::name, $2::text::bigint, $3::text::bigint)";
+        let params = vec![name.to_owned(), half_rows.to_string(), rows.to_string()];
+        self.read.query("close the last stretch of a change set", sql, params).await?;
+        Ok(())
+    }
+
     /// Indexes and analyses the change set, and tells its rows and the hash of its content.
     pub async fn seal(&self, name: &str, hashable: bool) -> Result<(i64, String), PgError> {
         self.read.query("seal a change set", "select pgmend.seal_change_set($1::name)", vec![name.to_owned()]).await?;

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (13, include_str!("../sql/schema/013_gentle.sql")),
     (15, include_str!("../sql/schema/015_what_readers_see.sql")),
     (16, include_str!("../sql/schema/016_unseen_writes.sql")),
+    (17, include_str!("../sql/schema/017_change_sets_in_halves.sql")),
 ];
 
 /// The version that this pgmend needs.

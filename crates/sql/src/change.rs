@@ -139,6 +139,7 @@ impl Rewriter<'_> {
         distinct: bool,
         skip_unchanged: bool,
         order: Order<'_>,
+        half_rows: Option<i64>,
     ) -> Result<String, Refusal> {
         let after = !columns.after.is_empty();
         let cascading = family::cascading(self.target.table);
@@ -166,12 +167,9 @@ impl Rewriter<'_> {
                 place.map(|place| format!("m.pgmend_b{}, ", place + 1)).unwrap_or_default() + &keys
             }
         };
-        Ok(format!(
-            "insert into {change_set} (op, {}) select '{}', {} from ({rows}) as m order by {order} limit {FREEZE_LIMIT}",
-            list(columns),
-            self.op(),
-            qualify("m", &outputs(columns))
-        ))
+        let values = format!("'{}', {}", self.op(), qualify("m", &outputs(columns)));
+        let from = format!("({rows}) as m");
+        Ok(fill_in_order(change_set, &format!("op, {}", list(columns)), &values, &from, &order, half_rows))
     }
 
     /// DELETE along a foreign key from the table to itself that cascades: the rows that match and, further
@@ -214,6 +212,29 @@ impl Rewriter<'_> {
             Kind::Insert => 'I',
         }
     }
+}
+
+/// Fills a change set in an order. In halves, of each `2 * half_rows` rows every other comes first and the others after
+/// these: their ordinals are told from the row's number in that order. The last stretch may have fewer, and its ordinals
+/// leave some out, which `pgmend.close_last_stretch` closes up.
+pub fn fill_in_order(
+    change_set: &str,
+    columns: &str,
+    values: &str,
+    from: &str,
+    order: &str,
+    half_rows: Option<i64>,
+) -> String {
+    let Some(half) = half_rows else {
+        return format!(
+            "insert into {change_set} ({columns}) select {values} from {from} order by {order} limit {FREEZE_LIMIT}"
+        );
+    };
+    let (stretch, at) = (2 * half, "(row_number() over in_order - 1)");
+    format!(
+        "insert into {change_set} (n, {columns}) select {at} / {stretch} * {stretch} + {at} % 2 * {half} + {at} % {stretch} / 2 + 1, \
+         {values} from {from} window in_order as (order by {order}) order by {order} limit {FREEZE_LIMIT}"
+    )
 }
 
 fn before(columns: &ImageColumns) -> Vec<String> {

@@ -33,7 +33,7 @@ mod upsert;
 mod walk;
 
 pub use apply::{Guard, Window, apply_delete, apply_insert, apply_update, ends, span};
-pub use change::{Order, Returning};
+pub use change::{Order, Returning, fill_in_order};
 pub use conflict::Applied;
 pub use constants::constants;
 pub use encrypted::{decrypt_if_opened, decrypt_rows, decrypted_type, encrypt_rows, encryption_trial};

@@ -4,7 +4,7 @@ mod fixture;
 
 use pgmend_sql::{
     Applied, ImageColumns, Join, Kind, Lock, Matched, Options, Order, ParamDecl, Range, Returning, Rewriter, Statement,
-    Target, Window, apply_delete, apply_insert, apply_update, insert_imaged, span,
+    Target, Window, apply_delete, apply_insert, apply_update, fill_in_order, insert_imaged, span,
 };
 
 const PAGE: Range = Range { lower: Some(8), upper: Some(6), exactly: None, half: None };
@@ -68,8 +68,20 @@ fn script(text: &str, params: &[(&str, &str)], key: &[usize]) -> String {
     add("images", rewriter.image_insert("shop.image", 10, PAGE, &images, false, Lock::NoKeyUpdate));
     let returned = ImageColumns { after: pairs("after", &assigned), ..images.clone() };
     add("images and change", rewriter.image_change("shop.image", 10, PAGE, &returned, false));
-    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false, Order::Key));
+    add("freeze", rewriter.freeze_insert("shop.cs", &images, true, false, Order::Key, None));
     lines.join("\n")
+}
+
+#[test]
+fn a_change_set_in_halves_numbers_its_rows() {
+    insta::assert_snapshot!(fill_in_order(
+        "shop.cs",
+        "op, key_id",
+        "'U', m.id",
+        "shop.item as m",
+        "m.id",
+        Some(50_000)
+    ));
 }
 
 #[test]

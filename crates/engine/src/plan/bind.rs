@@ -85,7 +85,7 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
         Some(key) if may_go_in_heap_order(&statement, &table, &class) => facts::is_scattered(tx, &table, key).await?,
         Some(_) | None => false,
     };
-    let halves = halves::halvable(tx, &statement, &table, key.as_ref(), &class).await?;
+    let halves = halves::of_statement(tx, &statement, (&table, key.as_ref()), &class, scattered).await?;
     let read_tables = facts.relations.iter().flat_map(|(_, relation)| relation.tables.clone()).collect();
     Ok(Bound { statement, table, key, class, source_width, tenant, scattered, halves, whole, read_tables })
 }

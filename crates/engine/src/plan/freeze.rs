@@ -57,22 +57,42 @@ pub fn relation(plan_id: pgmend_core::id::PlanId, job: &str, date: &str) -> Rela
     RelationName::new("pgmend", ImageTable::ChangeSet.name(date, job, &plan_id.short()))
 }
 
-/// The statement that fills the change set.
-pub fn filling(
-    bound: &Bound,
-    rewriter: &Rewriter<'_>,
-    relation: &RelationName,
-    layout: &ImageLayout,
-    distinct: bool,
-    skip: bool,
-) -> Result<String, Refusal> {
-    let columns = image_columns(layout);
-    match bound.statement.kind() {
-        Kind::Insert => {
-            let values: Vec<String> = columns.after.iter().map(|(_, image)| image.clone()).collect();
-            rewriter.freeze_source(&relation.sql(), &values)
-        }
-        Kind::Update | Kind::Delete => rewriter.freeze_insert(&relation.sql(), &columns, distinct, skip, bound.order()),
+/// How a change set is filled.
+pub struct Filling {
+    /// Where.
+    pub relation: RelationName,
+    /// Its columns.
+    pub layout: ImageLayout,
+    /// Rows of a half, where its order has halves.
+    pub half_rows: Option<i64>,
+    /// The statement that fills it.
+    pub sql: String,
+    /// The same in one order, for a rehearsal.
+    pub in_one_order: String,
+}
+
+impl Filling {
+    /// The change set of a statement.
+    pub fn of(
+        bound: &Bound,
+        rewriter: &Rewriter<'_>,
+        relation: RelationName,
+        layout: ImageLayout,
+        half_rows: Option<i64>,
+        (distinct, skip): (bool, bool),
+    ) -> Result<Self, Refusal> {
+        let (columns, name) = (image_columns(&layout), relation.sql());
+        let filled = |half_rows| match bound.statement.kind() {
+            Kind::Insert => {
+                let values: Vec<String> = columns.after.iter().map(|(_, image)| image.clone()).collect();
+                rewriter.freeze_source(&name, &values)
+            }
+            Kind::Update | Kind::Delete => {
+                rewriter.freeze_insert(&name, &columns, distinct, skip, bound.order(), half_rows)
+            }
+        };
+        let (sql, in_one_order) = (filled(half_rows)?, filled(None)?);
+        Ok(Self { relation, layout, half_rows, sql, in_one_order })
     }
 }
 
@@ -80,11 +100,10 @@ pub fn filling(
 pub async fn fill(
     tx: &FreezeTx<'_>,
     scene: &Scene,
-    sql: &str,
-    relation: &RelationName,
-    layout: &ImageLayout,
+    filling: &Filling,
     (comment, key): (&str, &DigestKey),
 ) -> Result<ChangeSet, Error> {
+    let Filling { relation, layout, half_rows, sql, in_one_order: _ } = filling;
     let began = Instant::now();
     tx.as_self().await?;
     tx.create_change_set(&relation.name, layout, &scene.settings.role, comment).await?;
@@ -110,6 +129,9 @@ pub async fn fill(
         );
     }
     tx.as_self().await?;
+    if let Some(half_rows) = half_rows {
+        tx.close_last_stretch(&relation.name, *half_rows, filled.affected as i64).await?;
+    }
     let (rows, hash) = tx.seal(&relation.name, hashable(layout)).await?;
     tx.as_job(scene).await?;
     let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
@@ -119,6 +141,7 @@ pub async fn fill(
         rows,
         content_hash: key.digest(&hash).0,
         in_heap_order: false,
+        half_rows: *half_rows,
         took_ms,
     })
 }

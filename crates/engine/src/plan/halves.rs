@@ -1,7 +1,8 @@
-//! Whether the batches of a streamed update go in two halves (docs/design/halves.md): where no index needs to know of the
+//! Whether the batches of an update or of its undo go in two halves (docs/design/halves.md): where no index needs to know of the
 //! change, a row whose new version fits on its own page costs no index entry, and the table grows the less.
 
-use pgmend_core::job::Job;
+use pgmend_core::job::{Job, Mode};
+use pgmend_core::limits::Limits;
 use pgmend_core::plan::Counts;
 use pgmend_core::table::{Key, Table, TableKind};
 use pgmend_pg::readtx::ReadTx;
@@ -33,42 +34,64 @@ pub enum Halvable {
     Yes,
 }
 
-/// Reads what decides. Lock: none. Index: `pg_index_indrelid_index`, `pg_depend_depender_index`, pg_statistic's own.
-pub async fn halvable(
+/// A change of some columns of a table's rows, none of which is its key's.
+pub struct Change<'a> {
+    pub table: &'a Table,
+    pub key: &'a Key,
+    pub assigned: &'a [String],
+    /// The halves are told by the hash of the key, not by the order of a change set.
+    pub by_hash: bool,
+    /// The change set goes in the order of the pages.
+    pub in_heap_order: bool,
+}
+
+/// Reads what decides for a statement.
+pub async fn of_statement(
     tx: &ReadTx<'_>,
     statement: &Statement,
-    table: &Table,
-    key: Option<&Key>,
+    (table, key): (&Table, Option<&Key>),
     class: &Class,
+    in_heap_order: bool,
 ) -> Result<Halvable, Error> {
-    let columns: Vec<_> = key.iter().flat_map(|key| table.key_columns(key)).collect();
-    let plain = statement.kind() == Kind::Update && table.kind == TableKind::Plain && !class.key_written;
-    // Where a row has to wait until another is out of its way, key order may be the one that works.
-    let plain = plain && unique_index_written(table, statement).is_none();
-    let Some(first) = columns.first().filter(|_| plain && pgmend_sql::can_be_halved(&columns)) else {
+    let Some(key) = key.filter(|_| statement.kind() == Kind::Update && !class.key_written) else {
         return Ok(Halvable::Never);
     };
     let assigned = statement.assigned();
-    let written: Vec<String> =
-        table.columns.iter().filter(|c| assigned.contains(&c.name)).map(|c| c.attnum.to_string()).collect();
-    // What an expression or a predicate of an index reads is a dependency of it, and no column in `indkey`.
-    let sql = "select (coalesce((select min(abs(s.correlation)) >= $5::text::float8 from pg_catalog.pg_stats s \
-               where s.schemaname = $2 and s.tablename = $3 and s.attname = $4 and not s.inherited), false) \
-               and not exists (select from pg_catalog.pg_index i where i.indrelid = $1::text::oid \
-               and (i.indkey::smallint[] && $6::text::smallint[] or exists (select from pg_catalog.pg_depend d \
-               where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid \
-               and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = i.indrelid \
-               and d.refobjsubid = any ($6::text::int[])))))::text";
-    let params = vec![
-        table.oid.to_string(),
-        table.name.schema.clone(),
-        table.name.name.clone(),
-        first.name.clone(),
-        FOLLOWS.to_string(),
-        format!("{{{}}}", written.join(",")),
-    ];
-    let answer = tx.query("ask whether halves of a batch would find room", sql, params).await?;
-    Ok(if answer.scalar() == Some("true") { Halvable::Yes } else { Halvable::InVain })
+    let by_hash = class.mode == Mode::Stream;
+    Change { table, key, assigned: &assigned, by_hash, in_heap_order }.halvable(tx).await
+}
+
+impl Change<'_> {
+    /// Reads what decides. Lock: none. Index: `pg_index_indrelid_index`, `pg_depend_depender_index`, pg_statistic's own.
+    pub async fn halvable(&self, tx: &ReadTx<'_>) -> Result<Halvable, Error> {
+        let Self { table, key, assigned, by_hash, in_heap_order } = *self;
+        let columns: Vec<_> = table.key_columns(key).collect();
+        // Where a row has to wait until another is out of its way, key order may be the one that works.
+        let plain = table.kind == TableKind::Plain && unique_index_written(table, assigned).is_none();
+        let told_apart = !by_hash || pgmend_sql::can_be_halved(&columns);
+        let Some(first) = columns.first().filter(|_| plain && told_apart) else { return Ok(Halvable::Never) };
+        let written: Vec<String> =
+            table.columns.iter().filter(|c| assigned.contains(&c.name)).map(|c| c.attnum.to_string()).collect();
+        // What an expression or a predicate of an index reads is a dependency of it, and no column in `indkey`.
+        let sql = "select ($7::text::boolean or coalesce((select min(abs(s.correlation)) >= $5::text::float8 from pg_catalog.pg_stats s \
+                   where s.schemaname = $2 and s.tablename = $3 and s.attname = $4 and not s.inherited), false) \
+                   and not exists (select from pg_catalog.pg_index i where i.indrelid = $1::text::oid \
+                   and (i.indkey::smallint[] && $6::text::smallint[] or exists (select from pg_catalog.pg_depend d \
+                   where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid \
+                   and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = i.indrelid \
+                   and d.refobjsubid = any ($6::text::int[])))))::text";
+        let params = vec![
+            table.oid.to_string(),
+            table.name.schema.clone(),
+            table.name.name.clone(),
+            first.name.clone(),
+            FOLLOWS.to_string(),
+            format!("{{{}}}", written.join(",")),
+            in_heap_order.to_string(),
+        ];
+        let answer = tx.query("ask whether halves of a batch would find room", sql, params).await?;
+        Ok(if answer.scalar() == Some("true") { Halvable::Yes } else { Halvable::InVain })
+    }
 }
 
 /// Whether the run goes in halves: as the job says, if that can be; else where it is worth it.
@@ -76,14 +99,17 @@ pub fn worthwhile(job: &Job, bound: &Bound, counts: &Counts) -> bool {
     if bound.class.one_transaction.is_some() || bound.tenant.is_some() || job.file.canary.is_some() {
         return false;
     }
-    let limits = &job.file.limits;
-    match (limits.in_halves, bound.halves) {
+    gains(bound.halves, &job.file.limits, &bound.table, counts.matched_rows.value)
+}
+
+/// Whether halves of so many rows to change are worth it, as far as the limits leave it open.
+pub fn gains(halvable: Halvable, limits: &Limits, table: &Table, rows: i64) -> bool {
+    match (limits.in_halves, halvable) {
         (Some(false), _) | (_, Halvable::Never) | (None, Halvable::InVain) => false,
         (Some(true), Halvable::InVain | Halvable::Yes) => true,
         // Whoever fixes the rows of a batch wants so many in each.
         (None, Halvable::Yes) => {
-            let rows = counts.matched_rows.value;
-            let dense = rows >= ROWS_A_PAGE_MIN * (bound.table.heap_bytes / PAGE_BYTES);
+            let dense = rows >= ROWS_A_PAGE_MIN * (table.heap_bytes / PAGE_BYTES);
             limits.batch_rows.is_none() && rows >= ROWS_MIN && dense
         }
     }

@@ -11,7 +11,7 @@ mod expectations;
 mod explain;
 mod facts;
 pub(crate) mod freeze;
-mod halves;
+pub(crate) mod halves;
 mod image_size;
 mod mode;
 mod nights;
@@ -29,14 +29,15 @@ mod watch;
 use std::collections::BTreeMap;
 
 use pgmend_core::digest::Digest;
+use pgmend_core::halving::CHANGE_SET_HALF_ROWS;
 use pgmend_core::id::PlanId;
 use pgmend_core::job::{BoundParam, Job, Mode};
 use pgmend_core::limits::PLAN_EXPIRY_HOURS;
 use pgmend_core::mask::{Mask, TokenKey};
-use pgmend_core::plan::{ChangeKind, ChangeSet, Counts, ImageLayout, Plan, PlanImages, PlanKey, RunSql};
+use pgmend_core::plan::{ChangeKind, ChangeSet, Counts, Plan, PlanImages, PlanKey, RunSql};
 use pgmend_core::recipient::Recipient;
 use pgmend_core::refusal::{Code, Refusal};
-use pgmend_core::table::{Key, RelationName};
+use pgmend_core::table::Key;
 use pgmend_core::tenants::Tenants;
 use pgmend_core::throttle::Throttle;
 use pgmend_pg::catalog::Surroundings as Here;
@@ -51,14 +52,15 @@ use crate::outcome::{PlanOptions, PlanUse, Planned};
 use crate::tokens::{digest_key, keyed_signature};
 use bind::Bound;
 pub use check::{Checked, check};
+use freeze::Filling;
 use image_size::Beside;
 use statements::Streamed;
 
 /// A plan with what is needed to compute its change set.
 pub(crate) struct Draft {
     pub plan: Plan,
-    /// The statement that fills the change set, and its layout.
-    pub filling: Option<(String, RelationName, ImageLayout)>,
+    /// How the change set is filled.
+    pub filling: Option<Filling>,
 }
 
 impl Engine {
@@ -206,13 +208,9 @@ impl Engine {
         let freeze = bound.class.mode == Mode::Freeze;
         let own_images = keep && (!freeze || (exact && update) || insert) && (bound.key.is_some() || !insert);
         let mut filling = None;
-        let streamed = Streamed {
-            keep,
-            exact,
-            skip_unchanged: skip && counts.already_right_rows.value > 0,
-            in_halves: halves::worthwhile(job, bound, &counts),
-            pgcrypto,
-        };
+        let in_halves = halves::worthwhile(job, bound, &counts);
+        let skip_unchanged = skip && counts.already_right_rows.value > 0;
+        let streamed = Streamed { keep, exact, skip_unchanged, in_halves, pgcrypto };
         let sql = if freeze {
             let relation = freeze::relation(plan_id, &job.name, &self.here.now);
             let layout = if insert {
@@ -221,13 +219,13 @@ impl Engine {
                 statements::change_set_layout(bound, rewriter)?
             };
             bind::refuse_wide(&bound.table, &layout)?;
-            let fill = freeze::filling(bound, rewriter, &relation, &layout, several_matches, skip)?;
             let sql = if insert {
                 statements::insert(bound, rewriter, &relation.sql(), &layout, own_images, pgcrypto)?
             } else {
                 statements::freeze(bound, rewriter, &relation.sql(), &layout, own_images, pgcrypto)?
             };
-            filling = Some((fill, relation, layout));
+            let half_rows = in_halves.then_some(CHANGE_SET_HALF_ROWS);
+            filling = Some(Filling::of(bound, rewriter, relation, layout, half_rows, (several_matches, skip))?);
             sql
         } else {
             statements::stream(bound, rewriter, streamed)?
@@ -358,7 +356,7 @@ impl Engine {
         let (explained, finding) = explain::guard(tx, bound, rewriter, &plan.sql, mask).await?;
         plan.explain = explained;
         plan.findings.extend(finding);
-        let beside = Beside::of(plan, draft.filling.as_ref().map(|(_, _, layout)| layout));
+        let beside = Beside::of(plan, draft.filling.as_ref().map(|filling| &filling.layout));
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, beside, None).await?;
         if let Some(tenants) = &plan.tenants {
             // Each has a batch of its own at least.
@@ -390,13 +388,12 @@ impl Engine {
         params: Vec<Option<String>>,
         mask: &Mask,
     ) -> Result<(), Error> {
-        let Some((sql, relation, layout)) = &draft.filling else {
+        let Some(filling) = &draft.filling else {
             return Ok(self.session.store_plan(&draft.plan).await?);
         };
         let tx = self.session.freeze(scene, params).await?;
         let comment = format!("change set of plan {}, job {}", draft.plan.plan_id, draft.plan.job);
-        let change_set = match freeze::fill(&tx, scene, sql, relation, layout, (&comment, &draft.plan.digest_key)).await
-        {
+        let change_set = match freeze::fill(&tx, scene, filling, (&comment, &draft.plan.digest_key)).await {
             Ok(change_set) => change_set,
             Err(error) => {
                 tx.rollback().await?;

@@ -4,7 +4,7 @@ use pgmend_core::finding::Finding;
 use pgmend_core::job::{Job, Mode};
 use pgmend_core::plan::PlanImages;
 use pgmend_core::table::{Table, UniqueIndex};
-use pgmend_sql::{Kind, Statement};
+use pgmend_sql::Kind;
 
 use super::bind::Bound;
 
@@ -33,13 +33,12 @@ pub fn reason(job: &Job, bound: &Bound, images: &PlanImages) -> Option<String> {
     if kind == Kind::Delete {
         return None;
     }
-    unique_index_written(&bound.table, &bound.statement)
+    unique_index_written(&bound.table, &bound.statement.assigned())
         .map(|u| format!("it writes columns of unique index {}, where a row may have to wait for another", u.name))
 }
 
-/// A unique index that the statement may have to move a row out of another's way in.
-pub fn unique_index_written<'t>(table: &'t Table, statement: &Statement) -> Option<&'t UniqueIndex> {
-    let assigned = statement.assigned();
+/// A unique index that a change of these columns may have to move a row out of another's way in.
+pub fn unique_index_written<'t>(table: &'t Table, assigned: &[String]) -> Option<&'t UniqueIndex> {
     let written: Vec<i16> = assigned.iter().filter_map(|n| table.column(n)).map(|c| c.attnum).collect();
     table.unique_indexes.iter().find(|u| u.attnums.iter().any(|n| *n == 0 || written.contains(n)))
 }

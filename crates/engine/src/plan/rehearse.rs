@@ -11,13 +11,14 @@ mod watch;
 
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::{ImageLayout, Plan, RunSql};
-use pgmend_core::table::{RelationName, quote_ident};
+use pgmend_core::table::quote_ident;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
 use pgmend_pg::{PgError, Session};
 
 use super::bind::Bound;
 use super::cost::{self, Pace};
+use super::freeze::Filling;
 use super::image_size::Beside;
 use super::{Draft, statements};
 use crate::engine::Engine;
@@ -41,7 +42,7 @@ struct Rehearsing<'a> {
     session: &'a Session,
     plan: &'a Plan,
     bound: &'a Bound,
-    filling: Option<(&'a str, &'a RelationName, &'a ImageLayout)>,
+    filling: Option<&'a Filling>,
     scene: Scene,
     params: Vec<Option<String>>,
     batches: u32,
@@ -110,7 +111,7 @@ async fn conclude(
             (false, format!("not fully undoable: the rehearsal also wrote {names}, whose rows have no images"));
     }
     if let Some(pace) = pace {
-        let beside = Beside::of(plan, draft.filling.as_ref().map(|(_, _, layout)| layout));
+        let beside = Beside::of(plan, draft.filling.as_ref().map(|filling| &filling.layout));
         plan.estimates = cost::estimate(tx, bound, &plan.counts, &plan.limits, beside, Some(pace)).await?;
     }
     plan.rehearsal = Some(rehearsal);
@@ -124,12 +125,11 @@ impl<'a> Rehearsing<'a> {
         let ceiling = i64::from(plan.limits.rows_per_transaction_max).min(ROWS_MAX);
         let mut scene = Scene::of_batch(&plan.settings, &plan.limits);
         scene.lock_timeout_ms = scene.lock_timeout_ms.min(LOCK_TIMEOUT_MS);
-        let filling = draft.filling.as_ref().map(|(sql, relation, layout)| (sql.as_str(), relation, layout));
         Self {
             session,
             plan,
             bound,
-            filling,
+            filling: draft.filling.as_ref(),
             scene,
             params: params.to_vec(),
             batches,
@@ -168,7 +168,7 @@ impl<'a> Rehearsing<'a> {
         let sql = sql.replace(statements::IMAGE_TABLE, IMAGES);
         match &self.filling {
             // A statement that was deparsed has its names without quotes where they need none.
-            Some((_, relation, _)) => {
+            Some(Filling { relation, .. }) => {
                 let bare = format!("{}.{}", relation.schema, relation.name);
                 sql.replace(&relation.sql(), frozen::CHANGE_SET).replace(&bare, frozen::CHANGE_SET)
             }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pgmend_core::halving;
 use pgmend_core::plan::{Apply, RunSql};
 use pgmend_pg::batch::{BatchStart, Checkpoint, FencedTx};
 use pgmend_pg::{PgError, Statement};
@@ -127,10 +128,14 @@ impl Worker<'_, '_> {
         upper.unwrap_or(rows).min(rows)
     }
 
-    /// The last ordinal of a batch after `lower`.
+    /// The last ordinal of a batch after `lower`. Of a change set in halves it takes rows of one half only: the other one's
+    /// find room once the first is committed, and its keys ascend.
     pub(super) fn upper(&self, lower: i64, rows: i64) -> i64 {
         let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
-        (lower + size).min(rows)
+        let halves = self.plan.change_set.as_ref().and_then(|set| Some((set.half_rows?, set.rows)));
+        let Some((half_rows, all)) = halves else { return (lower + size).min(rows) };
+        let end = halving::end_of_half(lower, half_rows, all).min(rows);
+        lower + halving::even_share(end - lower, size)
     }
 
     /// Reads the least and the greatest key of a range. The change set does not change, so that this may

@@ -26,7 +26,7 @@ pub struct UndoColumns {
     before_sources: Vec<String>,
     after_sources: Vec<String>,
     /// Columns whose new value differs from their key's position: a written key is set, another is not.
-    key_written: bool,
+    pub key_written: bool,
 }
 
 impl UndoColumns {

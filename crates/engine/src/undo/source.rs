@@ -9,12 +9,13 @@ use pgmend_pg::images::ImageTable;
 use pgmend_pg::readtx::{FreezeTx, ReadTx};
 use pgmend_pg::scene::Scene;
 use pgmend_pg::store::StoredRun;
-use pgmend_sql::Kind;
+use pgmend_sql::{Kind, fill_in_order};
 
 use super::columns::UndoColumns;
 use crate::encryption::{Encrypted, Identities};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::plan::freeze::Filling;
 use crate::plan::sample::value_kind;
 use crate::trace::keys_plain;
 
@@ -202,12 +203,13 @@ impl Source {
     /// after is what comes back.
     pub fn filling(
         &self,
-        into: &RelationName,
+        into: RelationName,
         table: &Table,
         columns: &UndoColumns,
         predicate: Option<&str>,
         filter: bool,
-    ) -> String {
+        half_rows: Option<i64>,
+    ) -> Filling {
         let inverse = "(case pgmend_i.op when 'D' then 'I' when 'I' then 'D' else 'U' end)::\"char\"".to_owned();
         let mut names = vec!["op".to_owned()];
         let mut values = vec![inverse];
@@ -258,14 +260,11 @@ impl Source {
             });
         }
         let order = self.order_clause(columns);
-        format!(
-            "insert into {} ({}) select {} from {} as pgmend_i where {} order by {order}",
-            into.sql(),
-            names.join(", "),
-            values.join(", "),
-            self.relation.sql(),
-            conditions.join(" and "),
-        )
+        let from = format!("{} as pgmend_i where {}", self.relation.sql(), conditions.join(" and "));
+        let filled =
+            |half_rows| fill_in_order(&into.sql(), &names.join(", "), &values.join(", "), &from, &order, half_rows);
+        let (sql, in_one_order) = (filled(half_rows), filled(None));
+        Filling { layout: columns.layout.clone(), half_rows, sql, in_one_order, relation: into }
     }
 
     /// Reverse commit order where a restored column is unique, else the order of the key, which is the

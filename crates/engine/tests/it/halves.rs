@@ -1,7 +1,8 @@
 //! A stretch of keys in two batches: every other row first, and the others in the room that these left on their pages.
 
-use pgmend::{Engine, Job, Observer, Outcome, Pace, PlanOptions, RunOptions, RunState, UndoOptions};
+use pgmend::{Engine, Job, Mode, Observer, Outcome, Pace, PlanOptions, RunOptions, RunState, UndoOptions};
 use pgmend_core::dead_letters::DeadLetters;
+use pgmend_core::halving::CHANGE_SET_HALF_ROWS;
 use pgmend_core::plan::RunSql;
 use pgmend_testkit::{Database, Server, Sql};
 
@@ -248,4 +249,100 @@ async fn a_half_that_is_larger_than_a_transaction_may_be_is_made_smaller() {
     assert_eq!((done.state, done.changed_rows), (RunState::Succeeded, rows));
     assert_eq!(number(&mut sql, NOT_ONCE), 0);
     assert!(number(&mut sql, "select max(changed_rows) from pgmend.batch") <= 200);
+}
+
+/// The same change from a change set, whose order has the halves built in.
+fn frozen(change: &str) -> Job {
+    let mut job = job(change);
+    job.file.mode = Some(Mode::Freeze);
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_set_in_halves_and_its_undo_grow_the_table_by_half_each() {
+    let server = Server::start().expect("a server without others' snapshots");
+    let db = Database::create(&server, "halves_frozen").expect("a database");
+    // A whole stretch, and one of 17,001 rows.
+    let rows = 2 * CHANGE_SET_HALF_ROWS + 17_001;
+    let mut sql = table(&db, rows);
+    sql.run("alter table item set (autovacuum_enabled = false)").expect("nobody else makes room");
+    let content = "select sum(hashtextextended(item::text, 0)) from item";
+    let before = sql.value(content).expect("an answer");
+    let size = number(&mut sql, "select pg_relation_size('item')");
+    let mut engine = engine(&db).await;
+    let plan = engine.plan(&frozen(CHANGE), &PlanOptions::default()).await.expect("a plan").plan;
+    let set = plan.change_set.expect("a change set");
+    assert_eq!((set.rows, set.half_rows), (rows, Some(CHANGE_SET_HALF_ROWS)));
+    let dense = format!("select max(n) - min(n) + 1 from {}", set.relation.sql());
+    assert_eq!(number(&mut sql, &dense), rows);
+    let firsts = format!("select string_agg(key_id::text, ' ' order by n) from {} where n in ", set.relation.sql());
+    let keys = sql.value(&format!("{firsts} (1, 2, 50000, 50001, 100000, 100001, 108501, 108502, {rows})"));
+    let keys = keys.expect("an answer").expect("keys");
+    assert_eq!(keys, "1 3 99999 2 100000 100001 117001 100002 117000");
+    let id = plan.plan_id.to_string();
+    let done = engine.run_plan(&id, &RunOptions::default(), &mut Observer::silent()).await.expect("the run");
+    assert_eq!((done.state, done.changed_rows, done.conflict_rows), (RunState::Succeeded, rows, 0));
+    assert_eq!(number(&mut sql, NOT_ONCE), 0);
+    let grown = number(&mut sql, "select pg_relation_size('item')") as f64 / size as f64;
+    assert!(grown < 1.65, "the table is {grown:.2} times as large");
+
+    let undo = engine.plan_undo("halves", &UndoOptions::default()).await.expect("a plan of the undo").plan;
+    assert_eq!(undo.change_set.as_ref().and_then(|set| set.half_rows), Some(CHANGE_SET_HALF_ROWS));
+    let id = undo.plan_id.to_string();
+    let undone = engine.run_plan(&id, &RunOptions::default(), &mut Observer::silent()).await.expect("the undo");
+    assert_eq!((undone.changed_rows, undone.conflict_rows), (rows, 0));
+    assert_eq!(sql.value(content).expect("an answer"), before);
+    let grown = number(&mut sql, "select pg_relation_size('item')") as f64 / size as f64;
+    assert!(grown < 2.2, "the table is {grown:.2} times as large");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_set_goes_in_halves_only_where_they_gain_something() {
+    let db = Database::create(Server::shared(), "halves_frozen_chosen").expect("a database");
+    let mut sql = table(&db, MANY);
+    let mut engine = engine(&db).await;
+    let mut halved = async |job: &Job| {
+        let plan = engine.plan(job, &PlanOptions::default()).await.expect("a plan").plan;
+        plan.change_set.expect("a change set").half_rows.is_some()
+    };
+    assert!(halved(&frozen(CHANGE)).await, "all rows, no index on them");
+    let mut off = frozen(CHANGE);
+    off.file.limits.in_halves = Some(false);
+    assert!(!halved(&off).await, "the job does not want them");
+    let mut fixed = frozen(CHANGE);
+    fixed.file.limits.batch_rows = Some(100);
+    assert!(!halved(&fixed).await, "batches of just so many rows");
+    assert!(!halved(&frozen("update item set seen = 1 where id <= 40000")).await, "too few rows");
+    assert!(!halved(&frozen("update item set filler = upper(filler)")).await, "an index on the column");
+    assert!(!halved(&frozen("update item set id = id + 1000000")).await, "the key moves");
+    assert!(!halved(&frozen("delete from item")).await, "a delete leaves no new version");
+    sql.run("create unique index on item (seen, id)").expect("a unique index on the column");
+    assert!(!halved(&frozen(CHANGE)).await, "rows may have to go in the order of the key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_set_in_halves_stops_anywhere_and_leaves_conflicts_and_bad_rows_alone() {
+    let db = Database::create(Server::shared(), "halves_frozen_odd").expect("a database");
+    let mut sql = table(&db, 501);
+    sql.run("alter table item add constraint fine check (seen = 0 or id not in (3, 4, 500, 501))").expect("bad rows");
+    let mut job = forced(CHANGE, 40);
+    job.file.mode = Some(Mode::Freeze);
+    job.file.dead_letters = DeadLetters { rows_max: Some(10), share_max: None };
+    let mut engine = engine(&db).await;
+    let plan = engine.plan(&job, &PlanOptions::default()).await.expect("a plan").plan;
+    sql.run("update item set note = 'another' where id in (7, 8, 400)").expect("others are at work");
+    let one_batch = RunOptions { stop_after_batches: Some(1), ..RunOptions::default() };
+    let id = plan.plan_id.to_string();
+    engine.run_plan(&id, &one_batch, &mut Observer::silent()).await.expect("the first batch");
+    let done = go(&mut engine, &job, &RunOptions::default()).await;
+    assert_eq!((done.state, done.changed_rows), (RunState::Succeeded, 494));
+    assert_eq!((done.conflict_rows, done.dead_rows), (3, 4));
+    let middle = "select count(*) from pgmend.batch where cursor_to = '{251}'";
+    assert_eq!(number(&mut sql, middle), 1, "no batch has rows of both halves");
+    let untouched = "select string_agg(id::text, ' ' order by id) from item where seen = 0";
+    assert_eq!(sql.value(untouched).expect("an answer").as_deref(), Some("3 4 7 8 400 500 501"));
+    assert_eq!(number(&mut sql, "select count(*) from item where seen > 1"), 0);
+    let undone = engine.undo("halves", &UndoOptions::default(), &mut Observer::silent()).await.expect("the undo");
+    assert_eq!((undone.changed_rows, undone.conflict_rows), (494, 0));
+    assert_eq!(number(&mut sql, "select count(*) from item where seen > 0"), 0);
 }

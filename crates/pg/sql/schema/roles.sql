@@ -72,6 +72,7 @@ grant execute on function
     pgmend.announce(uuid, int, bigint, jsonb, text, double precision),
     pgmend.create_image_table(name, boolean, name[], oid[], int[], oid[], name, text),
     pgmend.index_images(name),
+    pgmend.close_last_stretch(name, bigint, bigint),
     pgmend.seal_change_set(name),
     pgmend.prune_image_table(name, uuid, oid)
     to pgmend_runner;

@@ -3,7 +3,7 @@
 use pgmend::{Certainty, Figure, Mode, Plan};
 use pgmend_core::nights::{Ends, Nights};
 use pgmend_core::pace::Pace;
-use pgmend_core::plan::{Rehearsal, RunSql};
+use pgmend_core::plan::Rehearsal;
 
 use crate::render::figure;
 use crate::render::page::Page;
@@ -76,9 +76,9 @@ fn dead_rows(plan: &Plan) -> Option<String> {
     let bytes = plan.estimates.dead_bytes.filter(|bytes| bytes.value > 0)?;
     let scanned = plan.counts.scanned_rows.value;
     let Some(every) = plan.limits.vacuum_every.filter(|_| !plan.one_transaction) else {
-        let halves = match &plan.sql {
-            RunSql::Stream { halves: Some(_), .. } => "; batches go in halves, so that it grows by about half of that",
-            RunSql::Stream { halves: None, .. } | RunSql::Freeze { .. } => "",
+        let halves = match plan.in_halves() {
+            true => "; batches go in halves, so that it grows by about half of that",
+            false => "",
         };
         return Some(format!("{} in the table, until a vacuum takes them away{halves}", size(bytes)));
     };

@@ -46,8 +46,8 @@ pub const BARE: Shape = Shape { name: "bare", images: false, ..STREAM };
 pub const HALVED: Shape = Shape { name: "halved", in_halves: true, ..STREAM };
 /// The same without images.
 pub const HALVED_BARE: Shape = Shape { name: "halved_bare", in_halves: true, ..BARE };
-/// A change set computed before.
-pub const FREEZE: Shape = Shape { name: "freeze", mode: Some(Mode::Freeze), ..STREAM };
+/// A change set computed before, whose stretches go in two halves.
+pub const FREEZE: Shape = Shape { name: "freeze", mode: Some(Mode::Freeze), in_halves: true, ..STREAM };
 /// Rows that go.
 pub const DELETE: Shape =
     Shape { name: "delete", statement: "delete from account where grp <> 3", mode: None, ..STREAM };
@@ -72,7 +72,7 @@ pub const INSERT: Shape = Shape {
     ..STREAM
 };
 /// Back again.
-pub const UNDO: Shape = Shape { name: "undo", undo: true, ..STREAM };
+pub const UNDO: Shape = Shape { name: "undo", undo: true, in_halves: true, ..STREAM };
 /// Rows that come back.
 pub const UNDO_DELETE: Shape = Shape { name: "undo_delete", undo: true, ..DELETE };
 
