@@ -282,6 +282,25 @@ async fn a_role_that_may_maintain_the_table_vacuums_it() {
     assert_eq!(wide.outcomes(), "done done done");
 }
 
+/// A statement of its own, outside of any transaction, is all that a pool in transaction mode has to allow for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vacuum_behind_a_pooler_is_made_to_its_end() {
+    let Some(pooler) = Pooler::start(Server::shared(), 3, &[]).expect("a pooler that is installed starts") else {
+        eprintln!("skipped: no PgBouncer is installed (apt-get install pgbouncer, or PGMEND_PGBOUNCER names it)");
+        return;
+    };
+    let mut wide = Wide::new();
+    let before = wide.pages();
+    let mut engine = Engine::connect(Some(&pooler.url(wide.db.name()))).await.expect("a connection through the pooler");
+    let done = Box::pin(engine.run(&job(Some("10%")), &RunOptions::default(), &mut Observer::silent())).await;
+    assert_eq!(done.expect("a run").state, RunState::Succeeded);
+    wide.check();
+    let made = wide.outcomes();
+    assert!(made.split(' ').filter(|outcome| *outcome == "done").count() >= 7, "{made}");
+    let grown = wide.pages() as f64 / before as f64;
+    assert!(grown < 1.5, "{grown:.2} times as large after {made}");
+}
+
 /// Each statement may run in another session of the server, also the vacuum: whoever waits for the table is seen all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vacuum_behind_a_pooler_gives_way() {
