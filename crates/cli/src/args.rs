@@ -90,7 +90,8 @@ Examples:
   pgmend plan fix-roles                       a folder with job.toml
   pgmend plan fix.sql --by country            counts per country
   pgmend plan -c \"delete from session where expires_at < :day\" --param day=2024-01-01
-  pgmend plan fix.sql --rehearse              run a few batches for real and roll them back")]
+  pgmend plan fix.sql --rehearse              run a few batches for real and roll them back
+  pgmend plan 4dbd6c4f                        a stored plan again, by the end of its id")]
     Plan(Box<Plan>),
     /// Run a job or a stored plan; without --execute this is `plan`
     #[command(after_help = "\

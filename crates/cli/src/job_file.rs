@@ -105,13 +105,50 @@ fn name_of_statement(sql: &str) -> String {
     if !["update", "delete", "insert"].contains(&verb.as_str()) {
         return "command".to_owned();
     }
-    let table = words
-        .find(|word| !["only", "from", "into"].contains(&word.to_lowercase().as_str()))
-        .and_then(|word| word.split('(').next())
-        .and_then(|word| word.rsplit('.').next())
-        .map(|word| word.chars().filter(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
-        .filter(|word| !word.is_empty());
-    table.map_or(verb.clone(), |table| format!("{verb}-{table}"))
+    let rest = sql.trim_start().get(verb.len()..).unwrap_or_default();
+    match named_table(rest).as_str() {
+        "" => verb,
+        table => format!("{verb}-{table}"),
+    }
+}
+
+/// The last part of the first name in `rest` that is no keyword before a table; `-` stands for what a quoted name may hold
+/// and a word may not.
+fn named_table(rest: &str) -> String {
+    let mut rest = rest.trim_start();
+    let mut schema = false;
+    loop {
+        let (name, quoted, after) = first_name(rest);
+        let keyword = !quoted && !schema && ["only", "from", "into"].contains(&name.to_lowercase().as_str());
+        let after = after.trim_start();
+        schema = after.starts_with('.');
+        if name.is_empty() || !(keyword || schema) {
+            let words = name.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+            return words.collect::<Vec<_>>().join("-");
+        }
+        rest = after.strip_prefix('.').unwrap_or(after).trim_start();
+    }
+}
+
+/// A name, whether it is quoted, and what follows it.
+fn first_name(text: &str) -> (String, bool, &str) {
+    let Some(inner) = text.strip_prefix('"') else {
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
+        return (text[..end].to_owned(), false, &text[end..]);
+    };
+    let mut name = String::new();
+    let mut rest = inner;
+    while let Some((part, after)) = rest.split_once('"') {
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return (name, true, after),
+        }
+    }
+    (name, true, "")
 }
 
 fn overridden(mut file: JobFile, flags: &JobFlags) -> JobFile {
@@ -249,6 +286,10 @@ mod tests {
         assert_eq!(name_of_statement("UPDATE only public.\"users\" set a = 1"), "update-users");
         assert_eq!(name_of_statement("delete from session where x"), "delete-session");
         assert_eq!(name_of_statement("insert into t(a) values (1)"), "insert-t");
+        assert_eq!(name_of_statement("update \"Weird Schema\" . \"Mixed \"\"Case\" set a = 1"), "update-Mixed-Case");
+        assert_eq!(name_of_statement("delete from only \"from\""), "delete-from");
+        assert_eq!(name_of_statement("insert into app.\"a.b\" values (1)"), "insert-a-b");
+        assert_eq!(name_of_statement(" update"), "update");
         assert_eq!(name_of_statement("with x as (select 1) delete from t"), "command");
     }
 }

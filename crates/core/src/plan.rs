@@ -574,6 +574,10 @@ pub struct Plan {
     pub rehearsal: Option<Rehearsal>,
     /// Whether undo can put every row back, and why (not).
     pub reversible: (bool, String),
+    /// Where it cannot put all back, whether it can put back the rows of the target: what triggers and cascades write
+    /// elsewhere stays changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partly_undoable: bool,
     /// Findings.
     pub findings: Vec<Finding>,
     /// The number of rows that must change.

@@ -135,6 +135,9 @@ pub struct Outcome {
     pub verification: Vec<String>,
     /// Whether its plan promises that an undo puts back all that it changes.
     pub reversible: bool,
+    /// Where it does not, whether an undo puts back the rows of the target at least.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partly_undoable: bool,
     /// What a person asked of the run and has not lifted: until then nobody goes on with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Wish>,

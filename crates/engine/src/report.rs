@@ -277,7 +277,7 @@ fn undoable(run: &StoredRun, plan: &Plan, at: &LastCheckpoint) -> (bool, String)
     if at.changed_rows == 0 {
         return (false, "it changed no row".into());
     }
-    plan.reversible.clone()
+    (plan.reversible.0 || plan.partly_undoable, plan.reversible.1.clone())
 }
 
 fn verdict(prior: &[Entry], entries: &[Entry]) -> String {

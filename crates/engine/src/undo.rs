@@ -182,7 +182,7 @@ impl Engine {
         let columns = UndoColumns::of(&tx.read, &table, forward, source).await?;
         let plan_id = PlanId::from_uuid(uuid::Uuid::now_v7());
         let relation = freeze::relation(plan_id, &format!("undo {}", run.job), &self.here.now);
-        let imaged = self.session_count(&tx.read, source).await?;
+        let imaged = self.session_count(&tx.read, &source.count()).await?;
         let half_rows = half_rows(&tx.read, forward, &table, &columns, source, imaged).await?;
         let filling = source.filling(relation, &table, &columns, predicate, filter, half_rows);
         let comment = format!("change set of plan {plan_id}, undo of run {}", run.run_id);
@@ -216,13 +216,19 @@ impl Engine {
         if of("already") > 0 && !filter {
             return Ok(None);
         }
+        // Of the images, those that the predicate asks for; the change set has them all unless it leaves rows out.
+        let matched = match predicate {
+            None => imaged,
+            Some(_) if !filter => change_set.rows,
+            Some(_) => self.session_count(&tx.read, &source.matching(&table, &columns, predicate)).await?,
+        };
         let conflicts: Vec<&(String, i64)> = classes.iter().filter(|(r, _)| !r.is_empty()).collect();
         let restorable = of("");
         let counts = Counts {
             scanned_rows: Figure::exact(imaged),
-            matched_rows: Figure::exact(imaged),
+            matched_rows: Figure::exact(matched),
             changed_rows: Figure::exact(restorable),
-            already_right_rows: Figure::exact(if predicate.is_some() { 0 } else { imaged - change_set.rows }),
+            already_right_rows: Figure::exact(matched - change_set.rows),
             conflict_rows: Figure::exact(conflicts.iter().map(|(_, n)| n).sum()),
         };
         let mut findings: Vec<Finding> = conflicts
@@ -325,6 +331,7 @@ impl Engine {
             nights: None,
             rehearsal: None,
             reversible: (true, "the undo's change set holds every row before and after".into()),
+            partly_undoable: false,
             findings,
             expect_rows: None,
             expect: Expect::default(),
@@ -367,8 +374,8 @@ impl Engine {
         Ok(())
     }
 
-    async fn session_count(&self, tx: &ReadTx<'_>, source: &Source) -> Result<i64, Error> {
-        Ok(tx.query("count the images", &source.count(), vec![]).await?.number()?)
+    async fn session_count(&self, tx: &ReadTx<'_>, sql: &str) -> Result<i64, Error> {
+        Ok(tx.query("count the images", sql, vec![]).await?.number()?)
     }
 }
 

@@ -4,7 +4,6 @@ use pg_query::protobuf as p;
 use pg_query::{DeparseOptions, NodeEnum};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
-use serde_json::Value;
 
 use crate::depth;
 use crate::fragment;
@@ -68,22 +67,45 @@ fn lost(detail: &str) -> Refusal {
     )
 }
 
-/// The tree without the places where its parts stood in the text.
-fn shape(node: &NodeEnum) -> Option<Value> {
-    let mut value = serde_json::to_value(node).ok()?;
-    forget_places(&mut value);
-    Some(value)
+/// The tree as JSON, without the places where its parts stood in the text. Never as a tree of values: a spreadsheet has a
+/// million nodes, each of which would be a map.
+fn shape(node: &NodeEnum) -> Option<Vec<u8>> {
+    serde_json::to_vec(node).ok().map(|json| without_places(&json))
 }
 
-fn forget_places(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|name, _| !PLACES.contains(&name.as_str()));
-            fields.values_mut().for_each(forget_places);
+/// Leaves out the fields that are places, with their numbers.
+fn without_places(json: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(quote) = rest.iter().position(|byte| *byte == b'"') {
+        let (before, token) = rest.split_at(quote);
+        let (token, after) = token.split_at(token_length(token));
+        kept.extend_from_slice(before);
+        let is_place = after.first() == Some(&b':')
+            && PLACES.iter().any(|place| token[1..].starts_with(place.as_bytes()) && token.len() == place.len() + 2);
+        if is_place {
+            let number = after[1..].iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'-'));
+            rest = &after[number.map_or(after.len(), |length| length + 1)..];
+        } else {
+            kept.extend_from_slice(token);
+            rest = after;
         }
-        Value::Array(items) => items.iter_mut().for_each(forget_places),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+    kept.extend_from_slice(rest);
+    kept
+}
+
+/// The length of the string that `text` begins with, its quotes included.
+fn token_length(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
 }
 
 /// Fields that only say where something stood.
@@ -97,3 +119,24 @@ const PLACES: &[&str] = &[
     "stmt_location",
     "stmt_len",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::without_places;
+
+    #[test]
+    fn places_are_left_out_and_texts_that_look_like_them_are_kept() {
+        let without = |json: &str| String::from_utf8(without_places(json.as_bytes())).unwrap();
+        assert_eq!(without(r#"{"a":1,"location":-1,"b":[{"list_start":7}],"stmt_len":12}"#), r#"{"a":1,,"b":[{}],}"#);
+        for kept in [
+            r#"{"sval":"location"}"#,
+            r#"{"sval":"\"location\":12"}"#,
+            r#"{"locations":1}"#,
+            r#"["location",1]"#,
+            r#"{"sval":"\\"}"#,
+        ] {
+            assert_eq!(without(kept), kept);
+        }
+        assert_eq!(without(r#"{"a":"\\","location":5}"#), r#"{"a":"\\",}"#);
+    }
+}

@@ -8,7 +8,7 @@ use pgmend_core::vacuum::Share;
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct JobSource {
-    /// A folder with job.toml, a .toml, or a .sql with one statement; `run` also takes an id
+    /// A folder with job.toml, a .toml, or a .sql with one statement; `plan` and `run` also take an id
     #[arg(value_name = "JOB")]
     pub job: Option<String>,
     /// The statement itself

@@ -16,6 +16,12 @@ use crate::shell::{Shell, quoted};
 
 /// Plans a job and shows the whole plan.
 pub async fn main(shell: &Shell, args: &Plan) -> Done {
+    if let Some(id) = stored_id(args.source.job.as_deref()) {
+        refuse_changing(id, &args.flags, &args.planning)?;
+        let mut engine = shell.engine().await?;
+        let planned = engine.load_plan(id).await?;
+        return show(shell, &planned, &next_of_stored(shell, &planned));
+    }
     let job = job_file::load(&args.source, &args.flags)?;
     let options = PlanOptions { print_only: args.print_only, ..options(&args.planning) };
     let mut engine = shell.engine().await?;
@@ -24,6 +30,23 @@ pub async fn main(shell: &Shell, args: &Plan) -> Done {
     let planned = engine.plan(&job, &options).await.map_err(Failure::about(&job))?;
     let plain = args.flags == JobFlags::default();
     show(shell, &planned, &next(shell, &planned, &args.source, plain && !args.print_only))
+}
+
+/// Refuses flags beside a stored plan.
+pub fn refuse_changing(id: &str, flags: &JobFlags, planning: &Planning) -> Result<(), Failure> {
+    let unplanned = Planning { show_values: planning.show_values, ..Planning::default() };
+    if *flags == JobFlags::default() && *planning == unplanned {
+        return Ok(());
+    }
+    let help = "run it as it was reviewed, or change the job and plan it again";
+    Err(Failure::usage(format!("`{id}` is a stored plan or run, which no flag can change"), help))
+}
+
+/// An id rather than a path: hexadecimal digits and hyphens, eight or more, and no file of that name.
+pub fn stored_id(job: Option<&str>) -> Option<&str> {
+    let job = job?;
+    let like_an_id = job.len() >= 8 && job.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    (like_an_id && !Path::new(job).exists()).then_some(job)
 }
 
 /// The job with what is known of where it comes from: its git commit, and its run in the environment that the
@@ -158,7 +181,7 @@ fn before_it_can_start(planned: &Planned) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::before_it_can_start;
+    use super::{before_it_can_start, stored_id};
     use crate::render::example;
 
     #[test]
@@ -175,5 +198,15 @@ mod tests {
         assert!(first.starts_with("run the same job with --env staging, then plan here again"), "{first}");
         let own = open(&[("ticket", "like ^OPS"), ("requires", "done in staging"), ("goal", "a sentence")]).unwrap();
         assert!(own.starts_with("change the job (ticket, goal), then plan again"), "{own}");
+    }
+
+    #[test]
+    fn an_id_or_a_prefix_of_one_is_told_from_a_path() {
+        assert!(stored_id(Some("0199c2e1-6f3a-7c11-9d40-5be2a1c00f17")).is_some());
+        assert!(stored_id(Some("0199c2e1")).is_some());
+        for path in ["0199c2e", "fix.sql", "jobs/fix", "decade"] {
+            assert!(stored_id(Some(path)).is_none(), "{path}");
+        }
+        assert!(stored_id(None).is_none());
     }
 }

@@ -1,14 +1,12 @@
 //! `pgmend run JOB|PLAN|RUN [--execute]`.
 
-use std::path::Path;
-
 use pgmend::{Code, Engine, Error, Job, Observer, Outcome, Planned, RunOptions, progress::Stop};
 use pgmend_core::exit;
 use tokio::sync::watch;
 
 use super::{fix, plan};
 use crate::Done;
-use crate::args::{JobFlags, Planning, Run};
+use crate::args::{JobFlags, Run};
 use crate::failure::Failure;
 use crate::job_file;
 use crate::progress::Progress;
@@ -18,7 +16,7 @@ use crate::signals;
 
 /// Runs a job, a stored plan, or goes on with a run.
 pub async fn main(shell: &Shell, args: &Run) -> Done {
-    if let Some(id) = stored_id(args.source.job.as_deref()) {
+    if let Some(id) = plan::stored_id(args.source.job.as_deref()) {
         return stored(shell, args, id).await;
     }
     let job = job_file::load(&args.source, &args.flags)?;
@@ -66,11 +64,7 @@ async fn execute(shell: &Shell, engine: &mut Engine, args: &Run, job: &Job) -> D
 
 /// Shows or runs a stored plan; an id that is no plan's may be an unfinished run's.
 async fn stored(shell: &Shell, args: &Run, id: &str) -> Done {
-    let unplanned = Planning { show_values: args.planning.show_values, ..Planning::default() };
-    if args.flags != JobFlags::default() || args.planning != unplanned {
-        let help = "run it as it was reviewed, or change the job and plan it again";
-        return Err(Failure::usage(format!("`{id}` is a stored plan or run, which no flag can change"), help));
-    }
+    plan::refuse_changing(id, &args.flags, &args.planning)?;
     let mut engine = shell.engine().await?;
     shell.show_errors(&mut engine, args.planning.show_values);
     let planned = match engine.load_plan(id).await {
@@ -176,27 +170,5 @@ impl Driving {
         let hearing = progress.clone();
         let observer = Observer::with_stop(move |event| hearing.hear(event), receiver);
         (Self { progress, observer }, sender)
-    }
-}
-
-/// An id rather than a path: hexadecimal digits and hyphens, eight or more, and no file of that name.
-fn stored_id(job: Option<&str>) -> Option<&str> {
-    let job = job?;
-    let like_an_id = job.len() >= 8 && job.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-    (like_an_id && !Path::new(job).exists()).then_some(job)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::stored_id;
-
-    #[test]
-    fn an_id_or_a_prefix_of_one_is_told_from_a_path() {
-        assert!(stored_id(Some("0199c2e1-6f3a-7c11-9d40-5be2a1c00f17")).is_some());
-        assert!(stored_id(Some("0199c2e1")).is_some());
-        for path in ["0199c2e", "fix.sql", "jobs/fix", "decade"] {
-            assert!(stored_id(Some(path)).is_none(), "{path}");
-        }
-        assert!(stored_id(None).is_none());
     }
 }

@@ -125,6 +125,7 @@ fn plan() -> Plan {
         nights: None,
         rehearsal: Some(rehearsal()),
         reversible: (true, "before- and after-images of every row are kept for 7 days".into()),
+        partly_undoable: false,
         findings: findings(),
         expect_rows: None,
         expect: pgmend_core::expect::Expect::default(),

@@ -91,9 +91,12 @@ fn next(outcome: &Outcome, line: &dyn Fn(&str) -> String) -> Vec<String> {
     let run = outcome.run_id.to_string();
     // A job's name means its latest forward run, which this is; an undo has only its id.
     let name = if is_undo(outcome) { run.clone() } else { quoted(&outcome.job) };
-    let anything = outcome.changed_rows > 0 && outcome.reversible;
-    let put_back =
-        if is_undo(outcome) { "take this undo back" } else { "put every row back that nobody changed since" };
+    let anything = outcome.changed_rows > 0 && (outcome.reversible || outcome.partly_undoable);
+    let put_back = match is_undo(outcome) {
+        true => "take this undo back",
+        false if outcome.partly_undoable => "put the table's rows back; what changed along with them stays",
+        false => "put every row back that nobody changed since",
+    };
     let mut lines = Vec::new();
     match &outcome.state {
         RunState::Paused { .. } | RunState::Failed { .. } | RunState::Running => {
@@ -174,6 +177,7 @@ mod tests {
             resumed: false,
             verification: vec!["2,000,000 images are as many as rows changed".into()],
             reversible: true,
+            partly_undoable: false,
             asked: None,
         }
     }
@@ -216,9 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_put_back_as_a_whole_is_not_offered_to_be() {
+    fn what_cannot_be_put_back_as_a_whole_is_not_offered_as_a_whole() {
         let text = show(&Outcome { reversible: false, ..outcome(RunState::Succeeded) });
         assert!(!text.contains("pgmend undo") && text.contains("pgmend report fix-roles"), "{text}");
+        let text = show(&Outcome { reversible: false, partly_undoable: true, ..outcome(RunState::Succeeded) });
+        let offered = "pgmend undo fix-roles --execute  # put the table's rows back; what changed along";
+        assert!(text.contains(offered) && !text.contains("every row back"), "{text}");
     }
 
     #[test]

@@ -227,6 +227,7 @@ fn nothing_banner(page: &mut Page, plan: &Plan) {
     };
     page.banner(&format!("0 ROWS WOULD {verb}"));
     let why = match (plan.kind, plan.counts.matched_rows.value) {
+        (ChangeKind::Undo, 0) => "the run changed no row that the condition asks for",
         (ChangeKind::Undo, _) => "every row was changed since, is gone, or is back already",
         (ChangeKind::Insert, _) => "the source gives no row, or every row is there already",
         (ChangeKind::Update | ChangeKind::Delete, 0) => {

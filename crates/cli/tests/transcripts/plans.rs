@@ -107,6 +107,27 @@ fn a_plan_for_programs_holds_the_same() {
 }
 
 #[test]
+fn a_stored_plan_is_shown_again_by_its_id_and_no_flag_changes_it() {
+    let mut shell = Shell::open("again");
+    shell.pgmend(&["init"]);
+    let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let planned = text(&shell.pgmend(&["plan", "fix.sql"]));
+    let id = planned.lines().find_map(|line| line.trim().strip_prefix("pgmend run ")?.strip_suffix(" --execute"));
+    let id = id.expect("a line to type").to_owned();
+    for typed in [id.as_str(), &id[id.len() - 8..]] {
+        let again = shell.pgmend(&["plan", typed]);
+        assert_eq!(again.status.code(), Some(0));
+        let page = |text: &str| text.split("SIGNALS").next().unwrap_or_default().to_owned();
+        assert_eq!(page(&text(&again)), page(&planned));
+    }
+    let other = shell.pgmend(&["plan", &id, "--batch-rows", "3"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("which no flag can change"));
+    let none = shell.pgmend(&["plan", "01a20000-0000-7000-8000-000000000000"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no plan 01a20000"));
+}
+
+#[test]
 fn a_role_that_may_only_read_can_plan_but_not_run() {
     let mut shell = Shell::open("reader");
     let reader = shell.database.create_role("reader", "").expect("a role is created");

@@ -134,7 +134,7 @@ const VOLATILE: &[(&str, &str)] = &[
     (r"(EXPLAIN of one batch).*", "${1}"),
     // A rehearsal takes as many small batches as it needs to time them, from places that are drawn by lot.
     (r"(audit|users): [0-9,]+ (inserted|updated)", "${1}: ‹n› ${2}"),
-    (r"\([0-9]+ rows inserted", "(‹n› rows inserted"),
+    (r"\(rows: [0-9,]+ inserted; of the target [0-9,]+\)", "(rows: ‹n› inserted; of the target ‹n›)"),
     (r"about [0-9]+ dead", "about ‹n› dead"),
     (r"random +[0-9,]+ rows?\b", "random ‹n› rows"),
     (r"(speed +)[0-9,]+(–[0-9,]+)? rows an hour", "${1}‹n› rows an hour"),

@@ -13,6 +13,9 @@ use super::blocker::who;
 use super::silent;
 use crate::report::markdown::thousands;
 
+/// What an undo does where triggers and cascades wrote into other rows, too.
+const PARTLY: &str = "  # put the table's rows back; what changed along with them stays";
+
 /// All that is known of a run at one moment.
 pub(super) struct Glance<'a> {
     /// What a person asked of it.
@@ -146,11 +149,13 @@ impl Glance<'_> {
     pub fn next(&self, latest: bool) -> Vec<String> {
         let id = self.run.run_id.to_string();
         let name = if latest { word(&self.run.job) } else { id.clone() };
-        let undo = format!("pgmend undo {name} --execute");
+        let partly = if self.plan.partly_undoable { PARTLY } else { "" };
+        let undo = format!("pgmend undo {name} --execute{partly}");
         let report = format!("pgmend report {name}");
         // Whoever drives it has to stop first.
         let driven = !self.run.state.ended() && self.tenure.is_some_and(|tenure| tenure.left_s > 0.0);
-        let kept = self.plan.reversible.0 && !self.run.pruned && self.run.undone_by.is_none();
+        let promised = self.plan.reversible.0 || self.plan.partly_undoable;
+        let kept = promised && !self.run.pruned && self.run.undone_by.is_none();
         let undoable = kept && !driven && self.at.changed_rows > 0;
         match &self.run.state {
             _ if self.wish.is_some_and(|w| w.wish == "pause") => {

@@ -130,6 +130,19 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
     if bound.key.is_none() {
         return (false, "irreversible: the table has no usable key, so the new rows cannot be found again".into());
     }
+    if let Some(reason) = written_along(bound).or_else(|| refused_on_the_way_back(bound)) {
+        return (false, format!("not fully undoable: {reason}"));
+    }
+    (true, "every changed row is imaged in the batch's own transaction".into())
+}
+
+/// Whether an undo puts back the rows of the target at least, where what stays changed is in other rows only.
+pub fn partly_undoable(bound: &Bound, keep: bool) -> bool {
+    keep && bound.key.is_some() && written_along(bound).is_some() && refused_on_the_way_back(bound).is_none()
+}
+
+/// What else changes with the rows of the target, without images.
+fn written_along(bound: &Bound) -> Option<String> {
     // What a delete takes along within the table is part of its change set.
     let within = |fk: &&&ForeignKey| {
         bound.statement.kind() == Kind::Delete
@@ -142,19 +155,10 @@ pub fn reversible(bound: &Bound, keep: bool) -> (bool, String) {
         .map(|fk| format!("{} (through {})", fk.from, fk.name))
         .collect();
     if !cascades.is_empty() {
-        return (false, format!("not fully undoable: rows of {} change along and have no images", cascades.join(", ")));
+        return Some(format!("rows of {} change along and have no images", cascades.join(", ")));
     }
     let triggers = writing_triggers(bound);
-    if !triggers.is_empty() {
-        return (
-            false,
-            format!("not fully undoable: what trigger {} writes elsewhere has no images", triggers.join(", ")),
-        );
-    }
-    if let Some(reason) = refused_on_the_way_back(bound) {
-        return (false, format!("not fully undoable: {reason}"));
-    }
-    (true, "every changed row is imaged in the batch's own transaction".into())
+    (!triggers.is_empty()).then(|| format!("what trigger {} writes elsewhere has no images", triggers.join(", ")))
 }
 
 /// A publication FOR ALL TABLES includes the tables of a run, which its subscribers do not have.

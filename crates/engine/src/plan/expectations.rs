@@ -1,7 +1,7 @@
 //! What the job expects, as far as it can be told before anything is written.
 
 use pgmend_core::finding::{Finding, Severity};
-use pgmend_core::plan::Plan;
+use pgmend_core::plan::{Certainty, Plan};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::Key;
 use pgmend_pg::readtx::ReadTx;
@@ -9,11 +9,16 @@ use pgmend_sql::{Kind, Options, Range, Rewriter, Target};
 
 use super::bind::Bound;
 use crate::error::Error;
+use crate::report::markdown::thousands;
 use crate::run::expectations::value;
+
+/// The finding of a plan that counts another number of rows than must change.
+pub const ANOTHER_NUMBER: &str = "expected_number";
 
 /// Blocks a plan outside of what its job expects, and refuses queries that give no answer.
 pub async fn check(tx: &ReadTx<'_>, bound: &Bound, plan: &mut Plan) -> Result<(), Error> {
     let expect = plan.expect.clone();
+    plan.findings.extend(another_number(plan));
     if let Some(why) = expect.rows.and_then(|band| band.refuses(plan.counts.changed_rows.value)) {
         plan.findings.push(blocker(
             "expected_rows",
@@ -49,6 +54,17 @@ async fn outside(tx: &ReadTx<'_>, bound: &Bound, scope: &str) -> Result<i64, Err
     let target = Target { table: &bound.table, key: bound.key.as_ref().unwrap_or(&empty) };
     let rewriter = Rewriter::new(&narrowed, target, Options::default())?;
     Ok(tx.query_job("count rows outside of the scope", &rewriter.count(Range::default())?, vec![]).await?.number()?)
+}
+
+/// Blocks a plan that counts another number of rows than must change. One that could only estimate them may be counted
+/// once more by its change set; the gate refuses it otherwise.
+pub fn another_number(plan: &Plan) -> Option<Finding> {
+    let expected = plan.expect_rows?;
+    let found = plan.counts.changed_rows;
+    (found.certainty == Certainty::Exact && found.value != expected).then(|| {
+        let message = format!("would change {} rows, expected are {}", thousands(found.value), thousands(expected));
+        blocker(ANOTHER_NUMBER, message, "correct the statement, or the number (--expect, expect_rows)")
+    })
 }
 
 fn blocker(check: &str, message: String, help: &str) -> Finding {

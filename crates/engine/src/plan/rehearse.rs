@@ -109,6 +109,7 @@ async fn conclude(
         let names = unnamed.join(", ");
         plan.reversible =
             (false, format!("not fully undoable: the rehearsal also wrote {names}, whose rows have no images"));
+        plan.partly_undoable = true;
     }
     if let Some(pace) = pace {
         let beside = Beside::of(plan, draft.filling.as_ref().map(|filling| &filling.layout));

@@ -198,6 +198,7 @@ impl Engine {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         Ok(Outcome {
             reversible: plan.reversible.0,
+            partly_undoable: plan.partly_undoable,
             run_id: run.run_id,
             plan_id: run.plan_id,
             job: run.job.clone(),

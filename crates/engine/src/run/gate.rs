@@ -13,13 +13,13 @@ use pgmend_pg::store::StoredRun;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::RunOptions;
-use crate::plan::{about, bind, freeze, planning_scene, signature};
+use crate::plan::{about, bind, freeze, planning_scene, planning_scene_of, signature};
 
 impl Engine {
     /// The signature of a job against this database.
     pub(crate) async fn signature_of(&self, job: &Job) -> Result<Digest, Error> {
         let statement = bind::parse(job, self.here.escapes_in_strings)?;
-        let tx = self.session.read(&planning_scene(&self.here), self.params(job)).await?;
+        let tx = self.session.read(&planning_scene_of(&self.here, job), self.params(job)).await?;
         let bound = bind::bind(&tx, job, statement, &self.here.settings).await;
         tx.end().await?;
         let bound = bound?;
@@ -42,7 +42,9 @@ impl Engine {
                 && stored.plan.canary == job.file.canary
                 && stored.plan.tenants.as_ref().map(|t| &t.mode) == job.file.tenants.as_ref()
                 && stored.plan.job == job.name;
-            if stored.run.is_none() && same_job && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
+            // What a blocker names may be mended by now: that plan forbids its own run, not that of the next one.
+            let free = refuse_blocked(&stored.plan).is_ok();
+            if stored.run.is_none() && same_job && free && self.refuse_stale(&stored.plan, stored.fresh).await.is_ok() {
                 // One that may start goes before a newer one that may not: planning again voids no approval.
                 if self.session.guardrails(stored.plan.plan_id).await?.iter().all(|guardrail| guardrail.met) {
                     return Ok(Some(stored.plan));

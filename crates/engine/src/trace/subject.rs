@@ -39,7 +39,8 @@ pub(super) async fn subject(tx: &ReadTx<'_>, typed: &str, key: &[String], search
     }
     let fitting = typed_keys(table, key);
     if fitting.is_empty() {
-        let message = format!("`{}` has no key of {} columns", table.name, key.len());
+        let given = if key.len() == 1 { "1 column".to_owned() } else { format!("{} columns", key.len()) };
+        let message = format!("`{}` has no key of {given}", table.name);
         let help = format!("give one value for each column of the key, in this order: {}", names(table).join("; or "));
         return Err(Refusal::new(Code::Parameter, message, help).into());
     }

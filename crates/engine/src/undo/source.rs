@@ -221,6 +221,23 @@ impl Source {
             names.push(quote_ident(target));
             values.push(source.to_owned());
         }
+        let order = self.order_clause(columns);
+        let conditions = self.conditions(table, columns, predicate, filter);
+        let from = format!("{} as pgmend_i where {conditions}", self.relation.sql());
+        let filled =
+            |half_rows| fill_in_order(&into.sql(), &names.join(", "), &values.join(", "), &from, &order, half_rows);
+        let (sql, in_one_order) = (filled(half_rows), filled(None));
+        Filling { layout: columns.layout.clone(), half_rows, sql, in_one_order, relation: into }
+    }
+
+    /// Counts the images of rows that a predicate asks for, back already or not.
+    pub fn matching(&self, table: &Table, columns: &UndoColumns, predicate: Option<&str>) -> String {
+        let conditions = self.conditions(table, columns, predicate, false);
+        format!("select count(*)::text from {} as pgmend_i where {conditions}", self.relation.sql())
+    }
+
+    /// Which images the change set is made of. `filter` leaves out rows that are as before already.
+    fn conditions(&self, table: &Table, columns: &UndoColumns, predicate: Option<&str>, filter: bool) -> String {
         let same_as = |alias: &str| {
             let pairs = table.key_columns(&columns.key).zip(columns.key_sources());
             let same = pairs.map(|(c, (_, source))| format!("{alias}.{} = {source}", quote_ident(&c.name)));
@@ -259,12 +276,7 @@ impl Source {
                 there
             });
         }
-        let order = self.order_clause(columns);
-        let from = format!("{} as pgmend_i where {}", self.relation.sql(), conditions.join(" and "));
-        let filled =
-            |half_rows| fill_in_order(&into.sql(), &names.join(", "), &values.join(", "), &from, &order, half_rows);
-        let (sql, in_one_order) = (filled(half_rows), filled(None));
-        Filling { layout: columns.layout.clone(), half_rows, sql, in_one_order, relation: into }
+        conditions.join(" and ")
     }
 
     /// Reverse commit order where a restored column is unique, else the order of the key, which is the

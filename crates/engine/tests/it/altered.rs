@@ -30,10 +30,17 @@ async fn an_undo_follows_added_renamed_and_widened_columns() {
     )
     .expect("the alterations");
     let part = UndoOptions { predicate: Some("label = 'changed' and id <= 10".into()), ..UndoOptions::default() };
+    let counts = engine.plan_undo("altered", &part).await.expect("its plan").plan.counts;
+    let counted = [counts.scanned_rows, counts.matched_rows, counts.changed_rows, counts.already_right_rows];
+    assert_eq!(counted.map(|figure| figure.value), [30, 9, 9, 0], "one of ten was changed by hand");
     let outcome = engine.undo("altered", &part, &mut Observer::silent()).await.expect("a part of the undo");
     assert_eq!((outcome.changed_rows, outcome.conflict_rows), (9, 0));
     let rest = engine.undo("altered", &UndoOptions::default(), &mut Observer::silent()).await.expect("the rest");
     assert_eq!((rest.state, rest.changed_rows, rest.conflict_rows), (RunState::Succeeded, 20, 1));
+    let ten = UndoOptions { predicate: Some("id between 1 and 10".into()), ..UndoOptions::default() };
+    let counts = engine.plan_undo("altered", &ten).await.expect("a plan of rows that are back").plan.counts;
+    let counted = [counts.matched_rows, counts.changed_rows, counts.already_right_rows, counts.conflict_rows];
+    assert_eq!(counted.map(|figure| figure.value), [10, 0, 9, 1]);
     let wrong =
         "select count(*) from renamed where a <> 7 or (id <> 3 and (label, n, p) <> ('row ' || id, id, id / 4.0))";
     assert_eq!(sql.value(wrong).expect("the rows").as_deref(), Some("0"));

@@ -49,6 +49,27 @@ const MOVE: &str =
     "update account set balance = balance + case when id % 8 = 1 then 1 else -1 end where tenant = 1 and id < 97";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_another_number_of_rows_than_must_change_is_blocked_until_the_rows_are_mended() {
+    let mut stage = Stage::new().await;
+    for mode in ["", "mode = \"freeze\"\n"] {
+        let mut counted = job(RAISE, &format!("expect_rows = 24\n{mode}"));
+        counted.file.limits.batch_rows = None;
+        assert_eq!(stage.blockers(&counted).await, ["would change 25 rows, expected are 24"], "{mode}");
+        let Err(Error::Refused(refusal)) = stage.run(&counted).await else { panic!("it ran") };
+        assert_eq!(refusal.code, Code::Expectation, "{refusal}");
+    }
+    let inserted = "insert into account select 1000 + i, 9, 0 from generate_series(1, 3) i";
+    assert_eq!(stage.blockers(&job(inserted, "expect_rows = 4\n")).await, ["would change 3 rows, expected are 4"]);
+    assert_eq!(stage.blockers(&job(inserted, "expect_rows = 3\n")).await, [""; 0]);
+
+    let counted = job(RAISE, "expect_rows = 24\n");
+    assert_eq!(stage.blockers(&counted).await.len(), 1);
+    stage.sql.run("delete from account where id = 1").expect("the row too many");
+    let outcome = stage.run(&counted).await.expect("the blocked plan is not the one that runs");
+    assert_eq!((outcome.state, outcome.changed_rows), (RunState::Succeeded, 24));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_outside_of_the_band_or_the_scope_is_blocked_and_cannot_be_run() {
     let mut stage = Stage::new().await;
     let few = job(RAISE, "[expect]\nrows = { max = 20 }\n");

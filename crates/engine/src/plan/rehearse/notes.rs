@@ -9,6 +9,7 @@ use pgmend_core::table::{RelationName, Table};
 use pgmend_pg::PgError;
 
 use super::watch::{Positions, Seen, Written};
+use crate::report::markdown::thousands;
 
 /// Lock modes of tables, the weakest first.
 const MODES: [&str; 8] = [
@@ -116,12 +117,20 @@ impl Notes {
 
     /// What a reviewer should know of it.
     pub fn findings(&self, rehearsal: &Rehearsal, target: &RelationName) -> Vec<Finding> {
+        // Each batch is tried more than once: beside the target's own rows the others tell how many each of them takes along.
+        let own: i64 = rehearsal.touched.iter().filter(|t| t.named).map(rows_written).sum();
         let touched = rehearsal.touched.iter().filter(|t| !t.named).map(|t| {
+            let kinds = [("inserted", t.inserted_rows), ("updated", t.updated_rows), ("deleted", t.deleted_rows)];
+            let kinds = kinds.into_iter().filter(|(_, rows)| *rows > 0);
+            let rows: Vec<String> = kinds.map(|(verb, rows)| format!("{} {verb}", thousands(rows))).collect();
             let message = format!(
-                "the rehearsal also wrote `{}` ({} rows inserted, {} updated, {} deleted), which the statement does not name",
-                t.table, t.inserted_rows, t.updated_rows, t.deleted_rows
+                "the rehearsal also wrote `{}` (rows: {}; of the target {}), which the statement does not name",
+                t.table,
+                rows.join(", "),
+                thousands(own)
             );
-            let help = "these rows have no images: undo restores the target only, and its own change fires triggers again";
+            let help =
+                "these rows have no images: undo restores the target only, and its own change fires triggers again";
             Finding::warning("rehearsal_touched", message, help)
         });
         let sequences = rehearsal.sequences.iter().map(|sequence| {
@@ -140,6 +149,10 @@ impl Notes {
         });
         failures.chain(touched).chain(sequences).chain(dead).collect()
     }
+}
+
+fn rows_written(table: &TouchedTable) -> i64 {
+    table.inserted_rows + table.updated_rows + table.deleted_rows
 }
 
 /// Milliseconds since.
