@@ -5,6 +5,7 @@ pub mod job;
 pub mod pace;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgmend_core::dead_letters::DEAD_LETTERS_MAX;
 use pgmend_core::vacuum::Share;
 
 pub use job::{JobFlags, JobSource};
@@ -400,7 +401,7 @@ pub struct Resume {
     #[arg(value_name = "RUN|JOB")]
     pub run: String,
     /// Lift the pause without driving the run from here
-    #[arg(long, conflicts_with_all = ["rate", "nice", "rows_max", "stop_after", "until_done", "workers", "workers_here", "vacuum_every"])]
+    #[arg(long, conflicts_with_all = ["rate", "nice", "rows_max", "stop_after", "until_done", "workers", "workers_here", "vacuum_every", "dead_letters"])]
     pub lift_only: bool,
     /// Show errors with the values in them
     #[arg(long)]
@@ -417,6 +418,9 @@ pub struct Resume {
     /// Vacuum the target on the way, after this share of its rows was changed, such as 10%
     #[arg(long, value_name = "SHARE")]
     pub vacuum_every: Option<Share>,
+    /// Rows that may be set aside in all, instead of what the plan says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=DEAD_LETTERS_MAX))]
+    pub dead_letters: Option<i64>,
     /// The pace.
     #[command(flatten)]
     pub pace: PaceFlags,

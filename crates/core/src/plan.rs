@@ -652,6 +652,18 @@ impl Plan {
         plan
     }
 
+    /// What is done to its rows: `changed`, `deleted`, `inserted`, or, by an undo, `restored`; `taken back` where it removes rows
+    /// that an insert has made (and puts back those that its ON CONFLICT has changed).
+    pub fn verb(&self) -> &'static str {
+        match (self.kind, &self.sql) {
+            (ChangeKind::Update, _) => "changed",
+            (ChangeKind::Delete, _) => "deleted",
+            (ChangeKind::Insert, _) => "inserted",
+            (ChangeKind::Undo, RunSql::Freeze { apply, .. }) if apply.iter().any(|one| one.op == 'D') => "taken back",
+            (ChangeKind::Undo, RunSql::Freeze { .. } | RunSql::Stream { .. }) => "restored",
+        }
+    }
+
     /// Whether a row that cannot be changed may be set aside at all: not where all rows go together, where their
     /// number is given, or where rows are put back, since an undo has conflicts.
     pub fn may_set_rows_aside(&self) -> bool {

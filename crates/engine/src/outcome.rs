@@ -111,6 +111,9 @@ pub struct Outcome {
     pub job: String,
     /// update, delete, insert or undo.
     pub kind: String,
+    /// What was done to its rows, for a sentence: changed, deleted, inserted, restored or taken back.
+    #[serde(skip)]
+    pub verb: &'static str,
     /// State now.
     pub state: RunState,
     /// Rows changed by the run, all its sessions together.

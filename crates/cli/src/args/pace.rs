@@ -12,10 +12,10 @@ use crate::failure::Failure;
 #[command(next_help_heading = "Pace (each overrides the job file)")]
 pub struct PaceFlags {
     /// Rows a second, at most
-    #[arg(long, value_name = "ROWS", value_parser = rate)]
+    #[arg(long, value_name = "ROWS", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<u32>,
     /// Rest after each batch, as a multiple of its time: 1 rests as long as it works
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub nice: Option<f64>,
     /// Stop, resumable, after this many rows
     #[arg(long, value_name = "ROWS")]
@@ -48,13 +48,13 @@ pub struct Tune {
     #[arg(value_name = "RUN|JOB")]
     pub run: String,
     /// Rows a second, at most; 0 for as fast as it goes
-    #[arg(long, value_name = "ROWS", value_parser = rate)]
+    #[arg(long, value_name = "ROWS", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<u32>,
     /// Rest after each batch, as a multiple of its time; 0 for none
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub nice: Option<f64>,
     /// Rows of every batch
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", allow_negative_numbers = true)]
     pub batch_rows: Option<u32>,
     /// Another limit for a signal, such as replay_lag=20s, or replay_lag=20s/10s with where it goes on (as far below as
     /// in the plan when absent); may be repeated
@@ -114,6 +114,13 @@ mod tests {
         let typed = ["pgmend", "tune", "fix", "--reason", "slow"].iter().chain(flags);
         let Command::Tune(tune) = Cli::try_parse_from(typed).unwrap().command else { unreachable!("`tune` was typed") };
         tune
+    }
+
+    #[test]
+    fn a_negative_number_is_told_what_it_should_be() {
+        let typed = ["pgmend", "tune", "fix", "--reason", "slow", "--rate", "-5"];
+        let refused = Cli::try_parse_from(typed).map(|_| ()).expect_err("no rate").to_string();
+        assert!(refused.contains("write rows a second, such as 500") && !refused.contains("-- -5"), "{refused}");
     }
 
     #[test]

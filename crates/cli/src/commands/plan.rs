@@ -38,7 +38,11 @@ pub fn refuse_changing(id: &str, flags: &JobFlags, planning: &Planning) -> Resul
     if *flags == JobFlags::default() && *planning == unplanned {
         return Ok(());
     }
-    let help = "run it as it was reviewed, or change the job and plan it again";
+    let letters = JobFlags { dead_letters: flags.dead_letters, ..JobFlags::default() };
+    let help = match flags.dead_letters.is_some() && *flags == letters {
+        true => "a run that has stopped may set more rows aside: pgmend resume RUN --dead-letters N",
+        false => "run it as it was reviewed, or change the job and plan it again",
+    };
     Err(Failure::usage(format!("`{id}` is a stored plan or run, which no flag can change"), help))
 }
 

@@ -1,6 +1,7 @@
 //! `pgmend pause`, `tune`, `resume` and `cancel`: what people ask of a run, from any machine.
 
 use pgmend::{RunOptions, Status};
+use pgmend_core::dead_letters::DeadLetters;
 use pgmend_core::exit;
 
 use super::run::{Driving, end};
@@ -58,6 +59,7 @@ pub async fn resume(shell: &Shell, args: &Resume) -> Done {
         workers: args.workers,
         workers_here: args.workers_here,
         vacuum_every: args.vacuum_every,
+        dead_letters: args.dead_letters.map(|rows| DeadLetters { rows_max: Some(rows), share_max: None }),
         ..args.pace.options()?
     };
     let driving = Driving::begin(shell)?;

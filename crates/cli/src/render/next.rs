@@ -7,7 +7,6 @@ const WIDTH_MAX: usize = 80;
 fn remark(line: &str) -> Option<&'static str> {
     let remarks = [
         ("pgmend pause ", "stop after the batch that is under way; it can be resumed"),
-        ("pgmend tune ", "other rows a second, for an hour"),
         ("pgmend run ", "go on from the last committed batch"),
         ("pgmend resume ", "lift the pause and go on"),
         ("pgmend undo ", "put every row back that nobody changed since"),

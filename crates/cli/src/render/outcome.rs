@@ -24,15 +24,10 @@ pub fn exit_code(outcome: &Outcome) -> u8 {
 /// The outcome for people; `line` appends the database to a line to type.
 pub fn text(outcome: &Outcome, line: &dyn Fn(&str) -> String, paint: Paint) -> String {
     let mut page = Page::new(paint);
-    let verb = match outcome.kind.as_str() {
-        "undo" => "restored",
-        "delete" => "deleted",
-        "insert" => "inserted",
-        _ => "changed",
-    };
     let done = format!(
-        "{} {verb} in {}, {}",
+        "{} {} in {}, {}",
         counted(outcome.changed_rows, "row"),
+        outcome.verb,
         counted(outcome.batches, "batch"),
         duration(outcome.duration_s)
     );
@@ -165,6 +160,7 @@ mod tests {
             plan_id: example::planned().plan.plan_id,
             job: "fix-roles".into(),
             kind: "update".into(),
+            verb: "changed",
             state,
             changed_rows: 2_000_000,
             skipped_rows: 345,
@@ -214,8 +210,13 @@ mod tests {
 
     #[test]
     fn an_undo_with_conflicts_does_not_look_like_a_clean_one() {
-        let undo =
-            Outcome { kind: "undo".into(), conflict_rows: 3, residual_rows: None, ..outcome(RunState::Succeeded) };
+        let undo = Outcome {
+            kind: "undo".into(),
+            verb: "restored",
+            conflict_rows: 3,
+            residual_rows: None,
+            ..outcome(RunState::Succeeded)
+        };
         insta::assert_snapshot!(show(&undo));
     }
 

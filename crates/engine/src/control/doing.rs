@@ -2,6 +2,7 @@
 
 use pgmend_core::id::PlanId;
 use pgmend_core::mask::TEXT_MASKED;
+use pgmend_core::pace::RATE_MAX;
 use pgmend_core::plan::Plan;
 use pgmend_core::run::RunState;
 use pgmend_pg::archive::{Blocker, Tenure};
@@ -79,7 +80,7 @@ impl Glance<'_> {
                     0 => String::new(),
                     n => format!(", {} set aside", counted(n, "row")),
                 };
-                let verb = if self.run.kind == "undo" { "restored" } else { "changed" };
+                let verb = self.plan.verb();
                 format!(
                     "is done: {} {verb} in {}{conflicts}{dead}{}",
                     counted(at.changed_rows, "row"),
@@ -108,7 +109,9 @@ impl Glance<'_> {
             );
         }
         if let Some(longest) = self.holds.first() {
-            let reasons: Vec<&str> = self.holds.iter().map(|hold| hold.reason.as_str()).collect();
+            let mut reasons: Vec<&str> = self.holds.iter().map(|hold| hold.reason.as_str()).collect();
+            // Two signals of one name, in seconds and in bytes, that cannot be read.
+            reasons.dedup();
             let since = longest.since_s.unwrap_or(0.0);
             return format!(
                 "has been holding for {since:.0} s: {}; it goes on by itself; {so_far}",
@@ -173,9 +176,12 @@ impl Glance<'_> {
                 lines.dedup();
                 lines.push(format!("pgmend pause {id} --reason …"));
                 // Where it waits, time will tell; where it goes on, its pace is all that there is to change.
-                lines.push(match self.holds.is_empty() && self.blockers.is_empty() {
-                    true => format!("pgmend tune {id} --rate … --reason …"),
-                    false => format!("pgmend status {id}"),
+                let pace = self.rows_per_s.filter(|_| self.holds.is_empty() && self.blockers.is_empty());
+                lines.push(match pace {
+                    Some(rows_per_s) => {
+                        format!("pgmend tune {id} --rate {} --reason …  # half as fast, for an hour", half(rows_per_s))
+                    }
+                    None => format!("pgmend status {id}"),
                 });
                 lines
             }
@@ -195,6 +201,13 @@ impl Glance<'_> {
             }
         }
     }
+}
+
+/// Half of a speed as a person would type it: two digits that count, and never 0, which is no limit.
+fn half(rows_per_s: f64) -> u64 {
+    let half = (rows_per_s / 2.0).clamp(1.0, f64::from(RATE_MAX));
+    let unit = 10_f64.powf((half.log10().floor() - 1.0).max(0.0));
+    ((half / unit).round() * unit) as u64
 }
 
 /// What ends a session that holds a lock, and no other: typed late or at another server, the same pid may be somebody else's.
@@ -224,5 +237,16 @@ pub(crate) fn word(text: &str) -> String {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::half;
+
+    #[test]
+    fn half_a_speed_has_two_digits_that_count_and_is_never_without_limit() {
+        let halves = [18_894.0, 212_000.0, 999.0, 37.0, 3.0, 1.0, 0.2, 0.0].map(half);
+        assert_eq!(halves, [9_400, 110_000, 500, 19, 2, 1, 1, 1]);
     }
 }

@@ -274,8 +274,10 @@ impl Worker<'_, '_> {
                 Code::TooManyDeadLetters,
                 format!(
                     "{} rows cannot be changed and {allowed} may be set aside, the last one: {}; mend them, or allow more: \
-                     pgmend run JOB --dead-letters N --execute",
-                    tally.dead_rows, sum.last
+                     pgmend resume {} --dead-letters N",
+                    tally.dead_rows,
+                    sum.last,
+                    self.run_id()
                 ),
             ),
             Verdict::WrongStatement => refuse(

@@ -161,13 +161,7 @@ impl Worker<'_, '_> {
         match left.and_then(|answer| answer.number()) {
             Ok(left) => {
                 end.residual_rows = Some(left);
-                let again = matching - left - self.total().dead_rows;
-                if again > 0 {
-                    end.verification.push(format!(
-                        "{} changed rows still match, as this statement does not make its own condition false; each was changed once",
-                        thousands(again)
-                    ));
-                }
+                end.verification.extend(matching_still(matching - left, &self.total()));
                 end.verification.push(match left {
                     0 => "0 rows are left to change".into(),
                     left => format!("{} rows match the statement and were not changed by this run", thousands(left)),
@@ -177,6 +171,18 @@ impl Worker<'_, '_> {
             Err(error) => end.verification.push(format!("rows left out could not be counted: {}", error.message)),
         }
         Ok(())
+    }
+}
+
+/// What is said of rows of this run that match at its end: those that it has changed, which do where the statement does not
+/// make its own condition false; conflicts may too, and cannot be told from them.
+fn matching_still(rows: i64, at: &LastCheckpoint) -> Option<String> {
+    let rows = rows - at.dead_rows;
+    let why = "as this statement does not make its own condition false; each was changed once";
+    match at.conflict_rows {
+        _ if rows <= 0 => None,
+        0 => Some(format!("{} changed rows still match, {why}", thousands(rows))),
+        _ => Some(format!("{} rows still match, changed ones and conflicts, {why}", thousands(rows))),
     }
 }
 
@@ -203,6 +209,7 @@ impl Engine {
             plan_id: run.plan_id,
             job: run.job.clone(),
             kind: run.kind.clone(),
+            verb: plan.verb(),
             state: run.state.clone(),
             changed_rows: at.changed_rows,
             skipped_rows: at.skipped_rows,
@@ -216,5 +223,23 @@ impl Engine {
             verification: run.verification.clone(),
             asked: if run.state.ended() { None } else { self.session.wish(run.run_id).await? },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LastCheckpoint, matching_still};
+
+    #[test]
+    fn conflicts_that_still_match_are_not_said_to_be_changed() {
+        let said = |rows, conflict_rows, dead_rows| {
+            matching_still(rows, &LastCheckpoint { conflict_rows, dead_rows, ..LastCheckpoint::default() })
+        };
+        assert!(said(50, 0, 0).is_some_and(|line| line.starts_with("50 changed rows still match, ")));
+        assert!(said(50, 0, 3).is_some_and(|line| line.starts_with("47 changed rows still match, ")));
+        assert!(
+            said(50, 2, 0).is_some_and(|line| line.starts_with("50 rows still match, changed ones and conflicts, "))
+        );
+        assert_eq!(said(3, 0, 3), None);
     }
 }

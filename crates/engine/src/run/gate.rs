@@ -4,7 +4,7 @@ use pgmend_core::changed::{differences, rewordings};
 use pgmend_core::digest::Digest;
 use pgmend_core::finding::Severity;
 use pgmend_core::job::Job;
-use pgmend_core::plan::{Certainty, Plan};
+use pgmend_core::plan::{Certainty, ChangeKind, Plan};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
 use pgmend_pg::Session;
@@ -119,6 +119,23 @@ impl Engine {
 }
 
 impl Engine {
+    /// A run that sets no row aside, whatever its limit, is not told another one: who types it would wait for nothing.
+    pub(crate) async fn refuse_letters_of_none(&self, run: &StoredRun, options: &RunOptions) -> Result<(), Error> {
+        if options.dead_letters.is_none_or(|limit| limit.allowed(run.planned_rows.max(1)) == 0) {
+            return Ok(());
+        }
+        let plan = self.session.plan_of(run.plan_id).await?.plan;
+        let why = match plan.may_set_rows_aside() {
+            true => return Ok(()),
+            false if plan.kind == ChangeKind::Undo => "an undo has conflicts instead",
+            false if plan.one_transaction => "all its rows change together",
+            false => "the exact number of its rows is given",
+        };
+        let message = format!("run {} sets no row aside: {why}", run.run_id);
+        let help = format!("mend the rows and go on: pgmend run {} --execute", run.run_id);
+        Err(Refusal::new(Code::WrongState, message, help).into())
+    }
+
     /// Where people had to approve a plan, they have approved its limit of dead letters too.
     pub(crate) async fn refuse_more_letters(
         &self,

@@ -162,6 +162,7 @@ impl Engine {
             let message = format!("run {} has {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
         }
+        self.refuse_letters_of_none(&run, options).await?;
         self.lift(&run).await?;
         self.drive(run, options, observer, true).await
     }

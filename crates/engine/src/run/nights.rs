@@ -130,7 +130,8 @@ impl Engine {
         match self.reconnect().await {
             Ok(()) if stopped => Ok(Waited::Stopped),
             Ok(()) => Ok(Waited::Over),
-            Err(error) if !stopped && is_access(&error.sqlstate) => self.wait_for_access(&error.into(), observer).await,
+            Err(error) if is_access(&error.sqlstate) && stopped => Err(wait_ended(what)),
+            Err(error) if is_access(&error.sqlstate) => self.wait_for_access(&error.into(), observer).await,
             Err(error) => Err(error.into()),
         }
     }
@@ -150,7 +151,10 @@ impl Engine {
             match self.reconnect().await {
                 Ok(()) if stopped => return Ok(Waited::Stopped),
                 Ok(()) => return Ok(Waited::Over),
-                Err(error) if !stopped && is_access(&error.sqlstate) => why = error.to_string(),
+                Err(error) if is_access(&error.sqlstate) && stopped => {
+                    return Err(wait_ended(&format!("access ({error})")));
+                }
+                Err(error) if is_access(&error.sqlstate) => why = error.to_string(),
                 Err(error) => return Err(error.into()),
             }
         }

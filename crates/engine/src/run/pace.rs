@@ -102,9 +102,10 @@ impl Worker<'_, '_> {
         pace
     }
 
-    /// Rows that the next batch may have at the pace that counts now.
+    /// Rows that the next batch may have at the pace that counts now, or that under way: what it has claimed is its own.
     pub(super) fn paced_rows(&self) -> u32 {
-        batch_rows_max(&self.pace_now(), self.pacer.slice.claimed_rows())
+        let of_others = self.pacer.slice.claimed_rows().saturating_sub(self.claimed_rows.into());
+        batch_rows_max(&self.pace_now(), of_others)
     }
 
     /// Waits until the next batch may begin.
@@ -178,7 +179,7 @@ impl Worker<'_, '_> {
         let slower = (rate_then, rows_then) != (pace.rate, rows) && size < size_then;
         // The bound of a command's last batch was read before the batch ahead of it was counted.
         let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.slice.claimed_rows()));
-        let last = left.is_some_and(|left| left <= u64::from(self.sizing.rows()) * 2);
+        let last = left.is_some_and(|left| left <= (u64::from(self.sizing.rows()) * 2).max(size_then.into()));
         if (slower || last) && !matches!(self.prefetched, Some(Prefetched { to: None, .. })) {
             self.prefetched = None;
             self.spanned = None;

@@ -259,8 +259,10 @@ impl Worker<'_, '_> {
                 .map(|c| format!("row n = {} of {}", self.ordinal().unwrap_or(0) + 1, c.relation)),
         };
         let option = match pass_over && !aside && self.plan.may_set_rows_aside() {
-            true => "; mend it, or let such rows be set aside: pgmend run JOB --dead-letters N --execute",
-            false => "",
+            true => {
+                format!("; mend it, or let such rows be set aside: pgmend resume {} --dead-letters N", self.run_id())
+            }
+            false => String::new(),
         };
         let failure = failed(error, place.filter(|_| !self.apart));
         self.apart = false;

@@ -69,6 +69,8 @@ pub(super) struct Worker<'e, 'o> {
     /// What people want of the run now, as the heartbeat hears it.
     pub wishes: Wishes,
     pub pacer: Pacer,
+    /// Rows that its batch under way has claimed of the command's; 0 between two batches.
+    pub claimed_rows: u32,
     pub throttle: Throttle,
     pub scene: Scene,
     pub sizing: Sizing,
@@ -161,6 +163,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             density,
             spanned: None,
             skipped_to: None,
+            claimed_rows: 0,
             cornering: None,
             apart: false,
             dead_letters: options.dead_letters.unwrap_or(plan_dead_letters),
@@ -263,12 +266,14 @@ impl<'e, 'o> Worker<'e, 'o> {
         self.need_image_key().await?;
         let (slice, rows) = (Arc::clone(&self.engine.slice), self.batch_rows());
         slice.begin_batch(rows);
+        self.claimed_rows = rows;
         let step = match self.sql() {
             _ if self.apart => self.apart_batch().await,
             RunSql::Stream { .. } => self.stream_batch().await,
             RunSql::Freeze { .. } => self.frozen_batch().await,
         };
         slice.end_batch(rows);
+        self.claimed_rows = 0;
         step
     }
 

@@ -15,11 +15,10 @@ pub fn counts(page: &mut Page, plan: &Plan) {
     let counts = &plan.counts;
     page.heading("ROWS", "");
     let verb = match plan.kind {
-        ChangeKind::Update => "will change",
-        ChangeKind::Delete => "will be deleted",
-        ChangeKind::Insert => "will be inserted",
-        ChangeKind::Undo => "will be restored",
+        ChangeKind::Update => "will change".to_owned(),
+        ChangeKind::Delete | ChangeKind::Insert | ChangeKind::Undo => format!("will be {}", plan.verb()),
     };
+    let verb = verb.as_str();
     let mut lines = vec![
         ("scanned", counts.scanned_rows),
         ("matched", counts.matched_rows),

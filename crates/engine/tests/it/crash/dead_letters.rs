@@ -1,7 +1,7 @@
 //! Rows that the change cannot take: set aside in the transaction of the others' checkpoint, never lost, never chased,
 //! tried again when they are mended, and put back by the undo like the rest.
 
-use pgmend::{Engine, Job, Observer, Outcome, Retried, RunState};
+use pgmend::{Engine, Job, Observer, Outcome, Retried, RunOptions, RunState};
 use pgmend_core::dead_letters::DeadLetters;
 
 use super::network::succeeded;
@@ -209,6 +209,35 @@ fn one_row_too_many_fails_the_run_and_a_larger_limit_goes_on() {
         let told = stage.sql().value(told).expect("it answers").unwrap_or_default();
         assert!(told.contains("\"dead_letters_max\":3"), "the ledger must tell of the larger limit: {told}");
     }
+}
+
+/// Who is called at night has the run's id, and perhaps not its job file.
+#[test]
+fn a_larger_limit_needs_the_run_alone_and_is_refused_where_no_row_is_set_aside() {
+    let resume = |stage: &Stage, run: &str, rows: i64| {
+        let limit = DeadLetters { rows_max: Some(rows), share_max: None };
+        let options = RunOptions { dead_letters: Some(limit), ..RunOptions::default() };
+        block_on(async {
+            let mut engine = Box::pin(Engine::connect(Some(&stage.database.url()))).await?;
+            Box::pin(engine.resume_with(run, &options, &mut Observer::silent())).await
+        })
+    };
+    let mut stage = stage(STREAM);
+    stage.file.dead_letters.rows_max = Some(2);
+    let stopped = go(&stage);
+    let id = stopped.run_id.to_string();
+    let RunState::Failed { failure } = &stopped.state else { panic!("{stopped:?}") };
+    assert!(failure.contains(&format!("pgmend resume {id} --dead-letters N")), "{failure}");
+    let done = resume(&stage, &id, 3).expect("it goes on");
+    assert_eq!((&done.state, done.dead_rows), (&RunState::Succeeded, 3), "{done:?}");
+    stage.equal_to("partly").unwrap_or_else(|failure| panic!("{failure}"));
+
+    let exact = self::stage(STREAM);
+    let mut job = exact.errand().job();
+    (job.file.dead_letters, job.file.expect_rows) = (DeadLetters::default(), Some(45));
+    let stopped = block_on(run(&exact.database.url(), &job, &mut Observer::silent())).expect("it ends");
+    let refused = resume(&exact, &stopped.run_id.to_string(), 3).expect_err("its rows are counted");
+    assert!(refused.to_string().contains("sets no row aside: the exact number"), "{refused}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgmend::guard::Named;
+use pgmend::progress::Stop;
 use pgmend::{Code, Engine, Error, Event, Observer, Outcome, RunOptions, RunState};
 use pgmend_core::environment::Environment;
 use pgmend_core::policy::{Hours, Policy, Window};
@@ -43,6 +44,15 @@ async fn begin_with(
     named: Option<&Named>,
     options: RunOptions,
 ) -> (Events, JoinHandle<Result<Outcome, Error>>) {
+    begin_stoppable(url, named, options, None).await
+}
+
+async fn begin_stoppable(
+    url: &str,
+    named: Option<&Named>,
+    options: RunOptions,
+    stop: Option<tokio::sync::watch::Receiver<Stop>>,
+) -> (Events, JoinHandle<Result<Outcome, Error>>) {
     let events = Events::default();
     let kept = Arc::clone(&events);
     let engine = match named {
@@ -51,7 +61,11 @@ async fn begin_with(
     };
     let mut engine = engine.expect("a connection");
     let task = tokio::spawn(async move {
-        let mut observer = Observer::new(move |event| kept.lock().expect("nobody panics here").push(event.clone()));
+        let sink = move |event: &Event| kept.lock().expect("nobody panics here").push(event.clone());
+        let mut observer = match stop {
+            Some(stop) => Observer::with_stop(sink, stop),
+            None => Observer::new(sink),
+        };
         engine.run(&job(), &options, &mut observer).await
     });
     (events, task)
@@ -224,6 +238,31 @@ async fn a_login_that_is_not_admitted_any_more_pauses_a_run_and_never_fails_it()
     assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
     let Error::Refused(refusal) = error else { panic!("{error}") };
     assert_eq!(refusal.code, Code::AccessLost);
+    admit(&mut stage, &role, true);
+    let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
+    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
+    stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ends_the_wait_for_access_has_paused_the_run_and_not_failed_it() {
+    let mut stage = Stage::new(20).await;
+    let role = runner(&mut stage);
+    let (stop, stopped) = tokio::sync::watch::channel(Stop::None);
+    let options = RunOptions { pace: rate(20), until_done: true, ..RunOptions::default() };
+    let (events, task) = begin_stoppable(&stage.db.url_for(&role), None, options, Some(stopped)).await;
+    stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
+    admit(&mut stage, &role, false);
+    let deadline = Instant::now() + PATIENCE;
+    while !saw(&events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("access: "))) {
+        assert!(Instant::now() < deadline, "it waits: {:?}", events.lock());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.send(Stop::AfterBatch).expect("somebody listens");
+    let error = ended(task).await.expect_err("no access");
+    assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
+    let Error::Refused(refusal) = error else { panic!("{error}") };
+    assert_eq!(refusal.code, Code::WaitEnded);
     admit(&mut stage, &role, true);
     let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
     assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);

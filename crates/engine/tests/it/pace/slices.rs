@@ -35,6 +35,18 @@ async fn a_run_stops_after_so_many_rows_and_goes_on_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slice_has_no_more_batches_than_its_rows_need() {
+    for mode in [Mode::Stream, Mode::Freeze] {
+        let mut stage = Stage::new(0).await;
+        let mut job = job();
+        job.file.mode = Some(mode);
+        let options = RunOptions { pace: rows(35), ..RunOptions::default() };
+        let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+        assert_eq!((outcome.changed_rows, outcome.batches), (35, 4), "{mode:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_slice_are_those_of_all_its_workers() {
     let mut stage = Stage::new(2).await;
     let mut job = job();
