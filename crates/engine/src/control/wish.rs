@@ -81,7 +81,7 @@ impl Engine {
         self.need_control_schema().await?;
         let run = self.meant_run(name).await?;
         if run.state.ended() {
-            let message = format!("run {} has {}", run.run_id, run.state.name());
+            let message = format!("run {} is over: {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "type: pgmend list").into());
         }
         Ok(run)

@@ -129,11 +129,12 @@ impl Worker<'_, '_> {
     }
 
     /// The last ordinal of a batch after `lower`. Of a change set in halves it takes rows of one half only: the other one's
-    /// find room once the first is committed, and its keys ascend.
+    /// find room once the first is committed, and its keys ascend. Rows apart are looked up one by one, as many as were asked for:
+    /// whether the first of them all fail is a question of their number.
     pub(super) fn upper(&self, lower: i64, rows: i64) -> i64 {
         let size = if self.plan.one_transaction { rows } else { i64::from(self.batch_rows()) };
         let halves = self.plan.change_set.as_ref().and_then(|set| Some((set.half_rows?, set.rows)));
-        let Some((half_rows, all)) = halves else { return (lower + size).min(rows) };
+        let Some((half_rows, all)) = halves.filter(|_| !self.apart) else { return (lower + size).min(rows) };
         let end = halving::end_of_half(lower, half_rows, all).min(rows);
         lower + halving::even_share(end - lower, size)
     }

@@ -159,7 +159,7 @@ impl Engine {
         self.need_control_schema().await?;
         let run = self.meant_run(run).await?;
         if run.state.ended() {
-            let message = format!("run {} has {}", run.run_id, run.state.name());
+            let message = format!("run {} is over: {}", run.run_id, run.state.name());
             return Err(Refusal::new(Code::WrongState, message, "plan again to make the change again").into());
         }
         self.refuse_letters_of_none(&run, options).await?;
