@@ -227,6 +227,17 @@ async fn a_login_that_is_not_admitted_any_more_is_waited_for_until_the_run_is_do
     stage.assert_every_row_changed_once();
 }
 
+/// A run that lost its access has paused with this code, and goes on to its end once the role is admitted again.
+async fn paused_and_goes_on(stage: &mut Stage, role: &str, error: &Error, code: Code) {
+    assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
+    let Error::Refused(refusal) = error else { panic!("{error}") };
+    assert_eq!(refusal.code, code);
+    admit(stage, role, true);
+    let (_, task) = begin(&stage.db.url_for(role), None, false).await;
+    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
+    stage.assert_every_row_changed_once();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_is_not_admitted_any_more_pauses_a_run_and_never_fails_it() {
     let mut stage = Stage::new(20).await;
@@ -235,13 +246,7 @@ async fn a_login_that_is_not_admitted_any_more_pauses_a_run_and_never_fails_it()
     stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
     admit(&mut stage, &role, false);
     let error = ended(task).await.expect_err("no access");
-    assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
-    let Error::Refused(refusal) = error else { panic!("{error}") };
-    assert_eq!(refusal.code, Code::AccessLost);
-    admit(&mut stage, &role, true);
-    let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
-    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
-    stage.assert_every_row_changed_once();
+    paused_and_goes_on(&mut stage, &role, &error, Code::AccessLost).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,13 +265,7 @@ async fn who_ends_the_wait_for_access_has_paused_the_run_and_not_failed_it() {
     }
     stop.send(Stop::AfterBatch).expect("somebody listens");
     let error = ended(task).await.expect_err("no access");
-    assert_eq!(error.exit_code(), pgmend_core::exit::PAUSED, "{error}");
-    let Error::Refused(refusal) = error else { panic!("{error}") };
-    assert_eq!(refusal.code, Code::WaitEnded);
-    admit(&mut stage, &role, true);
-    let (_, task) = begin(&stage.db.url_for(&role), None, false).await;
-    assert_eq!(ended(task).await.expect("the run").state, RunState::Succeeded);
-    stage.assert_every_row_changed_once();
+    paused_and_goes_on(&mut stage, &role, &error, Code::WaitEnded).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
