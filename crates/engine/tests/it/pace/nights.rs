@@ -75,6 +75,14 @@ fn saw(events: &Events, wanted: impl Fn(&Event) -> bool) -> bool {
     events.lock().expect("nobody panics here").iter().any(wanted)
 }
 
+async fn until_it_waits_for_access(events: &Events) {
+    let deadline = Instant::now() + PATIENCE;
+    while !saw(events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("access: "))) {
+        assert!(Instant::now() < deadline, "it waits: {:?}", events.lock());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn ended(task: JoinHandle<Result<Outcome, Error>>) -> Result<Outcome, Error> {
     tokio::time::timeout(PATIENCE, task).await.expect("it ends soon").expect("the task")
 }
@@ -215,11 +223,7 @@ async fn a_login_that_is_not_admitted_any_more_is_waited_for_until_the_run_is_do
     let (events, task) = begin(&stage.db.url_for(&role), None, true).await;
     stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
     admit(&mut stage, &role, false);
-    let deadline = Instant::now() + PATIENCE;
-    while !saw(&events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("access: "))) {
-        assert!(Instant::now() < deadline, "it waits: {:?}", events.lock());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_it_waits_for_access(&events).await;
     assert_eq!(stage.value("select state from pgmend.run"), "running", "nobody could say otherwise");
     admit(&mut stage, &role, true);
     let outcome = ended(task).await.expect("the run");
@@ -258,11 +262,7 @@ async fn who_ends_the_wait_for_access_has_paused_the_run_and_not_failed_it() {
     let (events, task) = begin_stoppable(&stage.db.url_for(&role), None, options, Some(stopped)).await;
     stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
     admit(&mut stage, &role, false);
-    let deadline = Instant::now() + PATIENCE;
-    while !saw(&events, |e| matches!(e, Event::Waiting { what, .. } if what.starts_with("access: "))) {
-        assert!(Instant::now() < deadline, "it waits: {:?}", events.lock());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_it_waits_for_access(&events).await;
     stop.send(Stop::AfterBatch).expect("somebody listens");
     let error = ended(task).await.expect_err("no access");
     paused_and_goes_on(&mut stage, &role, &error, Code::WaitEnded).await;
