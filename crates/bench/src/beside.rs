@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pgmend::{Mode, PlanOptions};
+use pgmend::{Mode, Pace};
 use pgmend_testkit::Binaries;
 use tempfile::TempDir;
 
@@ -18,14 +18,16 @@ const TRANSACTIONS_PER_S: u32 = 300;
 const SESSIONS: u32 = 8;
 /// Before anything is measured, and between two measurements.
 const SETTLE: Duration = Duration::from_secs(3);
-/// How long the application is looked at alone, and beside a loop.
-const LOOK_S: u64 = 25;
-/// How long it is there for a run.
-const RUN_S: u64 = 120;
-/// Rows that the loop by hand takes at a time.
+/// How long the application is looked at: long enough for 18,000 transactions, 180 of which are slower than its p99.
+const LOOK_S: u64 = 60;
+/// How long it stays at most where a run plans and checks besides.
+const RUN_S: u64 = 2 * LOOK_S;
+/// Rows that the usual script takes at a time.
 const SCRIPT_ROWS: u32 = 10_000;
-/// Rates at which the loop is tried, as shares of the run's.
-const RATES: [f64; 5] = [1.25, 1.0, 0.75, 0.5, 0.25];
+/// The loops that are tried: their rows at a time, and their rate as a share of the run's. The first is the usual script
+/// at the run's rate; among them the fastest that spares the application is looked for.
+const LOOPS: [(u32, f64); 6] =
+    [(SCRIPT_ROWS, 1.0), (SCRIPT_ROWS, 0.8), (SCRIPT_ROWS, 0.5), (SCRIPT_ROWS, 0.25), (1_000, 1.0), (1_000, 0.25)];
 /// How much slower the application's p99 may get.
 pub const P99_TARGET: f64 = 1.15;
 
@@ -43,62 +45,75 @@ pub struct Seen {
     pub p99_ms: f64,
 }
 
-/// All of it: alone, beside a run, beside the loop at the run's rate, and at others.
-pub fn all(stage: &Stage) -> Result<Vec<Seen>, BenchError> {
-    let mut seen = vec![alone(stage)?];
-    let run = beside_a_run(stage)?;
-    let rate = run.rows_per_s.unwrap_or(0.0);
-    seen.push(run);
-    for share in RATES {
-        seen.push(beside_a_loop(stage, rate * share)?);
+/// What the application saw: alone before and after everything else, beside a run, and beside loops.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    pub alone: [Seen; 2],
+    pub run: Seen,
+    pub loops: Vec<Seen>,
+}
+
+impl Beside {
+    /// All of it, in this order.
+    pub fn measure(stage: &Stage) -> Result<Self, BenchError> {
+        let before = alone(stage, "nothing")?;
+        let run = beside_a_run(stage)?;
+        let rate = run.rows_per_s.unwrap_or(0.0);
+        let loops = LOOPS.iter().map(|(rows, share)| beside_a_loop(stage, *rows, rate * share));
+        let loops = loops.collect::<Result<_, _>>()?;
+        Ok(Self { alone: [before, alone(stage, "nothing, at the end")?], run, loops })
     }
-    Ok(seen)
+
+    /// The application's own p99, in milliseconds.
+    pub fn alone_ms(&self) -> f64 {
+        self.alone.iter().map(|seen| seen.p99_ms).sum::<f64>() / self.alone.len() as f64
+    }
+
+    /// The run's rate by the highest at which a loop spares the application. `None` where none of them does.
+    pub fn capacity_used(&self) -> Option<f64> {
+        let kept = self.loops.iter().filter(|seen| seen.p99_ms <= self.alone_ms() * P99_TARGET);
+        Some(self.run.rows_per_s? / kept.filter_map(|seen| seen.rows_per_s).reduce(f64::max)?)
+    }
+
+    /// The run's harm by that of the usual script at the same rate: what each adds to p99.
+    pub fn harm(&self) -> Option<f64> {
+        let added = |seen: &Seen| (seen.p99_ms - self.alone_ms()).max(0.0);
+        let script = added(self.loops.first()?);
+        (script > 0.0).then(|| added(&self.run) / script)
+    }
 }
 
-/// The share of the hand-tuned capacity that the run used: its rate by the highest at which the loop keeps the target.
-/// `None` where it does at no rate.
-pub fn capacity_used(seen: &[Seen]) -> Option<f64> {
-    let (alone, run, loops) = (seen.first()?, seen.get(1)?, seen.get(2..)?);
-    let kept = loops.iter().filter(|s| s.p99_ms <= alone.p99_ms * P99_TARGET).filter_map(|s| s.rows_per_s);
-    Some(run.rows_per_s? / kept.reduce(f64::max)?)
-}
-
-/// The run's harm by that of the loop at the same rate: what each adds to p99.
-pub fn harm(seen: &[Seen]) -> Option<f64> {
-    let (alone, run, same) = (seen.first()?, seen.get(1)?, seen.get(3)?);
-    let added = |seen: &Seen| (seen.p99_ms - alone.p99_ms).max(0.0);
-    (added(same) > 0.0).then(|| added(run) / added(same))
-}
-
-fn alone(stage: &Stage) -> Result<Seen, BenchError> {
+fn alone(stage: &Stage, name: &str) -> Result<Seen, BenchError> {
     stage.fresh()?;
     let load = Load::start(stage, LOOK_S)?;
     let from = now();
     std::thread::sleep(Duration::from_secs(LOOK_S).saturating_sub(SETTLE));
-    load.seen("nothing".into(), from, now(), None)
+    load.seen(name.into(), from, now(), None)
 }
 
+/// The run is stopped after a while; its plan is looked at too.
 fn beside_a_run(stage: &Stage) -> Result<Seen, BenchError> {
     let url = stage.fresh()?;
     let load = Load::start(stage, RUN_S)?;
     let work = Work { name: "beside", statement: REPAIR, images: true, mode: Some(Mode::Stream), ..Work::default() };
+    let pace = Pace { stop_after: Some(format!("{LOOK_S}s").parse().map_err(BenchError::new)?), ..Pace::default() };
     let from = now();
-    let (lap, _) = stage.runtime()?.block_on(lap::mend_beside(&url, work, &PlanOptions::default()))?;
+    let lap = stage.runtime()?.block_on(lap::mend_beside(&url, work, pace))?;
     let to = now();
-    load.seen("pgmend with images, as it comes".into(), from, to, Some(lap.rows as f64 / (to - from)))
+    load.seen("pgmend with images, as it comes".into(), from, to, Some(lap.rows_per_s()))
 }
 
-fn beside_a_loop(stage: &Stage, rows_per_s: f64) -> Result<Seen, BenchError> {
+fn beside_a_loop(stage: &Stage, rows: u32, rows_per_s: f64) -> Result<Seen, BenchError> {
     stage.fresh()?;
     let mut sql = stage.sql()?;
     sql.run(BY_HAND)?;
     let load = Load::start(stage, LOOK_S)?;
     let from = now();
-    sql.run(&format!("call by_hand({SCRIPT_ROWS}, {rows_per_s}, {})", LOOK_S - SETTLE.as_secs()))?;
+    sql.run(&format!("call by_hand({rows}, {rows_per_s}, {})", LOOK_S - SETTLE.as_secs()))?;
     let to = now();
     let changed = sql.value("select count(*) from orders where region <> 'unknown'")?;
     let changed: f64 = changed.and_then(|n| n.parse().ok()).unwrap_or(0.0);
-    let name = format!("a loop of {SCRIPT_ROWS} rows at {rows_per_s:.0} rows/s");
+    let name = format!("a loop of {rows} rows at {rows_per_s:.0} rows/s");
     load.seen(name, from, to, Some(changed / (to - from)))
 }
 

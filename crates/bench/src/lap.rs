@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pgmend::{Engine, Event, Job, Mode, Observer, Plan, PlanOptions, RunOptions, UndoOptions};
+use pgmend::{Engine, Event, Job, Mode, Observer, Pace, Plan, PlanOptions, RunOptions, UndoOptions};
 
 use crate::error::BenchError;
 use crate::stage::Stage;
@@ -140,7 +140,7 @@ pub async fn mend(
     options: &PlanOptions,
     meter: Meter<'_>,
 ) -> Result<(Lap, Plan), BenchError> {
-    let (lap, plan) = planned_and_run(url, work, options, meter).await?;
+    let (lap, plan) = planned_and_run(url, work, options, Pace::default(), meter).await?;
     let planned = plan.counts.changed_rows.value;
     if lap.rows != planned {
         return Err(BenchError::new(format!("{}: {planned} rows planned, {} changed", work.name, lap.rows)));
@@ -148,15 +148,17 @@ pub async fn mend(
     Ok((lap, plan))
 }
 
-/// The same while others write to the table.
-pub async fn mend_beside(url: &str, work: Work<'_>, options: &PlanOptions) -> Result<(Lap, Plan), BenchError> {
-    planned_and_run(url, work, options, &|| None).await
+/// The same while others write to the table, at a pace.
+pub async fn mend_beside(url: &str, work: Work<'_>, pace: Pace) -> Result<Lap, BenchError> {
+    let (lap, _) = planned_and_run(url, work, &PlanOptions::default(), pace, &|| None).await?;
+    Ok(lap)
 }
 
 async fn planned_and_run(
     url: &str,
     work: Work<'_>,
     options: &PlanOptions,
+    pace: Pace,
     meter: Meter<'_>,
 ) -> Result<(Lap, Plan), BenchError> {
     let mut engine = Engine::connect(Some(url)).await?;
@@ -164,7 +166,7 @@ async fn planned_and_run(
     let watch = Watch::start(meter);
     let planned = engine.plan(&work.job(), options).await?;
     let (plan_seconds, plan_cpu_seconds) = watch.stop();
-    let again = RunOptions { again: Some("measured again".into()), ..RunOptions::default() };
+    let again = RunOptions { again: Some("measured again".into()), pace, ..RunOptions::default() };
     let watch = Watch::start(meter);
     let outcome = engine.run_plan(&planned.plan.plan_id.to_string(), &again, &mut stamps.observer()).await?;
     let (seconds, cpu_seconds) = watch.stop();

@@ -136,7 +136,7 @@ impl Bench {
             self.put(section, &stage, None)?;
         }
         if self.begin(Part::Beside) {
-            let section = section::beside(&beside::all(&stage)?);
+            let section = section::beside(&beside::Beside::measure(&stage)?);
             self.put(section, &stage, None)?;
         }
         Ok(())

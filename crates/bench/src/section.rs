@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::beside::{P99_TARGET, Seen, capacity_used, harm};
+use crate::beside::{Beside, P99_TARGET, Seen};
 use crate::contest::{
     BASE, Contest, DISTANT, FIXED, FREEZE, FREEZE_PLANNED, LOOP, MEND_DELETE, MEND_INSERT, MEND_RANKED, ONE_DELETE,
     ONE_INSERT, ONE_RANKED, STREAM, STREAM_BARE, TWO, UNDO, UNDO_PLANNED, median,
@@ -168,17 +168,19 @@ pub fn scattered(contest: &Contest) -> Section {
 }
 
 /// The application beside a run.
-pub fn beside(seen: &[Seen]) -> Section {
+pub fn beside(seen: &Beside) -> Section {
     let mut draft = Draft::new(
         Part::Beside,
         "## Beside an application\n\npgbench reads four rows for each that it writes, anywhere in the same table, 300 transactions \
-         a second in 8 sessions; the time of a transaction includes its wait for its turn.\n\n\
+         a second in 8 sessions; the time of a transaction includes its wait for its turn. Each look takes a minute. The loops are \
+         written by hand in PL/pgSQL and wait for their turn after each batch.\n\n\
          | beside | rows/s | transactions | p50 | p99 | p99 against alone |\n|---|---|---|---|---|---|\n",
     );
-    let Some(alone) = seen.first() else { return draft.0 };
-    for (place, s) in seen.iter().enumerate() {
+    let alone_ms = seen.alone_ms();
+    let [before, after] = &seen.alone;
+    for (place, s) in [before, &seen.run].into_iter().chain(&seen.loops).chain([after]).enumerate() {
         let rows = s.rows_per_s.map_or(String::new(), |rows| format!("{rows:.0}"));
-        let ratio = s.p99_ms / alone.p99_ms;
+        let ratio = s.p99_ms / alone_ms;
         let Seen { beside, transactions, p50_ms, p99_ms, .. } = s;
         let row = format!("| {beside} | {rows} | {transactions} | {p50_ms:.2} ms | {p99_ms:.2} ms | {ratio:.2} |\n");
         draft.0.text.push_str(&row);
@@ -187,16 +189,15 @@ pub fn beside(seen: &[Seen]) -> Section {
             unit: Unit::Millis,
             name: format!("beside {beside}"),
             value: s.p99_ms,
-            bound: (place == 1).then_some(Bound::AtMost(alone.p99_ms * P99_TARGET)),
+            bound: (place == 1).then_some(Bound::AtMost(alone_ms * P99_TARGET)),
         });
     }
     draft.0.text.push_str(MEASURED);
-    let p99 = seen.get(1).map(|run| run.p99_ms / alone.p99_ms).into_iter().collect();
     let name = "the application's p99 beside a run, against alone";
-    draft.line(Unit::Ratio, name, p99, Some(Bound::AtMost(P99_TARGET)));
-    let used = capacity_used(seen).into_iter().collect();
+    draft.line(Unit::Ratio, name, vec![seen.run.p99_ms / alone_ms], Some(Bound::AtMost(P99_TARGET)));
+    let used = seen.capacity_used().into_iter().collect();
     draft.line(Unit::Ratio, "rows/s against the fastest loop that keeps that p99", used, Some(Bound::AtLeast(0.80)));
-    let harm = harm(seen).into_iter().collect();
+    let harm = seen.harm().into_iter().collect();
     draft.line(Unit::Ratio, "what the run adds to p99, against the loop at its rate", harm, Some(Bound::AtMost(0.50)));
     draft.0
 }

@@ -85,7 +85,7 @@ pub struct Pace {
     /// Rows changed a second, at most; 1 to 10,000,000. No batch is larger than one second of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// Rest after each batch, as a multiple of its execution time; 0 to 100.
+    /// Rest as a multiple of the time worked, saved up to a second; 0 to 100. Goes before what company asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nice: Option<f64>,
     /// Rows after which one command stops, resumable; 1 and more.
@@ -164,7 +164,7 @@ impl fmt::Display for Pace {
 pub enum Setting {
     /// Rows a second; 0 for as fast as it goes.
     Rate,
-    /// Rest after each batch, as a multiple of its execution time; 0 for none.
+    /// Rest as a multiple of the time worked, saved up to a second; 0 for none, even in company.
     Nice,
     /// Rows of every batch, instead of those that the job or the measured time says.
     BatchRows,

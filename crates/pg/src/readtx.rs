@@ -91,6 +91,15 @@ impl ReadTx<'_> {
         Ok(())
     }
 
+    /// From now on no query takes more than one core: an application beside needs the others.
+    ///
+    /// Lock:  none (a setting of this transaction).
+    /// Index: none.
+    pub async fn on_one_core(&self) -> Result<(), PgError> {
+        let sql = "set local max_parallel_workers_per_gather = 0";
+        self.send(Statement::new("keep to one core", sql, vec![])).await.map(|_| ())
+    }
+
     /// Ends the transaction.
     pub async fn end(self) -> Result<(), PgError> {
         self.session.dirty.store(false, Ordering::Relaxed);

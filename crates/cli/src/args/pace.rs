@@ -14,7 +14,7 @@ pub struct PaceFlags {
     /// Rows a second, at most
     #[arg(long, value_name = "ROWS", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<u32>,
-    /// Rest after each batch, as a multiple of its time: 1 rests as long as it works
+    /// Rest, as a multiple of the time worked: 1 works half of the time, 0 all of it, even beside an application
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub nice: Option<f64>,
     /// Stop, resumable, after this many rows
@@ -50,7 +50,7 @@ pub struct Tune {
     /// Rows a second, at most; 0 for as fast as it goes
     #[arg(long, value_name = "ROWS", value_parser = rate, allow_negative_numbers = true)]
     pub rate: Option<u32>,
-    /// Rest after each batch, as a multiple of its time; 0 for none
+    /// Rest, as a multiple of the time worked; 0 for none, even beside an application
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub nice: Option<f64>,
     /// Rows of every batch

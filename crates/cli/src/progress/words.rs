@@ -67,7 +67,7 @@ pub(super) fn sentence(event: &Event) -> String {
             let outcome = outcome.replace('_', " ");
             format!("vacuum of {table} {outcome} after {}{why}", figure::duration(*took_s))
         }
-        Event::Slowed { pace } => format!("working {:.0} % of the time, beside the load", pace * 100.0),
+        Event::Slowed { pace } => format!("working {} % of the time, beside the load", (pace * 1_000.0).round() / 10.0),
         Event::Started { job, resumed: true, changed_rows, planned_rows, .. } => format!(
             "going on with {job} after its last committed batch: {} of {} rows are changed",
             figure::rows(*changed_rows),

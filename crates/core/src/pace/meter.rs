@@ -7,6 +7,8 @@ use super::Pace;
 
 /// Batches whose times decide whether one more fits before the hours end.
 const WINDOW: usize = 20;
+/// The shortest rest, in milliseconds.
+const REST_MIN_MS: f64 = 1_000.0;
 
 /// Why a batch waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,8 +32,8 @@ impl Wait {
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
     level_rows: f64,
-    /// Execution time of the last batch, and the time since it ended, in milliseconds.
-    took_ms: f64,
+    /// Execution time of the batches since the last rest, and the time since the last of them ended, in milliseconds.
+    worked_ms: f64,
     since_ms: f64,
     times_ms: VecDeque<f64>,
 }
@@ -43,7 +45,9 @@ impl Meter {
     pub fn batch(&mut self, rows: u64, took_ms: f64, untold_ms: f64) {
         self.level_rows += rows as f64;
         self.since_ms = -untold_ms.max(0.0);
-        self.took_ms = if rows == 0 { 0.0 } else { took_ms.max(0.0) };
+        if rows > 0 {
+            self.worked_ms += took_ms.max(0.0);
+        }
         if self.times_ms.len() == WINDOW {
             self.times_ms.pop_front();
         }
@@ -58,13 +62,21 @@ impl Meter {
     }
 
     /// How long the next batch of `rows` rows has to wait; `None` when it may begin.
-    pub fn wait(&self, pace: &Pace, rows: u32) -> Option<Wait> {
+    ///
+    /// Waits are saved up, so that a run works and rests in turns of about a second: beginning to work hurts whoever is
+    /// beside more than going on (docs/design/company.md).
+    pub fn wait(&mut self, pace: &Pace, rows: u32) -> Option<Wait> {
+        // The bucket holds one second. Once the next batch finds no room in it, it waits until it is empty.
         let rate = pace.rate.map_or(0.0, |rate| {
-            // The bucket holds one second. A batch that cannot be smaller waits until it is empty.
-            let room = (f64::from(rate) - f64::from(rows)).max(0.0);
-            (self.level_rows - room).max(0.0) / f64::from(rate) * 1_000.0
+            let full = self.level_rows > (f64::from(rate) - f64::from(rows)).max(0.0);
+            if full { self.level_rows / f64::from(rate) * 1_000.0 } else { 0.0 }
         });
-        let rest = (pace.nice.unwrap_or(0.0) * self.took_ms - self.since_ms.max(0.0)).max(0.0);
+        let owed = pace.nice.unwrap_or(0.0) * self.worked_ms;
+        let rest = (owed - self.since_ms.max(0.0)).max(0.0);
+        if rest <= 0.0 {
+            self.worked_ms = 0.0;
+        }
+        let rest = if owed < REST_MIN_MS { 0.0 } else { rest };
         match (rate, rest) {
             (rate, rest) if rate <= 0.0 && rest <= 0.0 => None,
             (rate, rest) if rate >= rest => Some(Wait::Rate(rate)),
@@ -136,21 +148,50 @@ mod tests {
             let mut meter = Meter::default();
             meter.batch(10, took_ms, 0.0);
             let wait = meter.wait(&pace, 10).map_or(0.0, Wait::ms);
-            prop_assert!((wait - nice * took_ms).abs() < 0.001);
+            let owed = nice * took_ms;
+            let saved_up = if owed < 1_000.0 { 0.0 } else { owed };
+            prop_assert!((wait - saved_up).abs() < 0.001);
             meter.pass(wait, None);
             prop_assert!(meter.wait(&pace, 10).is_none_or(|left| left.ms() < 0.001));
         }
     }
 
     #[test]
+    fn rests_are_saved_up_to_a_second() {
+        let pace = Pace { nice: Some(9.0), ..Pace::default() };
+        let mut meter = Meter::default();
+        for _ in 0..4 {
+            meter.batch(10, 25.0, 0.0);
+            assert_eq!(meter.wait(&pace, 10), None);
+            meter.pass(1.0, None);
+        }
+        meter.batch(10, 25.0, 0.0);
+        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(1_125.0)));
+        meter.pass(1_125.0, None);
+        assert_eq!(meter.wait(&pace, 10), None);
+        meter.batch(10, 25.0, 0.0);
+        assert_eq!(meter.wait(&pace, 10), None, "what was rested for is no longer owed");
+    }
+
+    #[test]
+    fn a_full_bucket_is_emptied_before_the_next_batch() {
+        let mut meter = Meter::default();
+        for _ in 0..3 {
+            meter.batch(300, 10.0, 0.0);
+        }
+        assert_eq!(meter.wait(&rate(1_000), 300), Some(Wait::Rate(900.0)));
+        assert_eq!(meter.wait(&rate(1_000), 100), None);
+    }
+
+    #[test]
     fn the_time_of_the_batch_itself_is_no_rest_though_it_is_told_later() {
         let pace = Pace { nice: Some(2.0), ..Pace::default() };
         let mut meter = Meter::default();
-        meter.batch(10, 400.0, 450.0);
-        meter.pass(450.0, None);
-        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(800.0)));
+        meter.batch(10, 600.0, 650.0);
+        meter.pass(650.0, None);
+        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(1_200.0)));
         meter.pass(300.0, None);
-        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(500.0)));
+        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(900.0)));
     }
 
     #[test]

@@ -17,6 +17,9 @@ const HALVE: f64 = 0.5;
 const COOLDOWN: Duration = Duration::from_secs(15);
 /// Time between two changes: what one did must be seen before the next.
 const TICK: Duration = Duration::from_secs(2);
+/// The shortest rest: what batches earn is saved up to it. Whoever works beside is hurt by the beginning of work more than
+/// by its length (docs/design/company.md).
+const REST_MIN: Duration = Duration::from_secs(1);
 /// The longest rest after one batch.
 const REST_MAX: Duration = Duration::from_secs(10);
 
@@ -26,11 +29,13 @@ pub struct Controller {
     pace: f64,
     changed: Option<Duration>,
     shed: Option<Duration>,
+    /// Rest that the batches since the last one have earned.
+    owed: Duration,
 }
 
 impl Default for Controller {
     fn default() -> Self {
-        Self { pace: 1.0, changed: None, shed: None }
+        Self { pace: 1.0, changed: None, shed: None, owed: Duration::ZERO }
     }
 }
 
@@ -64,13 +69,19 @@ impl Controller {
     }
 
     /// How long to rest after a batch that took so long, at this pace or at `most` if that is slower; nothing at full
-    /// pace.
-    pub fn rest(&self, took: Duration, most: f64) -> Duration {
-        let pace = self.pace.min(most.max(PACE_MIN));
+    /// pace, and while less than a second is owed.
+    pub fn rest(&mut self, took: Duration, most: f64) -> Duration {
+        let pace = self.pace.min(most);
         if pace >= 1.0 {
+            self.owed = Duration::ZERO;
             return Duration::ZERO;
         }
-        took.mul_f64(1.0 / pace - 1.0).min(REST_MAX)
+        let earned_s = (took.as_secs_f64() * (1.0 / pace - 1.0)).min(REST_MAX.as_secs_f64());
+        self.owed = (self.owed + Duration::from_secs_f64(earned_s)).min(REST_MAX);
+        if self.owed < REST_MIN {
+            return Duration::ZERO;
+        }
+        std::mem::take(&mut self.owed)
     }
 }
 
@@ -99,6 +110,8 @@ mod tests {
         controller.observe(at(0), Some(1.2));
         assert_eq!(controller.pace(), 0.5);
         assert_eq!(controller.rest(at(2), 1.0), at(2));
+        assert_eq!(controller.rest(Duration::from_millis(600), 1.0), Duration::ZERO, "less than a second is owed");
+        assert_eq!(controller.rest(Duration::from_millis(600), 1.0), Duration::from_millis(1_200));
         controller.observe(at(1), Some(1.2));
         assert_eq!(controller.pace(), 0.5);
         controller.observe(at(2), Some(0.8));

@@ -13,6 +13,7 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use super::blocker::who;
 use super::silent;
 use crate::report::markdown::thousands;
+use crate::run::BESIDE;
 
 /// What an undo does where triggers and cascades wrote into other rows, too.
 const PARTLY: &str = "  # put the table's rows back; what changed along with them stays";
@@ -175,6 +176,12 @@ impl Glance<'_> {
                 let mut lines: Vec<String> = blocker.into_iter().chain(looks).collect();
                 lines.dedup();
                 lines.push(format!("pgmend pause {id} --reason …"));
+                if self.waits.is_some_and(|(what, _)| what.starts_with(BESIDE)) {
+                    lines.push(format!(
+                        "pgmend tune {id} --nice 1 --reason …  # works half of the time beside the application, for an hour"
+                    ));
+                    return lines;
+                }
                 // Where it waits, time will tell; where it goes on, its pace is all that there is to change.
                 let pace = self.rows_per_s.filter(|_| self.holds.is_empty() && self.blockers.is_empty());
                 lines.push(match pace {

@@ -49,6 +49,7 @@ use crate::encryption;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::{PlanOptions, PlanUse, Planned};
+use crate::throttle::signals_of;
 use crate::tokens::{digest_key, keyed_signature};
 use bind::Bound;
 pub use check::{Checked, check};
@@ -75,7 +76,11 @@ impl Engine {
         self.plan_key = Some(self.plan_tokens().await?);
         let scene = planning_scene_of(&self.here, job);
         let params = self.params(job);
+        let company = self.company_beside(&throttle).await?;
         let tx = self.session.read(&scene, params.clone()).await?;
+        if company.is_some_and(|company| company.pace_max < 1.0) {
+            tx.on_one_core().await?;
+        }
         let drafted = self.draft(&tx, job, statement, options, recipient).await;
         // Of a connection that was lost the first error tells more than the second.
         let ended = tx.end().await;
@@ -85,7 +90,8 @@ impl Engine {
         if options.rehearse > 0 {
             self.rehearse(&mut draft, &bound, &scene, &params, options.rehearse).await?;
         }
-        draft.plan.estimates.company = self.company_of(&draft.plan).await?;
+        // A run that reads no signals does not look for company either.
+        draft.plan.estimates.company = company.filter(|_| !signals_of(&draft.plan).is_empty());
         draft.plan.nights = self.nights(&draft.plan, store).await?;
         if store {
             let mask = self.mask(&bound, job, options.show_values);

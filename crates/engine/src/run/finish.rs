@@ -69,6 +69,9 @@ impl Worker<'_, '_> {
         let mut scene = self.scene.clone();
         scene.statement_timeout_ms = CHECK_BUDGET_MS;
         let tx = self.session().read(&scene, self.params.clone()).await?;
+        if self.manners().pace_max < 1.0 {
+            tx.on_one_core().await?;
+        }
         let end = cancellable(self.session(), self.observer.stop_receiver(), self.check_within(&tx)).await;
         tx.end().await?;
         if self.observer.stop() == Stop::Now {

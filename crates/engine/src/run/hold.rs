@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use pgmend_core::run::RunState;
-use pgmend_core::throttle::{Reason, Rung, Verdict};
+use pgmend_core::throttle::{Manners, Reason, Rung, Verdict};
+use pgmend_pg::PgError;
 
 use super::worker::{Turn, Worker};
 use crate::error::Error;
@@ -14,6 +15,9 @@ use crate::progress::{Event, Stop};
 const LOOK: Duration = Duration::from_secs(1);
 /// The value of a hold is told anew this often.
 const RETELL: Duration = Duration::from_secs(5);
+
+/// What a run that leaves room waits for, as its announcement begins.
+pub(crate) const BESIDE: &str = "the application beside it";
 
 impl Worker<'_, '_> {
     /// Waits for as long as a signal is over its limit, and rests as the pace demands.
@@ -73,7 +77,7 @@ impl Worker<'_, '_> {
         if disconnected {
             self.reload().await?;
         }
-        self.rest().await;
+        self.rest().await?;
         // After a hold the hours may be over and the pace another one.
         Ok(if held && !self.wishes.asked() { Turn::Again } else { Turn::Go })
     }
@@ -104,14 +108,31 @@ impl Worker<'_, '_> {
         true
     }
 
-    async fn rest(&mut self) {
-        let (rest, changed) = self.throttle.rest();
+    /// How to behave beside whoever else works on the server. A ratio of rest that people chose goes before the one that
+    /// company asks for: it is that of their own server.
+    pub(super) fn manners(&self) -> Manners {
+        let manners = self.throttle.manners(self.sharing);
+        let pace_max = if self.pace_now().nice.is_some() { 1.0 } else { manners.pace_max };
+        Manners { pace_max, ..manners }
+    }
+
+    async fn rest(&mut self) -> Result<(), PgError> {
+        let most = self.manners().pace_max;
+        let (rest, changed) = self.throttle.rest(most);
         if let Some(pace) = changed {
             self.observer.tell(&Event::Slowed { pace });
         }
-        if !rest.is_zero() {
-            let _woken = self.wishes.rest(self.observer.stop_receiver(), rest).await;
+        if rest.is_zero() {
+            return Ok(());
         }
+        if most < 1.0 {
+            // A write a second at most, since no rest is shorter.
+            let what = format!("{BESIDE} (works {} % of the time itself)", (most * 1_000.0).round() / 10.0);
+            let pace = self.pacer.asked().clone();
+            self.session().announce(&self.lease, &pace, Some((&what, rest.as_secs_f64()))).await?;
+        }
+        let _woken = self.wishes.rest(self.observer.stop_receiver(), rest).await;
+        Ok(())
     }
 }
 

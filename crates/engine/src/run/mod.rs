@@ -34,6 +34,7 @@ mod worker;
 
 pub(crate) use equipment::Equipment;
 pub use fault::POINTS as FAULT_POINTS;
+pub(crate) use hold::BESIDE;
 pub(crate) use nights::Away;
 pub(crate) use ownership::take as take_lease;
 pub(crate) use pace::Metered;

@@ -74,6 +74,11 @@ impl Pacer {
         Self { asked, slice, announced: false, told: None, until_done, sized: (None, None, u32::MAX) }
     }
 
+    /// The pace that the command was started with.
+    pub fn asked(&self) -> &Pace {
+        &self.asked
+    }
+
     /// Why this command is done for today, if it is.
     fn done(&self, pace: &Pace) -> Option<String> {
         if let Some(most) = pace.rows_max.filter(|most| self.slice.changed_rows() >= *most) {

@@ -89,7 +89,7 @@ impl Worker<'_, '_> {
                 // Two of them; a batch's commit waits for nothing.
                 self.sizing.set_overhead(took.as_secs_f64() * 2_000.0);
             }
-            self.sizing.set_company(self.throttle.manners().batch_ms);
+            self.sizing.set_company(self.manners().batch_ms);
             if let Some(bytes) = batch.wal_bytes {
                 self.sizing.record_wal(batch.changed_rows.max(0) as u64, bytes);
             }

@@ -241,13 +241,13 @@ impl Throttle {
         }
     }
 
-    /// How long to rest after the last batch; nothing after an empty step. Gives the pace too if it has changed.
-    pub fn rest(&mut self) -> (Duration, Option<f64>) {
+    /// How long to rest after the last batch, at a pace of so much at most; nothing after an empty step. Gives the pace too
+    /// if it has changed.
+    pub fn rest(&mut self, most: f64) -> (Duration, Option<f64>) {
         let Some(took) = self.took.take() else { return (Duration::ZERO, None) };
         let now = self.shared.now();
         let load = self.shared.board().utilization(now);
         self.controller.observe(now, load);
-        let most = self.manners().pace_max;
         let pace = self.controller.pace().min(most);
         let changed = (pace - self.paced).abs() >= TOLD_STEP;
         if changed {
@@ -256,9 +256,9 @@ impl Throttle {
         (self.controller.rest(took, most), changed.then_some(pace))
     }
 
-    /// How to behave beside whoever else works on the server.
-    pub fn manners(&self) -> Manners {
-        self.shared.company().map_or(Manners::ALONE, |company| company.manners())
+    /// How each of so many workers behaves beside whoever else works on the server.
+    pub fn manners(&self, workers: u32) -> Manners {
+        self.shared.company().map_or(Manners::ALONE, |company| company.manners(workers))
     }
 
     /// The database is told that nothing is held any more, before the lease goes. If the sampler cannot tell

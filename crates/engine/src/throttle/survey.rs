@@ -82,19 +82,19 @@ impl Engine {
         Ok(told(&mut board, plan))
     }
 
-    /// Who is at work beside a run of this plan, by one look; nobody where its run would not look either.
-    pub(crate) async fn company_of(&self, plan: &Plan) -> Result<Option<CompanySeen>, Error> {
-        if signals_of(plan).is_empty() || plan.throttle.full_pace.is_some() {
+    /// Who is at work on the server, by one look; nobody where the job says that its run need not care.
+    pub(crate) async fn company_beside(&self, throttle: &Throttle) -> Result<Option<CompanySeen>, Error> {
+        if throttle.full_pace.is_some() {
             return Ok(None);
         }
         let version_num = self.session.server_version_num().await?;
-        let mut found = self.session.probe(&[Probe::Company], plan.target_oid, version_num, STATEMENT_MS).await?;
+        let mut found = self.session.probe(&[Probe::Company], 0, version_num, STATEMENT_MS).await?;
         let (sessions, working) = match found.pop() {
             Some(Ok(Sampled::Company { sessions, working })) => (sessions, working),
             // What cannot be seen is there.
             Some(_) | None => (f64::INFINITY, 0.0),
         };
-        let pace = glimpse(cores(plan.throttle.cores, &self.conninfo), sessions, working);
+        let pace = glimpse(cores(throttle.cores, &self.conninfo), sessions, working);
         let sessions = sessions.is_finite().then_some(sessions as i64);
         Ok(pace.map(|pace_max| CompanySeen { sessions, pace_max }))
     }

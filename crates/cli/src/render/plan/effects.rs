@@ -64,8 +64,13 @@ fn company(plan: &Plan) -> Option<String> {
         Some(sessions) => format!("{} of others were at work", figure::counted(sessions, "session")),
         None => "others may have been at work, whom this role cannot see,".to_owned(),
     };
-    let longer = match seen.pace_max < 1.0 {
-        true => format!("up to {} beside them", figure::duration(slowest_s.max(plan.lasts_s(&plan.pace).1))),
+    let planned_s = plan.lasts_s(&plan.pace).1;
+    let longer = match seen.pace_max < 1.0 && plan.pace.nice.is_none() {
+        true if slowest_s > planned_s => {
+            format!("up to {} beside them, resting (--nice 1: half of the time)", figure::duration(slowest_s))
+        }
+        true => format!("up to {} beside them", figure::duration(planned_s)),
+        false if seen.pace_max < 1.0 => "it rests as the pace says".to_owned(),
         false => "there is room for both".to_owned(),
     };
     Some(format!("{who} while this was planned: {longer}, in short batches"))
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(
             beside(Some(5), 0.25),
             [
-                "in company      5 sessions of others were at work while this was planned: up to 20 min beside them, in short batches"
+                "in company      5 sessions of others were at work while this was planned: up to 20 min beside them, resting (--nice 1: half of the time), in short batches"
             ],
             "300 s at a quarter of the pace"
         );
@@ -234,7 +239,7 @@ mod tests {
         assert_eq!(
             beside(None, 0.5),
             [
-                "in company      others may have been at work, whom this role cannot see, while this was planned: up to 10 min beside them, in short batches"
+                "in company      others may have been at work, whom this role cannot see, while this was planned: up to 10 min beside them, resting (--nice 1: half of the time), in short batches"
             ]
         );
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pgmend::Event;
+use pgmend::{Event, Setting};
 use pgmend_testkit::ServerOptions;
 
-use super::stage::{Running, Stage, job};
+use super::stage::{PATIENCE, Running, Stage, job};
 
 /// What sessions of an application do, over and over.
 const COUNTING: &str = "select count(*) from generate_series(1, 200000)";
@@ -27,8 +27,8 @@ fn application(stage: &Stage, asks: &'static str, closing: &Arc<AtomicBool>) -> 
 }
 
 /// The paces that a run tells of, with an application of so many sessions beside it.
-fn paces(throttle: &str, sessions: usize) -> Vec<f64> {
-    beside(throttle, sessions, 0.3, |_, running| {
+fn paces(job_file: &str, sessions: usize) -> Vec<f64> {
+    beside(job_file, sessions, 0.3, |_, running| {
         running.batches(20);
         running.told().iter().filter_map(pace).collect()
     })
@@ -46,6 +46,8 @@ fn beside<T>(throttle: &str, sessions: usize, seconds: f64, watch: impl FnOnce(&
     stage.slow_by(seconds);
     let closing = Arc::new(AtomicBool::new(false));
     let application: Vec<_> = (0..sessions).map(|_| application(&stage, COUNTING, &closing)).collect();
+    // The session that made the table is no company: it did nothing within the last second.
+    std::thread::sleep(Duration::from_millis(1_200));
     let mut running = stage.start(job(throttle));
     let seen = watch(&mut stage, &mut running);
     running.end();
@@ -59,9 +61,28 @@ fn beside<T>(throttle: &str, sessions: usize, seconds: f64, watch: impl FnOnce(&
 #[test]
 fn a_run_makes_room_for_an_application_that_works_beside_it() {
     beside("[throttle]\ncores = 2", 3, 1.0, |stage, running| {
-        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| (0.2..=0.9).contains(&pace)));
+        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            let status = stage.status();
+            if status.doing.contains("for the application beside it (works 2.5 % of the time itself)") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{}", status.doing);
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let other = status.next.iter().find(|line| line.contains("tune")).expect("a line for another pace");
+        assert!(other.contains("--nice 1 --reason"), "{other}");
         stage.quick();
+        // As the line says, but faster.
+        stage.tune(Setting::Nice, 0.0);
+        running.wait_for("full pace", |event| pace(event) == Some(1.0));
     });
+}
+
+#[test]
+fn a_ratio_of_rest_that_a_job_asks_for_goes_before_what_company_asks_for() {
+    assert_eq!(paces("[throttle]\ncores = 2\n[pace]\nnice = 0.0", 3), [0.0; 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use pgmend::{Engine, Error, Event, Job, JobFile, Observer, Outcome, RunOptions, Status};
+use pgmend::{Engine, Error, Event, Job, JobFile, Observer, Outcome, RunOptions, Setting, Status, Tuning};
 use pgmend_testkit::{Database, Server, Sql};
 
 /// Longer than any hold of these tests on a loaded machine.
@@ -73,6 +73,15 @@ impl Stage {
             let mut engine = Engine::connect(Some(&self.db.url())).await.expect("a connection");
             engine.status(None).await.expect("the status").remove(0)
         })
+    }
+
+    /// Changes the pace of the latest run for an hour.
+    pub fn tune(&self, setting: Setting, value: f64) {
+        block_on(async {
+            let mut engine = Engine::connect(Some(&self.db.url())).await.expect("a connection");
+            let tuning = Tuning { changes: vec![(setting, Some(value))], minutes: Some(60), ..Tuning::default() };
+            engine.tune("relabel", &tuning, "a test").await.expect("a tuning");
+        });
     }
 
     pub fn number(&mut self, sql: &str) -> i64 {
