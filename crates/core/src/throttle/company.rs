@@ -16,9 +16,6 @@ const SESSIONS_MIN: f64 = 2.0;
 const MET_MAX: f64 = 0.025;
 /// What a batch in company may last, in milliseconds: as long as a slow transaction of the application itself.
 const BATCH_MS: f64 = 25.0;
-/// The same where the run rests: less is in the way of whoever meets it, and what a batch costs beside its rows is time
-/// that it would rest.
-const BATCH_RESTING_MS: f64 = 10.0;
 
 /// How a run behaves for now.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,10 +29,6 @@ pub struct Manners {
 impl Manners {
     /// Nobody is there who could be hurt.
     pub const ALONE: Manners = Manners { pace_max: 1.0, batch_ms: None };
-
-    fn beside(pace_max: f64) -> Self {
-        Self { pace_max, batch_ms: Some(if pace_max < 1.0 { BATCH_RESTING_MS } else { BATCH_MS }) }
-    }
 }
 
 /// What was seen of others lately.
@@ -68,7 +61,7 @@ impl Company {
             return Manners::ALONE;
         }
         let working = self.looks.iter().map(|(_, working)| working).sum::<f64>() / self.looks.len() as f64;
-        Manners::beside(pace_beside(self.cores, working, workers))
+        Manners { pace_max: pace_beside(self.cores, working, workers), batch_ms: Some(BATCH_MS) }
     }
 }
 
@@ -107,8 +100,6 @@ fn no_core_free(cores: u32, working: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RESTING: Option<f64> = Some(BATCH_RESTING_MS);
 
     #[test]
     fn a_glimpse_says_what_a_run_would_do_if_it_went_on_like_that() {
@@ -169,7 +160,7 @@ mod tests {
     #[test]
     fn where_there_is_room_the_pace_stays_full_and_the_locks_are_short() {
         assert_eq!(after(32, &[(80.0, 10.0); 5], 1), Manners { pace_max: 1.0, batch_ms: Some(BATCH_MS) });
-        assert_eq!(after(2, &[(80.0, 10.0); 5], 1), Manners { pace_max: MET_MAX, batch_ms: RESTING });
+        assert_eq!(after(2, &[(80.0, 10.0); 5], 1), Manners { pace_max: MET_MAX, batch_ms: Some(BATCH_MS) });
     }
 
     #[test]

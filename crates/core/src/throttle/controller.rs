@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_secs(2);
 /// The shortest rest: what batches earn is saved up to it. Whoever works beside is hurt by the beginning of work more than
 /// by its length (docs/design/company.md).
 const REST_MIN: Duration = Duration::from_secs(1);
+/// The same where the pace is bound by company, whom each beginning may hurt.
+const REST_BESIDE: Duration = Duration::from_secs(4);
 /// The longest rest after one batch.
 const REST_MAX: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ impl Controller {
     }
 
     /// How long to rest after a batch that took so long, at this pace or at `most` if that is slower; nothing at full
-    /// pace, and while less than a second is owed.
+    /// pace, and while less than a second is owed; four where `most` decides.
     pub fn rest(&mut self, took: Duration, most: f64) -> Duration {
         let pace = self.pace.min(most);
         if pace >= 1.0 {
@@ -78,7 +80,7 @@ impl Controller {
         }
         let earned_s = (took.as_secs_f64() * (1.0 / pace - 1.0)).min(REST_MAX.as_secs_f64());
         self.owed = (self.owed + Duration::from_secs_f64(earned_s)).min(REST_MAX);
-        if self.owed < REST_MIN {
+        if self.owed < if most < self.pace { REST_BESIDE } else { REST_MIN } {
             return Duration::ZERO;
         }
         std::mem::take(&mut self.owed)
@@ -112,6 +114,8 @@ mod tests {
         assert_eq!(controller.rest(at(2), 1.0), at(2));
         assert_eq!(controller.rest(Duration::from_millis(600), 1.0), Duration::ZERO, "less than a second is owed");
         assert_eq!(controller.rest(Duration::from_millis(600), 1.0), Duration::from_millis(1_200));
+        assert_eq!(controller.rest(at(1), 0.25), Duration::ZERO, "in company it is four");
+        assert_eq!(controller.rest(at(1), 0.25), at(6));
         controller.observe(at(1), Some(1.2));
         assert_eq!(controller.pace(), 0.5);
         controller.observe(at(2), Some(0.8));
