@@ -165,9 +165,14 @@ impl Engine {
 impl Engine {
     /// Refuses to start anew under the name of a job whose run has not ended, when it is another change by now: a statement
     /// that was corrected half way would be made over the rows of the first one.
-    pub(crate) async fn refuse_reworded(&self, job: &Job) -> Result<(), Error> {
+    ///
+    /// A run of this very change may have been started a moment ago by somebody else: whoever starts another is told who
+    /// drives it.
+    pub(crate) async fn refuse_reworded(&self, job: &Job, signature: &str) -> Result<(), Error> {
         let runs = self.session.unfinished_runs_of_job(&job.name).await?;
-        let Some(run) = runs.first() else { return Ok(()) };
+        let same = self.session.runs_of_signature(signature).await?;
+        let another = |run: &&StoredRun| same.iter().all(|other| other.run_id != run.run_id);
+        let Some(run) = runs.iter().find(another) else { return Ok(()) };
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         let mut changed = rewordings(job, &plan);
         if changed.is_empty() && plan.settings != self.here.settings {

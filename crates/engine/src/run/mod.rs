@@ -104,7 +104,7 @@ impl Engine {
             return self.drive(unfinished.clone(), &options, observer, true).await;
         }
         gate::refuse_done(&runs, options)?;
-        self.refuse_reworded(job).await?;
+        self.refuse_reworded(job, &signature.0).await?;
         let plan = match self.usable_plan(job, &signature.0).await? {
             Some(plan) => plan,
             None => self.plan(job, &options.plan).await?.plan,

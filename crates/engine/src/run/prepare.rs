@@ -19,7 +19,7 @@ impl Engine {
             return Ok(None);
         }
         gate::refuse_done(&runs, options)?;
-        self.refuse_reworded(job).await?;
+        self.refuse_reworded(job, &signature.0).await?;
         // A stored plan that changes nothing is looked at again: rows may have come since.
         if let Some(plan) = self.usable_plan(job, &signature.0).await?.filter(|plan| !plan.changes_nothing()) {
             let digest = plan.digest().0;
