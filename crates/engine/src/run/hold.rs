@@ -126,7 +126,7 @@ impl Worker<'_, '_> {
             return Ok(());
         }
         if most < 1.0 {
-            // A write a second at most, since no rest is shorter.
+            // Few writes: no rest is shorter than a second.
             let what = format!("{BESIDE} (works {} % of the time itself)", (most * 1_000.0).round() / 10.0);
             let pace = self.pacer.asked().clone();
             self.session().announce(&self.lease, &pace, Some((&what, rest.as_secs_f64()))).await?;
