@@ -17,7 +17,7 @@ pub mod rate;
 pub mod signal;
 
 pub use company::{Company, Manners, glimpse};
-pub use controller::Controller;
+pub use controller::{Controller, REST_MIN};
 pub use definition::Throttle;
 pub use gauge::{Board, Reading, Reason, Verdict};
 pub use ladder::{Ladder, Rung};

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 
 use super::Pace;
+use crate::throttle::REST_MIN;
 
 /// Batches whose times decide whether one more fits before the hours end.
 const WINDOW: usize = 20;
-/// The shortest rest, in milliseconds.
-const REST_MIN_MS: f64 = 1_000.0;
 
 /// Why a batch waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,7 +75,7 @@ impl Meter {
         if rest <= 0.0 {
             self.worked_ms = 0.0;
         }
-        let rest = if owed < REST_MIN_MS { 0.0 } else { rest };
+        let rest = if owed < REST_MIN.as_secs_f64() * 1_000.0 { 0.0 } else { rest };
         match (rate, rest) {
             (rate, rest) if rate <= 0.0 && rest <= 0.0 => None,
             (rate, rest) if rate >= rest => Some(Wait::Rate(rate)),

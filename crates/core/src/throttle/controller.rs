@@ -19,7 +19,7 @@ const COOLDOWN: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_secs(2);
 /// The shortest rest: what batches earn is saved up to it. Whoever works beside is hurt by the beginning of work more than
 /// by its length (docs/design/company.md).
-const REST_MIN: Duration = Duration::from_secs(1);
+pub const REST_MIN: Duration = Duration::from_secs(1);
 /// The same where the pace is bound by company, whom each beginning may hurt.
 const REST_BESIDE: Duration = Duration::from_secs(4);
 /// The longest rest after one batch.

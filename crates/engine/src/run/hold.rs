@@ -128,8 +128,7 @@ impl Worker<'_, '_> {
         if most < 1.0 {
             // Few writes: no rest is shorter than a second.
             let what = format!("{BESIDE} (works {} % of the time itself)", (most * 1_000.0).round() / 10.0);
-            let pace = self.pacer.asked().clone();
-            self.session().announce(&self.lease, &pace, Some((&what, rest.as_secs_f64()))).await?;
+            self.session().announce(&self.lease, self.pacer.asked(), Some((&what, rest.as_secs_f64()))).await?;
         }
         let _woken = self.wishes.rest(self.observer.stop_receiver(), rest).await;
         Ok(())
