@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pgmend::{Engine, Event, Job, Mode, Observer, Pace, Plan, PlanOptions, RunOptions, UndoOptions};
+use pgmend::{Engine, Event, Job, Mode, Observer, Plan, PlanOptions, RunOptions, UndoOptions};
 
 use crate::error::BenchError;
 use crate::stage::Stage;
@@ -140,33 +140,12 @@ pub async fn mend(
     options: &PlanOptions,
     meter: Meter<'_>,
 ) -> Result<(Lap, Plan), BenchError> {
-    let (lap, plan) = planned_and_run(url, work, options, Pace::default(), meter).await?;
-    let planned = plan.counts.changed_rows.value;
-    if lap.rows != planned {
-        return Err(BenchError::new(format!("{}: {planned} rows planned, {} changed", work.name, lap.rows)));
-    }
-    Ok((lap, plan))
-}
-
-/// The same while others write to the table, at a pace.
-pub async fn mend_beside(url: &str, work: Work<'_>, pace: Pace) -> Result<Lap, BenchError> {
-    let (lap, _) = planned_and_run(url, work, &PlanOptions::default(), pace, &|| None).await?;
-    Ok(lap)
-}
-
-async fn planned_and_run(
-    url: &str,
-    work: Work<'_>,
-    options: &PlanOptions,
-    pace: Pace,
-    meter: Meter<'_>,
-) -> Result<(Lap, Plan), BenchError> {
     let mut engine = Engine::connect(Some(url)).await?;
     let stamps = Stamps::default();
     let watch = Watch::start(meter);
     let planned = engine.plan(&work.job(), options).await?;
     let (plan_seconds, plan_cpu_seconds) = watch.stop();
-    let again = RunOptions { again: Some("measured again".into()), pace, ..RunOptions::default() };
+    let again = RunOptions { again: Some("measured again".into()), ..RunOptions::default() };
     let watch = Watch::start(meter);
     let outcome = engine.run_plan(&planned.plan.plan_id.to_string(), &again, &mut stamps.observer()).await?;
     let (seconds, cpu_seconds) = watch.stop();
@@ -180,7 +159,12 @@ async fn planned_and_run(
         batches: Some(outcome.batches),
         last_tenth: stamps.last_tenth(),
     };
-    Ok((lap, planned.plan))
+    let plan = planned.plan;
+    let promised = plan.counts.changed_rows.value;
+    if lap.rows != promised {
+        return Err(BenchError::new(format!("{}: {promised} rows planned, {} changed", work.name, lap.rows)));
+    }
+    Ok((lap, plan))
 }
 
 /// Undoes the latest run of a job, its plan included.

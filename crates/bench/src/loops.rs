@@ -1,13 +1,14 @@
 //! Loops as people write them by hand: the same change, so many rows at a time.
 
-/// As an experienced person writes it. Without a rate as fast as it goes; with one, it waits for its turn after each
-/// batch. Without a bound in seconds to its end.
+/// As an experienced person writes it. As fast as it goes; with a rate, it waits for its turn after each batch; with a sleep,
+/// it sleeps after each. Without a bound in seconds to its end, from the first key or after one.
 pub const BY_HAND: &str = "
-create procedure by_hand(batch int, rows_per_s float default null, seconds float default null) language plpgsql as $$
+create procedure by_hand(batch int, rows_per_s float default null, sleep_s float default null,
+                         seconds float default null, after bigint default 0) language plpgsql as $$
 declare
     begun timestamptz := clock_timestamp();
     done bigint := 0;
-    last bigint := 0;
+    last bigint := after;
     upto bigint;
 begin
     while seconds is null or clock_timestamp() < begun + make_interval(secs => seconds) loop
@@ -22,6 +23,9 @@ begin
         commit;
         if rows_per_s is not null then
             perform pg_sleep(extract(epoch from begun + make_interval(secs => done / rows_per_s) - clock_timestamp()));
+        end if;
+        if sleep_s is not null then
+            perform pg_sleep(sleep_s);
         end if;
     end loop;
 end $$";

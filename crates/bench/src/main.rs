@@ -29,6 +29,7 @@ mod stage;
 use std::time::Instant;
 
 use arguments::Arguments;
+use beside::Beside;
 use contest::Contest;
 use error::BenchError;
 use page::{Page, Section};
@@ -136,8 +137,11 @@ impl Bench {
             self.put(section, &stage, None)?;
         }
         if self.begin(Part::Beside) {
-            let section = section::beside(&beside::Beside::measure(&stage)?);
-            self.put(section, &stage, None)?;
+            let mut beside = Beside::default();
+            for round in 0..self.arguments.rounds {
+                beside.round(&stage, round)?;
+                self.put(section::beside(&beside), &stage, Some(round + 1))?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::beside::{Beside, P99_TARGET, Seen};
+use crate::beside::{Beside, LOOK_S, Neighbour, P99_TARGET, Rate, SESSIONS, TRANSACTIONS_PER_S};
 use crate::contest::{
     BASE, Contest, DISTANT, FIXED, FREEZE, FREEZE_PLANNED, LOOP, MEND_DELETE, MEND_INSERT, MEND_RANKED, ONE_DELETE,
     ONE_INSERT, ONE_RANKED, STREAM, STREAM_BARE, TWO, UNDO, UNDO_PLANNED, median,
@@ -35,6 +35,10 @@ const PLAN_TARGET: f64 = 0.15;
 const TENTH_TARGET: f64 = 0.9;
 const MEMORY_TARGET_MIB: f64 = 64.0;
 const FORECAST_TARGET: f64 = 0.30;
+/// Of what a rate that a person tuned could do, at least.
+const CAPACITY_TARGET: f64 = 0.80;
+/// Of what a script with a fixed sleep adds to an application's p99, at most.
+const HARM_TARGET: f64 = 0.50;
 const RACED: &str =
     "| rows/s against the one big UPDATE | by the clock | target | by processor time |\n|---|---|---|---|\n";
 const MEASURED: &str = "\n| | measured | target |\n|---|---|---|\n";
@@ -168,37 +172,46 @@ pub fn scattered(contest: &Contest) -> Section {
 }
 
 /// The application beside a run.
-pub fn beside(seen: &Beside) -> Section {
+pub fn beside(beside: &Beside) -> Section {
     let mut draft = Draft::new(
         Part::Beside,
-        "## Beside an application\n\npgbench reads four rows for each that it writes, anywhere in the same table, 300 transactions \
-         a second in 8 sessions; the time of a transaction includes its wait for its turn. Each look takes a minute. The loops are \
-         written by hand in PL/pgSQL and wait for their turn after each batch.\n\n\
-         | beside | rows/s | transactions | p50 | p99 | p99 against alone |\n|---|---|---|---|---|---|\n",
+        format!(
+            "## Beside an application\n\npgbench reads four rows for each that it writes, anywhere in the same table, {TRANSACTIONS_PER_S} \
+             transactions a second in {SESSIONS} sessions; the time of a transaction includes its wait for its turn. Each round is one \
+             stretch of this on a fresh table, with a look of {LOOK_S} s at everything below, in another order than the round before; the \
+             percentiles are those of all transactions of all looks. Script and loops are written by hand in PL/pgSQL and keep no \
+             images; the script sleeps after each batch for the same time, the loops until their rate allows the next.\n\n\
+             | beside | rows/s | transactions | p50 | p99 | p99.5 | p99 against alone |\n|---|---|---|---|---|---|---|\n"
+        ),
     );
-    let alone_ms = seen.alone_ms();
-    let [before, after] = &seen.alone;
-    for (place, s) in [before, &seen.run].into_iter().chain(&seen.loops).chain([after]).enumerate() {
-        let rows = s.rows_per_s.map_or(String::new(), |rows| format!("{rows:.0}"));
-        let ratio = s.p99_ms / alone_ms;
-        let Seen { beside, transactions, p50_ms, p99_ms, .. } = s;
-        let row = format!("| {beside} | {rows} | {transactions} | {p50_ms:.2} ms | {p99_ms:.2} ms | {ratio:.2} |\n");
-        draft.0.text.push_str(&row);
-        draft.0.figures.push(Figure {
-            part: Part::Beside,
-            unit: Unit::Millis,
-            name: format!("beside {beside}"),
-            value: s.p99_ms,
-            bound: (place == 1).then_some(Bound::AtMost(alone_ms * P99_TARGET)),
-        });
+    let alone_ms = beside.alone_ms();
+    for seen in beside.seen() {
+        let rows = seen.rows_per_s().map_or(String::new(), |rows| format!("{rows:.0}"));
+        let (name, p99_ms) = (seen.neighbour.name(), seen.p99_ms());
+        let _ = writeln!(
+            draft.0.text,
+            "| {name} | {rows} | {} | {:.2} ms | {p99_ms:.2} ms | {:.2} ms | {:.2} |",
+            seen.transactions(),
+            seen.percentile_ms(0.5),
+            seen.percentile_ms(0.995),
+            p99_ms / alone_ms
+        );
+        let bound = (seen.neighbour == Neighbour::Run).then_some(Bound::AtMost(alone_ms * P99_TARGET));
+        let name = format!("beside {name}");
+        draft.0.figures.push(Figure { part: Part::Beside, unit: Unit::Millis, name, value: p99_ms, bound });
     }
     draft.0.text.push_str(MEASURED);
-    let name = "the application's p99 beside a run, against alone";
-    draft.line(Unit::Ratio, name, vec![seen.run.p99_ms / alone_ms], Some(Bound::AtMost(P99_TARGET)));
-    let used = seen.capacity_used().into_iter().collect();
-    draft.line(Unit::Ratio, "rows/s against the fastest loop that keeps that p99", used, Some(Bound::AtLeast(0.80)));
-    let harm = seen.harm().into_iter().collect();
-    draft.line(Unit::Ratio, "what the run adds to p99, against the loop at its rate", harm, Some(Bound::AtMost(0.50)));
+    let mut ratio =
+        |name: &str, value: Option<f64>, bound| draft.line(Unit::Ratio, name, value.into_iter().collect(), bound);
+    let slowed = beside.slowed(Neighbour::Run);
+    ratio("the application's p99 beside a run, against alone", slowed, Some(Bound::AtMost(P99_TARGET)));
+    let own = beside.capacity_used(|neighbour| matches!(neighbour, Neighbour::RunAt(_)));
+    let name = "rows/s of a run as it comes, against the fastest `--rate` that keeps that p99";
+    ratio(name, own, Some(Bound::AtLeast(CAPACITY_TARGET)));
+    let loops = beside.capacity_used(|neighbour| matches!(neighbour, Neighbour::Loop(..)));
+    ratio("the same against the fastest loop without images that keeps it", loops, None);
+    let harm = beside.harm(Neighbour::RunAt(Rate::OfTheScript), Neighbour::Script);
+    ratio("what a run at the script's rate adds to p99, against the script", harm, Some(Bound::AtMost(HARM_TARGET)));
     draft.0
 }
 

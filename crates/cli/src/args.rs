@@ -21,7 +21,8 @@ Examples:
   pgmend undo fix --execute               put every row back that nobody changed since
   pgmend run -c \"update …\" --expect 3     a small fix: shows the rows, asks, commits exactly 3
 
-Nothing writes to your tables without --execute or a typed confirmation.
+Nothing writes to your tables without --execute or a typed confirmation; `resume` goes on with a run
+that had one.
 Exit codes: 0 done, 1 internal, 2 usage, 3 stopped by a check, 4 approval missing, 5 run failed,
 6 paused or declined, 7 finished with conflicts or dead letters, 8 nothing to change.")]
 pub struct Cli {
@@ -403,6 +404,9 @@ pub struct Resume {
     /// Lift the pause without driving the run from here
     #[arg(long, conflicts_with_all = ["rate", "nice", "rows_max", "stop_after", "until_done", "workers", "workers_here", "vacuum_every", "dead_letters"])]
     pub lift_only: bool,
+    /// Accepted, since `run` wants it: whoever goes on with a run means it
+    #[arg(long, hide = true, conflicts_with = "lift_only")]
+    pub execute: bool,
     /// Show errors with the values in them
     #[arg(long)]
     pub show_values: bool,

@@ -176,20 +176,7 @@ impl Glance<'_> {
                 let mut lines: Vec<String> = blocker.into_iter().chain(looks).collect();
                 lines.dedup();
                 lines.push(format!("pgmend pause {id} --reason …"));
-                if self.waits.is_some_and(|(what, _)| what.starts_with(BESIDE)) {
-                    lines.push(format!(
-                        "pgmend tune {id} --nice 1 --reason …  # works half of the time beside the application, for an hour"
-                    ));
-                    return lines;
-                }
-                // Where it waits, time will tell; where it goes on, its pace is all that there is to change.
-                let pace = self.rows_per_s.filter(|_| self.holds.is_empty() && self.blockers.is_empty());
-                lines.push(match pace {
-                    Some(rows_per_s) => {
-                        format!("pgmend tune {id} --rate {} --reason …  # half as fast, for an hour", half(rows_per_s))
-                    }
-                    None => format!("pgmend status {id}"),
-                });
+                lines.push(self.next_of_pace(&id));
                 lines
             }
             RunState::Running | RunState::Paused { .. } | RunState::Failed { .. } => {
@@ -206,6 +193,22 @@ impl Glance<'_> {
                     dead.then(|| format!("pgmend dead-letters {name} --retry --execute  # once they are mended"));
                 retry.into_iter().chain(undoable.then_some(undo)).chain([report]).collect()
             }
+        }
+    }
+
+    /// What to type for another pace. Where it waits, time will tell; where it goes on, its pace is all that there is to
+    /// change.
+    fn next_of_pace(&self, id: &str) -> String {
+        if self.waits.is_some_and(|(what, _)| what.starts_with(BESIDE)) {
+            return format!(
+                "pgmend tune {id} --nice 1 --reason …  # works half of the time beside the application, for an hour"
+            );
+        }
+        match self.rows_per_s.filter(|_| self.holds.is_empty() && self.blockers.is_empty()) {
+            Some(rows_per_s) => {
+                format!("pgmend tune {id} --rate {} --reason …  # half as fast, for an hour", half(rows_per_s))
+            }
+            None => format!("pgmend status {id}"),
         }
     }
 }
