@@ -664,6 +664,11 @@ impl Plan {
         }
     }
 
+    /// What the line of an undo, or of anything that opens its images, needs besides: the identity where they are encrypted.
+    pub fn identity_flag(&self) -> &'static str {
+        if self.images.recipient.is_some() { " --identity FILE" } else { "" }
+    }
+
     /// Whether a row that cannot be changed may be set aside at all: not where all rows go together, where their
     /// number is given, or where rows are put back, since an undo has conflicts.
     pub fn may_set_rows_aside(&self) -> bool {

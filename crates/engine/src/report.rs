@@ -218,7 +218,7 @@ fn assemble(run: StoredRun, plan: Plan, digest: String, at: &LastCheckpoint, pac
             RunState::Running | RunState::Succeeded | RunState::Cancelled => None,
         },
         state: run.state.name().to_owned(),
-        undo_line: undo.0.then(|| format!("pgmend undo {name} --execute{environment}")),
+        undo_line: undo.0.then(|| format!("pgmend undo {name}{} --execute{environment}", plan.identity_flag())),
         undo,
         job: run.job,
         about: plan.about,

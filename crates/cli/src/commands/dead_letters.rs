@@ -43,7 +43,7 @@ pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
     let masked = open.iter().any(|letter| letter.message.contains(TEXT_MASKED));
     let shown = masked.then(|| format!("{}  # the same, showing the masked text", line("--show-values --execute")));
     let next: Vec<String> = retry.into_iter().chain(shown).collect();
-    shell.show(&letters, |paint| dead_letters::list(&letters, &next, paint))?;
+    shell.show(&letters, |paint| dead_letters::list(&letters, args.export.as_deref(), &next, paint))?;
     Ok(exit::DONE)
 }
 

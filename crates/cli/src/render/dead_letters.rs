@@ -1,5 +1,7 @@
 //! Dead letters as people read them.
 
+use std::path::Path;
+
 use pgmend::{DeadLetter, Retried};
 use pgmend_core::limits::CONFLICTS_LISTED_MAX;
 
@@ -7,8 +9,8 @@ use super::figure::{counted, rows};
 use super::page::Page;
 use super::paint::Paint;
 
-/// The dead letters of a run.
-pub fn list(all: &[DeadLetter], next: &[String], paint: Paint) -> String {
+/// The dead letters of a run; where a file has them, only how many.
+pub fn list(all: &[DeadLetter], file: Option<&Path>, next: &[String], paint: Paint) -> String {
     let mut page = Page::new(paint);
     if all.is_empty() {
         page.push("no row was set aside");
@@ -16,7 +18,10 @@ pub fn list(all: &[DeadLetter], next: &[String], paint: Paint) -> String {
     }
     let open = all.iter().filter(|letter| letter.state == "open").count();
     page.push(&format!("{} set aside, {open} open", counted(all.len() as i64, "row")));
-    each(&mut page, all.iter());
+    match file {
+        Some(file) => page.pair("written to", &file.display().to_string()),
+        None => each(&mut page, all.iter()),
+    }
     page.list("NEXT", next);
     page.text()
 }
@@ -90,9 +95,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_has_is_not_told_twice() {
+        let text = list(&[letter("open", 1)], Some(Path::new("letters.jsonl")), &[], Paint::PLAIN);
+        assert!(text.contains("1 row set aside, 1 open") && text.contains("letters.jsonl"), "{text}");
+        assert!(!text.contains("id="), "{text}");
+    }
+
+    #[test]
     fn a_list_says_what_failed_and_what_became_of_it() {
         let letters = [letter("open", 2), letter("changed", 1)];
-        insta::assert_snapshot!(list(&letters, &["pgmend dead-letters fix --retry --execute".into()], Paint::PLAIN));
+        insta::assert_snapshot!(list(
+            &letters,
+            None,
+            &["pgmend dead-letters fix --retry --execute".into()],
+            Paint::PLAIN
+        ));
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn next(outcome: &Outcome, line: &dyn Fn(&str) -> String) -> Vec<String> {
                 let retry = format!("pgmend dead-letters {name} --retry --execute");
                 lines.push((retry, "once the rows are mended"));
             }
-            lines.extend(anything.then(|| (format!("pgmend undo {name} --execute"), put_back)));
+            lines
+                .extend(anything.then(|| (format!("pgmend undo {name}{} --execute", outcome.identity_flag), put_back)));
             lines.push((format!("pgmend report {name}"), "the paper trail, as Markdown"));
         }
     }
@@ -161,6 +162,7 @@ mod tests {
             job: "fix-roles".into(),
             kind: "update".into(),
             verb: "changed",
+            identity_flag: "",
             state,
             changed_rows: 2_000_000,
             skipped_rows: 345,
@@ -227,6 +229,12 @@ mod tests {
         let text = show(&Outcome { reversible: false, partly_undoable: true, ..outcome(RunState::Succeeded) });
         let offered = "pgmend undo fix-roles --execute  # put the table's rows back; what changed along";
         assert!(text.contains(offered) && !text.contains("every row back"), "{text}");
+    }
+
+    #[test]
+    fn an_undo_that_needs_an_identity_is_offered_with_it() {
+        let text = show(&Outcome { identity_flag: " --identity FILE", ..outcome(RunState::Succeeded) });
+        assert!(text.contains("pgmend undo fix-roles --identity FILE --execute"), "{text}");
     }
 
     #[test]

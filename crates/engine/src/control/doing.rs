@@ -154,7 +154,7 @@ impl Glance<'_> {
         let id = self.run.run_id.to_string();
         let name = if latest { word(&self.run.job) } else { id.clone() };
         let partly = if self.plan.partly_undoable { PARTLY } else { "" };
-        let undo = format!("pgmend undo {name} --execute{partly}");
+        let undo = format!("pgmend undo {name}{} --execute{partly}", self.plan.identity_flag());
         let report = format!("pgmend report {name}");
         // Whoever drives it has to stop first.
         let driven = !self.run.state.ended() && self.tenure.is_some_and(|tenure| tenure.left_s > 0.0);

@@ -213,6 +213,7 @@ impl Engine {
             job: run.job.clone(),
             kind: run.kind.clone(),
             verb: plan.verb(),
+            identity_flag: plan.identity_flag(),
             state: run.state.clone(),
             changed_rows: at.changed_rows,
             skipped_rows: at.skipped_rows,

@@ -98,6 +98,13 @@ impl Stage {
         ran.expect("a run")
     }
 
+    /// The lines that `status` offers are to work as they are typed.
+    async fn assert_undo_is_offered_with_an_identity(&mut self, run: &str) {
+        let status = self.engine.status(Some(run)).await.expect("a status").remove(0);
+        let line = status.next.iter().find(|line| line.starts_with("pgmend undo ")).expect("an undo is offered");
+        assert!(line.contains(" --identity FILE --execute"), "{line}");
+    }
+
     async fn undo(&mut self, run: &str, identity: Option<&Identity>) -> Result<Outcome, Error> {
         let options = UndoOptions { identity: identity.map(identities), ..UndoOptions::default() };
         Box::pin(self.engine.undo(run, &options, &mut Observer::silent())).await
@@ -170,6 +177,7 @@ async fn goes_there_and_back(statement: &str, mode: Option<Mode>, more: &str) {
     assert_eq!(code, Code::WrongIdentity);
     assert!(said.contains(&stage.recipient()), "{said}");
     assert_eq!(stage.rows(), after, "a refusal changes nothing");
+    stage.assert_undo_is_offered_with_an_identity(&run).await;
 
     let own = stage.identity.clone();
     let undone = stage.undo(&run, Some(&own)).await.expect("an undo");
@@ -178,6 +186,7 @@ async fn goes_there_and_back(statement: &str, mode: Option<Mode>, more: &str) {
     stage.assert_nothing_is_plain();
 
     let again = undone.run_id.to_string();
+    stage.assert_undo_is_offered_with_an_identity(&again).await;
     assert_eq!(refusal(stage.undo(&again, None).await).0, Code::IdentityMissing);
     let redone = stage.undo(&again, Some(&own)).await.expect("an undo of the undo");
     assert_eq!((redone.state, redone.conflict_rows), (RunState::Succeeded, 0));
