@@ -381,3 +381,50 @@ fn transaction(line: &str) -> Option<(f64, f64)> {
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(neighbour: Neighbour, rows: f64, p99_ms: f64) -> Seen {
+        // One of fifty is slow.
+        let took_ms = (0..100).map(|n| if n < 98 { 0.1 } else { p99_ms }).collect();
+        Seen { neighbour, rows, seconds: 1.0, took_ms }
+    }
+
+    #[test]
+    fn whoever_goes_by_a_rate_is_looked_at_after_the_one_that_shows_it() {
+        let first = order(0);
+        let place = |neighbour: Neighbour| first.iter().position(|one| *one == neighbour).expect("it is looked at");
+        for (at, neighbour) in first.iter().enumerate() {
+            let (Neighbour::RunAt(rate) | Neighbour::Loop(_, rate)) = neighbour else { continue };
+            let shown = if *rate == Rate::OfTheScript { Neighbour::Script } else { Neighbour::Run };
+            assert!(place(shown) < at, "{neighbour:?}");
+        }
+        for round in 1..20 {
+            let looks = order(round);
+            assert_eq!((looks.len(), looks[0]), (first.len(), Neighbour::Plan), "a run needs its plan");
+            assert!(first.iter().all(|one| looks.contains(one)), "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_hurts_is_no_capacity_and_harm_is_what_is_added() {
+        let at = |times| Neighbour::RunAt(Rate::OfTheRun(times));
+        let mut beside = Beside(vec![
+            seen(Neighbour::Nothing, 0.0, 1.0),
+            seen(Neighbour::Run, 1_000.0, 1.1),
+            seen(at(1.3), 1_300.0, 1.16),
+            seen(Neighbour::Script, 9_000.0, 3.0),
+            seen(Neighbour::RunAt(Rate::OfTheScript), 9_000.0, 1.5),
+        ]);
+        assert_eq!(beside.capacity_used(|one| matches!(one, Neighbour::RunAt(_))), Some(1.0));
+        beside.0[2] = seen(at(1.3), 1_300.0, 1.15);
+        let used = beside.capacity_used(|one| matches!(one, Neighbour::RunAt(_))).expect("it is known");
+        assert!((used - 1.0 / 1.3).abs() < 1e-9, "{used}");
+        let harm = beside.harm(Neighbour::RunAt(Rate::OfTheScript), Neighbour::Script).expect("it is known");
+        assert!((harm - 0.25).abs() < 1e-9, "{harm}");
+        assert_eq!(beside.harm(Neighbour::Run, Neighbour::Nothing), None, "nothing adds nothing");
+        assert_eq!(beside.per_s(Neighbour::Loop(1_000, Rate::OfTheScript)), Some(9_000.0));
+    }
+}
