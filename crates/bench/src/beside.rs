@@ -32,6 +32,8 @@ pub const SCRIPT_SLEEP_MS: u32 = 100;
 /// The part of the keys that the run has to itself, from the first, and that of each loop.
 const RUN_KEYS: f64 = 0.4;
 const LOOP_KEYS: f64 = 0.12;
+/// Rows below which a look would run out of keys: the script changes 9,000 a second here, two hundred thousand in a look.
+pub const ROWS_MIN: u64 = 1_700_000;
 /// How much slower the application's p99 may get.
 pub const P99_TARGET: f64 = 1.15;
 

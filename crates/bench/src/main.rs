@@ -48,6 +48,12 @@ fn main() -> Result<(), BenchError> {
         println!("{}", arguments::USAGE);
         return Ok(());
     };
+    if arguments.measures(Part::Beside) && arguments.rows < beside::ROWS_MIN {
+        let least = beside::ROWS_MIN;
+        return Err(BenchError::new(format!(
+            "an application needs {least} rows beside it: --rows {least}, or --no-beside"
+        )));
+    }
     let began = Instant::now();
     let mut bench = Bench { page: Page::open(&arguments)?, arguments, timed: Instant::now(), times: Vec::new() };
     // First, since it leaves nothing behind for the others to contend with.

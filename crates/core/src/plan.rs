@@ -664,7 +664,7 @@ impl Plan {
         }
     }
 
-    /// What the line of an undo, or of anything that opens its images, needs besides: the identity where they are encrypted.
+    /// What the line of an undo needs besides, after a space: the identity where its images are encrypted.
     pub fn identity_flag(&self) -> &'static str {
         if self.images.recipient.is_some() { " --identity FILE" } else { "" }
     }

@@ -141,7 +141,7 @@ pub struct Outcome {
     /// Where it does not, whether an undo puts back the rows of the target at least.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partly_undoable: bool,
-    /// What the line of its undo needs besides: the flag for the identity that opens its images.
+    /// What the line of its undo needs besides: see `Plan::identity_flag`.
     #[serde(skip)]
     pub identity_flag: &'static str,
     /// What a person asked of the run and has not lifted: until then nobody goes on with it.

@@ -14,8 +14,8 @@ const SESSIONS_MIN: f64 = 2.0;
 /// Transactions of the application that may meet the run at its work while no core is free for them. About one in five of
 /// these takes visibly longer (measured), so that one of two hundred does: half of what makes a p99.
 const MET_MAX: f64 = 0.025;
-/// What a batch in company may last, in milliseconds: nobody who meets a locked row waits longer. Half of that costs a third
-/// of the rows and spares nobody (measured).
+/// What a batch in company aims at, in milliseconds: whoever meets a locked row waits for that long, more or less. Half of it
+/// costs a quarter of the rows and spares nobody (measured).
 const BATCH_MS: f64 = 50.0;
 
 /// How a run behaves for now.
