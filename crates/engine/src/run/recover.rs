@@ -178,8 +178,9 @@ impl Worker<'_, '_> {
             };
             match read {
                 Ok(at) => {
-                    if at.batch_no < self.at.batch_no {
-                        // A failover lost the last batches: what was skipped ahead of them counts no more.
+                    if at.batch_no != self.at.batch_no {
+                        // A batch was committed whose answer was lost, and is past what was skipped before it; or a
+                        // failover lost the last batches. What was skipped ahead of another checkpoint counts no more.
                         self.skipped_to = None;
                     }
                     self.pass = self.pass.max(at.pass);

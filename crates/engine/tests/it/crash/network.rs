@@ -187,6 +187,37 @@ fn a_network_that_swallows_everything_for_longer_than_the_lease_is_recovered_fro
     stage.check().expect("nothing is lost or doubled");
 }
 
+/// Where matches are rare their search goes ahead of the checkpoint, window by window. A commit whose answer is lost has
+/// gone past that, and what was skipped before it must not be where the next batch begins.
+#[test]
+fn a_commit_whose_answer_is_lost_behind_rows_without_a_match_is_not_made_again() {
+    let mut stage = Stage::new(BARE, 1, 8);
+    stage
+        .sql()
+        .run(
+            "create table event (id int primary key, seen int not null default 0);
+             insert into event select n from generate_series(1, 300100) n; analyze event;
+             create function wanted(id int) returns boolean language plpgsql immutable parallel unsafe as $$ begin
+                if id % 50000 = 0 then perform pg_sleep(0.5); end if; return id > 300000; end $$",
+        )
+        .expect("the table is created");
+    stage.shape.statement = "update event set seen = seen + 1 where wanted(id)";
+    stage.file.limits.statement_timeout_ms = Some(2_000);
+    let proxy = Arc::new(FaultProxy::start(&stage.database.url()).expect("a proxy starts"));
+    let (cutting, retried) = (Arc::clone(&proxy), Arc::new(Mutex::new(0)));
+    let retries = Arc::clone(&retried);
+    let listen = move |event: &Event| match event {
+        Event::Started { .. } => cutting.cut(Cut::AfterCommit),
+        Event::Retrying { .. } => *retries.lock().expect("nobody panics holding it") += 1,
+        _ => (),
+    };
+    let ended = block_on(through(&proxy, &stage, listen));
+    assert_eq!((proxy.cuts(), *retried.lock().expect("nobody panics holding it")), (1, 1), "{ended:?}");
+    succeeded(ended).expect("the run ends");
+    let seen = stage.sql().value("select string_agg(distinct seen::text, ' ') from event where id > 300000");
+    assert_eq!(seen.expect("it answers").as_deref(), Some("1"));
+}
+
 /// Runs a shape through a proxy that cuts once, counted from when the run goes.
 fn cut_once_running(shape: Shape, cut: &Cut, nth: u32) -> Result<(), String> {
     let stage = Stage::new(shape, 60, 8);
