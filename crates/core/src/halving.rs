@@ -6,16 +6,27 @@ const ROOMY: f64 = 0.8;
 /// With fewer of the second half's rows than this on their own pages, the versions that the first half left behind are still
 /// needed: by an old transaction, most likely.
 const CRAMPED: f64 = 0.25;
-/// So many stretches in a row that did not pay end it for a while: one may just have met a slow transaction.
-const STRETCHES_IN_VAIN: u32 = 3;
+/// With more of the second half's rows than this on their own pages, they cost about half as much as those of the first, which
+/// need a place elsewhere and entries in every index.
+const CHEAP: f64 = 0.7;
+/// So many batches in a row that did not pay end it for a while: some may just have met a slow transaction.
+const BATCHES_IN_VAIN: u32 = 4;
 /// Whole batches after which it is tried again.
-const BATCHES_WHOLE: u32 = 50;
+const BATCHES_WHOLE: u32 = 20;
+
+/// Batches of a stretch's first half before the second begins: each finds its room once what was under way when its
+/// counterpart committed, another worker's batch or a transaction of the application, is over. The second half takes two of
+/// them at a time, so that two of its own batches lie between. With more their pages would be less likely to be in the
+/// server's cache still.
+pub const FIRST_BATCHES: usize = 6;
 
 /// What a run has learnt about halves.
 #[derive(Debug, Clone, Default)]
 pub struct Halving {
-    /// The first half of this stretch found room on its own pages.
+    /// The last batch of a first half found room on its own pages.
     roomy: bool,
+    /// The last batch of a second half found room for most of its rows, and that of a first half did not.
+    cheaper: bool,
     in_vain: u32,
     whole_for: u32,
 }
@@ -37,6 +48,11 @@ impl Halving {
         self.whole_for == 0
     }
 
+    /// Whether a row of a second half costs about half of what one of a first half does.
+    pub fn second_costs_less(&self) -> bool {
+        self.cheaper
+    }
+
     /// Learns from a batch that changed `rows` rows, of which `in_place` stayed on their pages; `None` where the server does not
     /// count them, which leaves nothing to judge by.
     pub fn record(&mut self, batch: Batch, rows: i64, in_place: Option<i64>) {
@@ -47,7 +63,8 @@ impl Halving {
             Batch::Second => {
                 let paid = !self.roomy && share.is_some_and(|share| share >= CRAMPED);
                 self.in_vain = if paid { 0 } else { self.in_vain + 1 };
-                if self.in_vain >= STRETCHES_IN_VAIN {
+                self.cheaper = paid && share.is_some_and(|share| share > CHEAP);
+                if self.in_vain >= BATCHES_IN_VAIN {
                     *self = Self { whole_for: BATCHES_WHOLE, ..Self::default() };
                 }
             }
@@ -85,7 +102,7 @@ pub fn even_share(left: i64, most: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCHES_WHOLE, Batch, Halving, end_of_half, even_share, stretch_rows};
+    use super::{BATCHES_IN_VAIN, BATCHES_WHOLE, Batch, Halving, end_of_half, even_share, stretch_rows};
 
     #[test]
     fn the_halves_of_a_change_set_end_where_its_stretches_do_and_in_their_middles() {
@@ -121,12 +138,15 @@ mod tests {
             halving.record(Batch::Second, 1_000, Some(850));
         }
         assert!(halving.pays());
+        assert!(halving.second_costs_less());
+        halving.record(Batch::Second, 1_000, Some(500));
+        assert!(halving.pays() && !halving.second_costs_less());
     }
 
     #[test]
     fn an_old_snapshot_ends_them_and_they_are_tried_again_later() {
         let mut halving = Halving::default();
-        for _ in 0..3 {
+        for _ in 0..BATCHES_IN_VAIN {
             assert!(halving.pays());
             halving.record(Batch::First, 1_000, Some(0));
             halving.record(Batch::Second, 1_000, Some(3));
@@ -143,7 +163,7 @@ mod tests {
     fn one_slow_transaction_does_not_end_them() {
         let mut halving = Halving::default();
         for round in 0..9 {
-            halving.record(Batch::Second, 1_000, Some(if round % 3 == 0 { 900 } else { 0 }));
+            halving.record(Batch::Second, 1_000, Some(if round % 4 == 0 { 900 } else { 0 }));
         }
         assert!(halving.pays());
     }
@@ -151,13 +171,13 @@ mod tests {
     #[test]
     fn pages_with_room_for_all_and_a_server_that_does_not_count_need_no_halves() {
         let mut halving = Halving::default();
-        for _ in 0..3 {
+        for _ in 0..BATCHES_IN_VAIN {
             halving.record(Batch::First, 1_000, Some(950));
             halving.record(Batch::Second, 1_000, Some(950));
         }
         assert!(!halving.pays());
         let mut halving = Halving::default();
-        for _ in 0..3 {
+        for _ in 0..BATCHES_IN_VAIN {
             halving.record(Batch::Second, 1_000, None);
         }
         assert!(!halving.pays());

@@ -21,6 +21,24 @@ impl Session {
         Ok(ReadTx { session: self, params })
     }
 
+    /// One statement in a `repeatable read, read only` transaction of its own as the job's role, in one round trip.
+    pub async fn read_once(&self, scene: &Scene, statement: Statement) -> Result<Answer, PgError> {
+        let mut statements = Vec::with_capacity(6);
+        if self.dirty.swap(true, Ordering::Relaxed) {
+            statements.push(Statement::new("roll back", "rollback", vec![]));
+        }
+        let begin = "begin isolation level repeatable read read only";
+        statements.extend([Statement::new("begin a transaction", begin, vec![]), scene.enter(), scene.as_job()]);
+        statements.extend([statement, Statement::new("end a transaction", "rollback", vec![])]);
+        let mut answers = self.pipeline(&statements).await;
+        if answers.pop().is_some_and(|ended| ended.is_ok()) {
+            self.dirty.store(false, Ordering::Relaxed);
+        }
+        // The first error is the cause; later ones only say that the transaction is aborted.
+        let answer = answers.into_iter().collect::<Result<Vec<_>, _>>()?.pop();
+        answer.ok_or_else(|| PgError::corrupt("a statement gave no answer"))
+    }
+
     async fn open(&self, scene: &Scene, begin: &str) -> Result<(), PgError> {
         let mut statements = Vec::with_capacity(4);
         // Marked before anything is sent: whatever fails or is dropped on the way, the next user rolls back.

@@ -20,17 +20,30 @@ pub struct Range {
     /// The only key.
     pub exactly: Option<usize>,
     /// Of these, half of the rows.
-    pub half: Option<Half>,
+    pub half: Option<(Half, ToldBy)>,
 }
 
-/// Which half of the rows: a key's hash tells, so that a row stays in its half whatever happens to it.
+/// Which half of the rows: the key tells, so that a row stays in its half whatever happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Half {
-    /// Those whose hash is negative.
+    /// Those whose hash is negative, or whose key is even.
     First,
     /// The others.
     Second,
 }
+
+/// What of a key tells its half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToldBy {
+    /// Its hash, which shares any keys out as coins do.
+    #[default]
+    Hash,
+    /// Whether it is even: of keys that follow each other, exactly every other one. Only of an integer.
+    Parity,
+}
+
+/// Integers, by oid: `int8`, `int2`, `int4`.
+const INTEGERS: [u32; 3] = [20, 21, 23];
 
 /// The types whose hash is computed by a function that takes them as they are, by oid: `int8`, `int2`, `int4`, `text`, `varchar`,
 /// `uuid`. Hash indexes rely on these, so that a server's upgrade does not change them.
@@ -42,13 +55,30 @@ pub fn can_be_halved(key: &[&Column]) -> bool {
     !key.is_empty() && key.iter().all(|column| hash_function(column).is_some())
 }
 
+/// The one column of a key that is even or odd.
+pub fn integer<'c>(key: &[&'c Column]) -> Option<&'c Column> {
+    match key {
+        [column] if INTEGERS.contains(&column.base_type.oid) => Some(column),
+        [..] => None,
+    }
+}
+
 fn hash_function(column: &Column) -> Option<&'static str> {
     HASHES.iter().find(|(oid, _)| *oid == column.base_type.oid).map(|(_, function)| *function)
 }
 
-/// The hashes of all columns, mixed: a number whose sign half of the rows have. Compared with zero rather than for equality,
-/// since the server then expects a third of the rows, and of an equality next to none.
-fn in_half(half: Half, qualifier: &str, key: &[&Column]) -> Result<Node, Refusal> {
+/// The key's last bit; or the hashes of all columns, mixed: a number whose sign half of the rows have. Never compared for
+/// equality, since the server expects a third of the rows of an inequality, and of an equality next to none.
+fn in_half((half, told_by): (Half, ToldBy), qualifier: &str, key: &[&Column]) -> Result<Node, Refusal> {
+    if let (ToldBy::Parity, Some(column)) = (told_by, integer(key)) {
+        let value = fragment::column_sql(qualifier, &column.name);
+        let sign = match half {
+            Half::First => "< 1",
+            Half::Second => ">= 1",
+        };
+        let bit = format!("({value}::{0} & 1::{0})", column.base_type.sql);
+        return fragment::expression(&format!("{bit} {sign}"));
+    }
     let hashes: Option<Vec<String>> = key
         .iter()
         .map(|column| {

@@ -39,7 +39,7 @@ pub use constants::constants;
 pub use encrypted::{decrypt_if_opened, decrypt_rows, decrypted_type, encrypt_rows, encryption_trial};
 pub use escapes::with_escapes;
 pub use family::cascades_within;
-pub use keyset::{Half, Range, can_be_halved};
+pub use keyset::{Half, Range, ToldBy, can_be_halved, integer};
 pub use matched::{Join, Lock, Matched};
 pub use reads::{ColumnsRead, FunctionUse, Place, functions_of_default};
 pub use rewriter::{ImageColumns, Options, Rewriter, Target};

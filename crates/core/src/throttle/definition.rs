@@ -10,9 +10,9 @@ use super::ladder::{HOLD_MAX_S, Ladder, RELEASE_AFTER_S};
 use super::signal::{Builtin, OnLoss, Signal, Source, Unit};
 use crate::refusal::{Code, Refusal};
 
-/// WAL that one batch aims at, in bytes: two segments, for a row with its images writes a kilobyte or more, and a batch that
-/// is far away needs some 20,000 of them to be worth its round trips.
-pub const WAL_BATCH_BYTES: u64 = 32 * 1_048_576;
+/// WAL that one batch aims at, in bytes: four segments, for a row with its images writes a kilobyte or more, and a batch that
+/// is far away needs some 40,000 of them to be worth its round trips.
+pub const WAL_BATCH_BYTES: u64 = 64 * 1_048_576;
 /// Signals that a job may add of each kind.
 const ADDED_MAX: usize = 20;
 /// Seconds between readings, at least and at most.
@@ -42,7 +42,7 @@ pub struct Throttle {
     /// Seconds of a hold after which the working connection is given back; 60 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release_after_s: Option<u64>,
-    /// WAL in bytes that one batch aims at; 32 MiB when absent. 65,536 to 1 GiB.
+    /// WAL in bytes that one batch aims at; 64 MiB when absent. 65,536 to 1 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_batch_bytes: Option<u64>,
     /// Built-in signals whose defaults do not fit.

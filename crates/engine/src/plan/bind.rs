@@ -9,7 +9,7 @@ use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::{Column, Key, Table, TableKind};
 use pgmend_pg::images::layout;
 use pgmend_pg::readtx::ReadTx;
-use pgmend_sql::{ImageColumns, Kind, Options, Order, ParamDecl, Rewriter, Statement, Target};
+use pgmend_sql::{ImageColumns, Kind, Options, Order, ParamDecl, Rewriter, Statement, Target, ToldBy};
 
 use super::class::{Case, Class};
 use super::freeze::arbiter_columns;
@@ -41,6 +41,8 @@ pub struct Bound {
     pub scattered: bool,
     /// Whether its batches may go in two halves.
     pub halves: Halvable,
+    /// What tells the halves of a streamed run.
+    pub halves_told_by: ToldBy,
     /// The statement as typed, where the job's list of tenants narrows it.
     pub whole: Option<Statement>,
     /// The tables that it reads beside the target, by oid, those under views included.
@@ -87,7 +89,20 @@ pub async fn bind(tx: &ReadTx<'_>, job: &Job, statement: Statement, settings: &S
     };
     let halves = halves::of_statement(tx, &statement, (&table, key.as_ref()), &class, scattered).await?;
     let read_tables = facts.relations.iter().flat_map(|(_, relation)| relation.tables.clone()).collect();
-    Ok(Bound { statement, table, key, class, source_width, tenant, scattered, halves, whole, read_tables })
+    let halves_told_by = halves::told_by(tx, halves, &table, key.as_ref()).await?;
+    Ok(Bound {
+        statement,
+        table,
+        key,
+        class,
+        source_width,
+        tenant,
+        scattered,
+        halves,
+        halves_told_by,
+        whole,
+        read_tables,
+    })
 }
 
 /// Rows that a delete takes along are gathered by key; a key that changes may collide in any order but its own.

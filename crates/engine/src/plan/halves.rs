@@ -6,7 +6,7 @@ use pgmend_core::limits::Limits;
 use pgmend_core::plan::Counts;
 use pgmend_core::table::{Key, Table, TableKind};
 use pgmend_pg::readtx::ReadTx;
-use pgmend_sql::{Kind, Statement};
+use pgmend_sql::{Kind, Statement, ToldBy};
 
 use super::bind::Bound;
 use super::class::Class;
@@ -22,6 +22,10 @@ const PAGE_BYTES: i64 = 8_192;
 /// A key that follows the pages of the table less than this, by the statistics' correlation of its first column, does not find
 /// the rows of a page in one stretch.
 const FOLLOWS: f64 = 0.9;
+
+/// The share of the statistics' sample of keys that must be even, and odd: a hundred of them seldom have fewer where every other
+/// one is.
+const EVEN_OR_ODD: f64 = 0.35;
 
 /// What the catalog says about halves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,23 @@ pub async fn of_statement(
     let assigned = statement.assigned();
     let by_hash = class.mode == Mode::Stream;
     Change { table, key, assigned: &assigned, by_hash, in_heap_order }.halvable(tx).await
+}
+
+/// What tells the halves: whether the key is even, where the statistics show as many even keys as odd ones. Ids that follow
+/// each other are then told apart exactly, and a page has as many rows of either half.
+/// Lock: none. Index: pg_statistic's own.
+pub async fn told_by(tx: &ReadTx<'_>, halvable: Halvable, table: &Table, key: Option<&Key>) -> Result<ToldBy, Error> {
+    let columns: Vec<_> = key.iter().flat_map(|key| table.key_columns(key)).collect();
+    let Some(column) = pgmend_sql::integer(&columns).filter(|_| halvable != Halvable::Never) else {
+        return Ok(ToldBy::Hash);
+    };
+    let sql = "select (avg(k & 1) between $4::text::numeric and 1 - $4::text::numeric)::text \
+               from pg_catalog.pg_stats s cross join lateral pg_catalog.unnest(s.histogram_bounds::text::bigint[]) as k \
+               where s.schemaname = $1 and s.tablename = $2 and s.attname = $3 and not s.inherited";
+    let name = &table.name;
+    let params = vec![name.schema.clone(), name.name.clone(), column.name.clone(), EVEN_OR_ODD.to_string()];
+    let answer = tx.query("ask whether every other key is even", sql, params).await?;
+    Ok(if answer.scalar() == Some("true") { ToldBy::Parity } else { ToldBy::Hash })
 }
 
 impl Change<'_> {

@@ -43,6 +43,7 @@ use pgmend_core::throttle::Throttle;
 use pgmend_pg::catalog::Surroundings as Here;
 use pgmend_pg::readtx::ReadTx;
 use pgmend_pg::scene::Scene;
+use pgmend_pg::store::StoredPlan;
 use pgmend_sql::{Kind, Order, Rewriter, Statement};
 
 use crate::encryption;
@@ -105,31 +106,29 @@ impl Engine {
 
     /// A stored plan by its id or the beginning of it.
     pub async fn load_plan(&mut self, id: &str) -> Result<Planned, Error> {
+        let stored = self.stored_plan(id).await?;
+        let guardrails = self.session.guardrails(stored.plan.plan_id).await?;
+        let signals = self.survey(&stored.plan).await?;
+        let used_by = match stored.run {
+            Some(run) => {
+                let run = self.one_run(&run.to_string()).await?;
+                Some(PlanUse { run_id: run.run_id, state: run.state })
+            }
+            None => None,
+        };
+        let (digest, expired) = (stored.digest, !stored.fresh);
+        Ok(Planned { guardrails, signals, plan: stored.plan, digest, stored: true, used_by, expired })
+    }
+
+    /// The only plan whose id begins or ends like this.
+    pub(crate) async fn stored_plan(&self, id: &str) -> Result<StoredPlan, Error> {
         self.need_control_schema().await?;
         let mut found = self.session.find_plans(id).await?;
+        let refuse = |message: String, help: &str| Err(Refusal::new(Code::NotFound, message, help).into());
         match (found.pop(), found.pop()) {
-            (Some(stored), None) => {
-                let guardrails = self.session.guardrails(stored.plan.plan_id).await?;
-                let signals = self.survey(&stored.plan).await?;
-                let used_by = match stored.run {
-                    Some(run) => {
-                        let run = self.one_run(&run.to_string()).await?;
-                        Some(PlanUse { run_id: run.run_id, state: run.state })
-                    }
-                    None => None,
-                };
-                let (digest, expired) = (stored.digest, !stored.fresh);
-                Ok(Planned { guardrails, signals, plan: stored.plan, digest, stored: true, used_by, expired })
-            }
-            (Some(_), Some(_)) => Err(Refusal::new(
-                Code::NotFound,
-                format!("several plans begin with {id}"),
-                "give more digits of the id",
-            )
-            .into()),
-            (None, _) => {
-                Err(Refusal::new(Code::NotFound, format!("there is no plan {id}"), "type: pgmend list").into())
-            }
+            (Some(stored), None) => Ok(stored),
+            (Some(_), Some(_)) => refuse(format!("several plans begin with {id}"), "give more digits of the id"),
+            (None, _) => refuse(format!("there is no plan {id}"), "type: pgmend list"),
         }
     }
 
@@ -218,7 +217,8 @@ impl Engine {
         let mut filling = None;
         let in_halves = halves::worthwhile(job, bound, &counts);
         let skip_unchanged = skip && counts.already_right_rows.value > 0;
-        let streamed = Streamed { keep, exact, skip_unchanged, in_halves, pgcrypto };
+        let told_by = in_halves.then_some(bound.halves_told_by);
+        let streamed = Streamed { keep, exact, skip_unchanged, in_halves: told_by, pgcrypto };
         let sql = if freeze {
             let relation = freeze::relation(plan_id, &job.name, &self.here.now);
             let layout = if insert {

@@ -4,7 +4,7 @@ use pgmend_core::plan::{Apart, Apply, HalfBatch, Halves, ImageLayout, Ranged, Re
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::table::quote_ident;
 use pgmend_sql::{
-    Applied, Guard, Half, Join, Kind, Lock, Matched, Order, Range, Returning, Rewriter, Window, apply_delete,
+    Applied, Guard, Half, Join, Kind, Lock, Matched, Order, Range, Returning, Rewriter, ToldBy, Window, apply_delete,
     apply_update,
 };
 
@@ -27,8 +27,8 @@ pub struct Streamed<'a> {
     pub exact: bool,
     /// Rows that are right already are left alone.
     pub skip_unchanged: bool,
-    /// In two halves, where batches are whole stretches of keys.
-    pub in_halves: bool,
+    /// In two halves, where batches are whole stretches of keys, and what tells them.
+    pub in_halves: Option<ToldBy>,
     /// The schema of pgcrypto, for encrypted images.
     pub pgcrypto: Option<&'a str>,
 }
@@ -39,7 +39,7 @@ pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, streamed: Streamed<'_>) ->
     let key = bound.key()?;
     let number = rewriter.first_param();
     let columns = kept_columns(&bound.image_layout(rewriter), pgcrypto);
-    let of = |half: Option<Half>, f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
+    let of = |half: Option<(Half, ToldBy)>, f: &dyn Fn(Range) -> Result<String, Refusal>| -> Result<Ranged, Refusal> {
         let (upper, lower) = (number + 1, number + 1 + key.columns.len());
         Ok(Ranged {
             from_start: f(Range { upper: Some(upper), half, ..Range::default() })?,
@@ -56,16 +56,17 @@ pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, streamed: Streamed<'_>) ->
             rewriter.change(range, skip_unchanged, Returning::None)
         }
     };
-    let half = |half: Half| -> Result<HalfBatch, Refusal> {
+    let half = |half: (Half, ToldBy)| -> Result<HalfBatch, Refusal> {
         let image = if separate { Some(of(Some(half), &image)?) } else { None };
         Ok(HalfBatch { image, change: of(Some(half), &change)? })
     };
-    let halves = || -> Result<Box<Halves>, Refusal> {
+    let halves = |told_by: ToldBy| -> Result<Box<Halves>, Refusal> {
+        let second = (Half::Second, told_by);
         Ok(Box::new(Halves {
-            first: half(Half::First)?,
-            second: half(Half::Second)?,
-            second_bound: of(Some(Half::Second), &|range| rewriter.bound(range, number))?,
-            second_keys: of(Some(Half::Second), &|range| rewriter.keys(range, number))?,
+            first: half((Half::First, told_by))?,
+            second: half(second)?,
+            second_bound: of(Some(second), &|range| rewriter.bound(range, number))?,
+            second_keys: of(Some(second), &|range| rewriter.keys(range, number))?,
         }))
     };
     let asked_again = bound.class.row_local;
@@ -89,7 +90,7 @@ pub fn stream(bound: &Bound, rewriter: &Rewriter<'_>, streamed: Streamed<'_>) ->
         greatest_key: pgmend_sql::greatest_key(&bound.table, key),
         apart: Some(Box::new(apart)),
         quantiles: Some(pgmend_sql::quantiles(&bound.table, key)),
-        halves: in_halves.then(halves).transpose()?,
+        halves: in_halves.map(halves).transpose()?,
     })
 }
 
@@ -259,6 +260,6 @@ pub fn sweep(bound: &Bound, pgcrypto: Option<&str>) -> Result<Option<RunSql>, Re
     let rewriter =
         Rewriter::new(&narrowed, pgmend_sql::Target { table: &bound.table, key }, pgmend_sql::Options::default())?;
     // In one statement: separate images would already be there when the change looks for them.
-    let streamed = Streamed { keep: true, exact: true, skip_unchanged: false, in_halves: false, pgcrypto };
+    let streamed = Streamed { keep: true, exact: true, skip_unchanged: false, in_halves: None, pgcrypto };
     stream(bound, &rewriter, streamed).map(Some)
 }

@@ -91,7 +91,7 @@ pub fn uncounted(job: &Job, bound: &Bound, streamed: Streamed<'_>) -> Result<Opt
         let narrowed = bound.statement.of_tenant(column, null)?;
         let target = Target { table: &bound.table, key: bound.key()? };
         let rewriter = Rewriter::new(&narrowed, target, Options::default())?;
-        let sql = statements::stream(bound, &rewriter, Streamed { in_halves: false, ..streamed })?;
+        let sql = statements::stream(bound, &rewriter, Streamed { in_halves: None, ..streamed })?;
         Ok(Some(Box::new(without_end(sql))))
     };
     Ok(Some(Tenants {

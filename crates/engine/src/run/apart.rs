@@ -314,7 +314,7 @@ impl Worker<'_, '_> {
     }
 
     fn keys_statement(&self, apart: &Apart, rows: Rows, to: &[String]) -> Statement {
-        let from = self.from();
+        let from = self.from(rows);
         let sql = self.sql();
         let keys = match (rows, halves(&sql)) {
             (Rows::SecondHalf, Some(halves)) => &halves.second_keys,

@@ -1,9 +1,12 @@
 //! What a worker takes along from one partition to the next: its heartbeat, what it has heard of people's wishes, its
-//! throttle, the key of its images. Made anew, they would cost each small tenant two connections and a round of all signals, which is more than
-//! its rows do.
+//! throttle, the key of its images, and what it has learnt of the table. Made anew, they would cost each small tenant two connections and a round of
+//! all signals, which is more than its rows do, and each partition ten batches until they are large enough.
 
+use pgmend_core::density::Density;
+use pgmend_core::halving::Halving;
 use pgmend_core::mask::Mask;
 use pgmend_core::plan::Plan;
+use pgmend_core::sizing::Sizing;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::image_keys::ImageKey;
 
@@ -23,6 +26,12 @@ pub(crate) struct Equipment {
     pub shown: Mask,
     /// What its images are encrypted with, once there was one: each batch asks whether the run still has it.
     pub image_key: Option<ImageKey>,
+    /// How many rows a batch may have.
+    pub sizing: Sizing,
+    /// How many of the rows in its way match.
+    pub density: Density,
+    /// Whether batches in two halves pay.
+    pub halving: Halving,
 }
 
 impl Equipment {
@@ -36,6 +45,9 @@ impl Equipment {
             throttle: Throttle::start(&engine.conninfo, lease, plan, resumed),
             shown,
             image_key: None,
+            sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
+            density: Density::new(plan.counts.scanned_rows.value, plan.counts.matched_rows.value),
+            halving: Halving::default(),
         })
     }
 
@@ -63,7 +75,8 @@ impl Worker<'_, '_> {
             let _told = self.session().set_holds(&self.lease, &[]).await;
         }
         self.heartbeat.rest();
-        let Self { engine, heartbeat, wishes, throttle, shown, scene, .. } = self;
-        engine.equipment = Some(Equipment { heartbeat, wishes, throttle, shown, image_key: scene.image_key });
+        let Self { engine, heartbeat, wishes, throttle, shown, scene, sizing, density, halving, .. } = self;
+        let image_key = scene.image_key;
+        engine.equipment = Some(Equipment { heartbeat, wishes, throttle, shown, image_key, sizing, density, halving });
     }
 }

@@ -1,13 +1,17 @@
-//! A stretch of keys in two batches: every other row first, and the others once the old versions of these can be cleaned
-//! away, so that the new ones find room on their own pages (docs/design/halves.md).
+//! A stretch of keys in two halves of a few batches each: every other row first, and the others once the old versions of
+//! these can be cleaned away, so that the new ones find room on their own pages (docs/design/halves.md).
 //!
 //! Invariant: all rows up to the cursor are done, and those of the first half up to `first_half_to`, which is none where it
-//! is not ahead of the cursor. A key's hash tells its half, so a row is never in both.
+//! is not ahead of the cursor. A key's hash tells its half, so a row is never in both. Whether the first half goes on is
+//! nobody's business but this worker's: whoever takes over begins with the second.
 
-use pgmend_core::halving::{self, Batch};
+use std::collections::VecDeque;
+
+use pgmend_core::halving::{self, Batch, FIRST_BATCHES};
 use pgmend_core::plan::{HalfBatch, Halves, RunSql};
 use pgmend_pg::PgError;
 
+use super::recover::QUERY_CANCELED;
 use super::step::{Reached, Step};
 use super::stream::Bound;
 use super::worker::Worker;
@@ -26,6 +30,58 @@ pub(super) struct Stretch {
     pub rows: Rows,
     /// How many keys it has, where these were counted instead of the rows that match.
     pub keys: Option<u32>,
+}
+
+/// What a worker remembers of the first half of the stretch under way.
+#[derive(Debug, Default)]
+pub(super) struct FirstHalf {
+    /// Its batches that the second half has not come to yet; the last one ends at `first_half_to`.
+    batches: VecDeque<FirstBatch>,
+    /// It gets no more of them.
+    over: bool,
+}
+
+#[derive(Debug)]
+struct FirstBatch {
+    to: Vec<String>,
+    rows: i64,
+}
+
+impl FirstHalf {
+    /// Takes note of a committed batch, after which the rows are done up to here.
+    pub fn record(&mut self, before: Option<&[String]>, reached: &Reached, changed_rows: i64) {
+        match &reached.first_half_to {
+            None => *self = Self::default(),
+            Some(to) if before != Some(to) => {
+                self.batches.push_back(FirstBatch { to: to.clone(), rows: changed_rows });
+            }
+            Some(_) => self.pass(reached.cursor.as_ref()),
+        }
+    }
+
+    /// The second half is done up to here: it has come past the batches that end there.
+    fn pass(&mut self, cursor: Option<&Vec<String>>) {
+        if let Some(last) = self.batches.iter().position(|batch| Some(&batch.to) == cursor) {
+            self.batches.drain(..=last);
+        }
+    }
+
+    /// Where a batch of the second half ends that takes as many of these batches as have no more rows than this together.
+    fn as_many_as(&self, most: i64) -> Option<&FirstBatch> {
+        let mut rows = 0;
+        self.batches
+            .iter()
+            .take_while(|batch| {
+                rows += batch.rows;
+                rows <= most
+            })
+            .last()
+    }
+
+    /// Whether there may be another batch of it, after so many more.
+    fn may_go_on(&self, more: usize) -> bool {
+        !self.over && self.batches.len() + more < FIRST_BATCHES
+    }
 }
 
 impl Rows {
@@ -50,11 +106,9 @@ pub(super) fn halves(sql: &RunSql) -> Option<&Halves> {
 }
 
 impl Worker<'_, '_> {
-    /// Whether the next stretch goes in halves: not while a row is cornered, nor under a pace that counts rows; nor beside other
-    /// workers, whose snapshots keep the old versions needed, unless the job asks for it.
+    /// Whether the next stretch goes in halves: not while a row is cornered, nor under a pace that counts rows.
     pub(super) fn in_halves(&self) -> bool {
-        let alone = self.sharing == 1 || self.plan.limits.in_halves == Some(true);
-        halves(&self.sql()).is_some() && alone && self.at_full_size() && self.halving.pays()
+        halves(&self.sql()).is_some() && self.at_full_size() && self.halving.pays()
     }
 
     /// Whether nothing keeps the next batch to fewer rows than its size, or to just so many.
@@ -102,6 +156,42 @@ impl Worker<'_, '_> {
         }
     }
 
+    /// Whether a first half that is under way has another batch, once it has so many more.
+    pub(super) fn first_goes_on(&self, first_half_to: &[String], upper: &[String], more: usize) -> bool {
+        let begun_here = self.first_half.batches.len() + more > 0;
+        begun_here && self.first_half.may_go_on(more) && first_half_to != upper && self.in_halves()
+    }
+
+    /// The next batch of a second half, where nothing needs to be looked for: its rows are those of the same stretch as a
+    /// batch of the first half, or as two of them where they cost so much less. Not where batches have become so much
+    /// smaller since.
+    pub(super) fn known_second(&mut self) -> Option<Stretch> {
+        self.first_half.over = true;
+        if !self.at_full_size() {
+            return None;
+        }
+        let rows = i64::from(self.batch_rows());
+        let several = i64::from(self.sizing.half_max()).min(2 * rows + rows / 5);
+        let several = self.first_half.as_many_as(several).filter(|_| self.halving.second_costs_less());
+        let one = self.first_half.batches.front().filter(|batch| batch.rows <= 2 * rows);
+        let to = several.or(one)?.to.clone();
+        Some(Stretch { to, rows: Rows::SecondHalf, keys: None })
+    }
+
+    /// Looks for the end of another batch of a first half that is under way. Where the rows that match are so rare that the
+    /// look runs into its timeout, the second half comes first.
+    async fn more_of_first(&self, from: &[String], upper: &[String]) -> Result<Option<Stretch>, PgError> {
+        if !self.first_goes_on(from, upper, 0) {
+            return Ok(None);
+        }
+        let keys = self.keys_to_count(Rows::FirstHalf);
+        match self.read_bound(Some(from), upper, Rows::FirstHalf).await {
+            Ok(found) => Ok(found.map(|to| Stretch { to, rows: Rows::FirstHalf, keys })),
+            Err(error) if error.sqlstate == QUERY_CANCELED => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Looks for the keys of the next batch; `Err` where it has none.
     pub(super) async fn next_stretch(&mut self, upper: &[String]) -> Result<Result<Stretch, Step>, PgError> {
         let Some(first_half_to) = self.at.first_half_to.clone() else {
@@ -113,11 +203,18 @@ impl Worker<'_, '_> {
                 Bound::Further => Err(Step::Skipped),
             });
         };
-        Ok(match self.next_bound(&first_half_to, Rows::SecondHalf).await? {
+        if let Some(stretch) = self.more_of_first(&first_half_to, upper).await? {
+            return Ok(Ok(stretch));
+        }
+        self.first_half.over = true;
+        let end = self.first_half.batches.front().map_or(&first_half_to, |batch| &batch.to).clone();
+        Ok(match self.next_bound(&end, Rows::SecondHalf).await? {
             Bound::At(to) => Ok(Stretch { to, rows: Rows::SecondHalf, keys: None }),
             Bound::End => {
                 // Both halves are done up to here. Should the process end now, this is found out again.
-                (self.at.cursor, self.at.first_half_to) = (Some(first_half_to), None);
+                let reached = self.reached(Rows::SecondHalf, end);
+                self.first_half.record(Some(&first_half_to), &reached, 0);
+                (self.at.cursor, self.at.first_half_to) = (reached.cursor, reached.first_half_to);
                 self.skipped_to = None;
                 Err(Step::Skipped)
             }

@@ -45,6 +45,7 @@ use pgmend_core::job::Job;
 use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
 use pgmend_core::run::RunState;
+use pgmend_pg::Statement;
 use pgmend_pg::batch::Lease;
 use pgmend_pg::gate::RunStart;
 use pgmend_pg::images::ImageTable;
@@ -120,9 +121,8 @@ impl Engine {
         observer: &mut Observer,
     ) -> Result<Outcome, Error> {
         self.refuse_standby()?;
-        self.need_control_schema().await?;
-        let plan = self.load_plan(plan_id).await?.plan;
-        let stored = self.session.plan_of(plan.plan_id).await?;
+        let stored = self.stored_plan(plan_id).await?;
+        let plan = stored.plan;
         if let Some(run) = stored.run {
             let run = self.one_run(&run.to_string()).await?;
             if run.state.ended() {
@@ -244,10 +244,9 @@ impl Engine {
     async fn greatest_key(&self, plan: &Plan) -> Result<Option<Vec<String>>, Error> {
         let RunSql::Stream { greatest_key, .. } = &plan.sql else { return Ok(None) };
         let scene = Scene::of_batch(&plan.settings, &plan.limits);
-        let tx = self.session.read(&scene, vec![]).await?;
-        let answer = tx.query("read the greatest key", greatest_key, vec![]).await;
-        tx.end().await?;
-        Ok(answer?.rows.first().map(|row| row.iter().flatten().cloned().collect()))
+        let statement = Statement::new("read the greatest key", greatest_key.clone(), vec![]);
+        let answer = self.session.read_once(&scene, statement).await?;
+        Ok(answer.rows.first().map(|row| row.iter().flatten().cloned().collect()))
     }
 
     /// Takes the lease and applies batch after batch.
@@ -260,8 +259,8 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&plan)?;
-        self.refuse_unnamed_environment().await?;
         if resumed {
+            self.refuse_unnamed_environment().await?;
             self.refuse_held_back(&run).await?;
             self.refuse_more_letters(&plan, &run, options).await?;
         }
@@ -307,7 +306,7 @@ impl Engine {
             self.session.create_images(name, &plan.images, &plan.settings.role, &comment).await?;
             fault::point("images_created");
         }
-        let run = self.one_run(&run.run_id.to_string()).await?;
+        let run = if resumed { self.one_run(&run.run_id.to_string()).await? } else { run };
         // The environment may have become stricter since the plan was made.
         let plan = Plan { throttle: self.throttle_within(plan.throttle.clone())?, ..plan };
         if self.divide(lease, &plan, &run, options).await? {

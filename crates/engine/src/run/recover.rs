@@ -13,6 +13,7 @@ use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
 
 use super::blockers::BlockerWatch;
+use super::halves::FirstHalf;
 use super::interruption::wait_or_stop;
 use super::step::{OTHER_COUNT, Step};
 use super::tenants::TENANT_PAUSED;
@@ -180,8 +181,9 @@ impl Worker<'_, '_> {
                 Ok(at) => {
                     if at.batch_no != self.at.batch_no {
                         // A batch was committed whose answer was lost, and is past what was skipped before it; or a
-                        // failover lost the last batches. What was skipped ahead of another checkpoint counts no more.
+                        // failover lost the last batches. What was known ahead of another checkpoint counts no more.
                         self.skipped_to = None;
+                        self.first_half = FirstHalf::default();
                     }
                     self.pass = self.pass.max(at.pass);
                     self.at = at;

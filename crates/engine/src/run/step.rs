@@ -69,6 +69,7 @@ impl Worker<'_, '_> {
         fault::point("batch_committed");
         self.at.batch_no += 1;
         self.at.pass = self.pass;
+        self.first_half.record(self.at.first_half_to.as_deref(), &batch.reached, batch.changed_rows);
         self.at.cursor = batch.reached.cursor;
         self.at.first_half_to = batch.reached.first_half_to;
         self.at.changed_rows += batch.changed_rows;

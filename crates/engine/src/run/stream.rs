@@ -87,10 +87,14 @@ impl Worker<'_, '_> {
         let in_halves = self.in_halves();
         let next_rows = if in_halves { Rows::FirstHalf } else { Rows::All };
         let next_keys = self.keys_to_count(next_rows);
-        // After a first half nothing needs to be looked for: the rows of the second are those of the same stretch.
-        let next = match over || self.plan.one_transaction || reached.first_half_to.is_some() {
-            true => None,
-            false => self.bound_statement(reached.cursor.as_deref(), &upper, next_rows),
+        // Before a batch of the second half nothing needs to be looked for: its rows are those of the same stretch.
+        let next = match &reached.first_half_to {
+            _ if over || self.plan.one_transaction => None,
+            None => self.bound_statement(reached.cursor.as_deref(), &upper, next_rows),
+            Some(to) if rows == Rows::FirstHalf && self.first_goes_on(to, &upper, 1) => {
+                self.bound_statement(Some(to), &upper, next_rows)
+            }
+            Some(_) => None,
         };
         let committed = tx.commit(checkpoint, next).await?;
         self.prefetched = match over {
@@ -117,10 +121,18 @@ impl Worker<'_, '_> {
     /// The rows of the next batch, as far as they are known without a look: those of a second half, of a bound that came
     /// with the last commit, or all that there are.
     fn known_stretch(&mut self, upper: &[String]) -> Option<Result<Stretch, Step>> {
-        if let Some(to) = self.at.first_half_to.clone() {
-            return self.at_full_size().then_some(Ok(Stretch { to, rows: Rows::SecondHalf, keys: None }));
+        let ahead = self.prefetched.take();
+        if let Some(first_half_to) = &self.at.first_half_to {
+            return match ahead {
+                Some(Prefetched { to: Some(to), keys, .. }) if self.first_goes_on(first_half_to, upper, 0) => {
+                    Some(Ok(Stretch { to, rows: Rows::FirstHalf, keys }))
+                }
+                None if self.first_goes_on(first_half_to, upper, 0) => None,
+                // Nothing is left for the first half, or there shall be no more of it.
+                Some(_) | None => self.known_second().map(Ok),
+            };
         }
-        let bound = match self.prefetched.take() {
+        let bound = match ahead {
             Some(Prefetched { to: None, .. }) => None,
             Some(Prefetched { to: Some(to), in_halves: false, keys }) => Some((to, Rows::All, keys)),
             Some(Prefetched { to: Some(to), in_halves: true, keys }) if self.in_halves() => {
@@ -129,7 +141,7 @@ impl Worker<'_, '_> {
             // Too far for a batch of all rows.
             Some(Prefetched { to: Some(_), in_halves: true, .. }) => return None,
             None if self.plan.one_transaction => {
-                (self.from().as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All, None))
+                (self.from(Rows::All).as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All, None))
             }
             None if self.fits_at_once() => Some((upper.to_vec(), Rows::All, None)),
             None => return None,
@@ -155,7 +167,7 @@ impl Worker<'_, '_> {
             Some(half) => (&half.image, &half.change),
             None => (image, change),
         };
-        let from = self.from();
+        let from = self.from(rows);
         let number = self.image_batch_no().to_string();
         let own: Vec<String> =
             std::iter::once(number).chain(to.iter().cloned()).chain(from.iter().flatten().cloned()).collect();
@@ -168,8 +180,11 @@ impl Worker<'_, '_> {
         Ok(images.into_iter().chain([statement("change a batch", change)]).collect())
     }
 
-    /// Where the next batch starts.
-    pub(super) fn from(&self) -> Option<Vec<String>> {
+    /// Where the next batch of these rows starts.
+    pub(super) fn from(&self, rows: Rows) -> Option<Vec<String>> {
+        if let (Rows::FirstHalf, Some(first_half_to)) = (rows, &self.at.first_half_to) {
+            return Some(first_half_to.clone());
+        }
         // A pass that has no batch yet starts from the start.
         let cursor = if self.at.pass == self.pass { self.at.cursor.clone() } else { None };
         self.skipped_to.clone().or(cursor).or_else(|| self.partition.as_ref().and_then(|part| part.lower.clone()))
@@ -196,13 +211,13 @@ impl Worker<'_, '_> {
     /// The last key of the next batch. When matches are so rare that looking for them runs into the timeout,
     /// looks window by window.
     pub(super) async fn next_bound(&mut self, upper: &[String], rows: Rows) -> Result<Bound, PgError> {
-        let from = self.from();
+        let from = self.from(rows);
         match self.read_bound(from.as_deref(), upper, rows).await {
             Err(error) if error.sqlstate == QUERY_CANCELED => {}
             other => return other.map(|found| found.map_or(Bound::End, Bound::At)),
         }
         for _ in 0..WINDOWS_PER_STEP {
-            let from = self.from();
+            let from = self.from(rows);
             let Some(end) = self.read_window(from.as_deref(), upper).await? else { return Ok(Bound::End) };
             if let Some(found) = self.read_bound(from.as_deref(), &end, rows).await? {
                 return Ok(Bound::At(found));
@@ -212,7 +227,7 @@ impl Worker<'_, '_> {
         Ok(Bound::Further)
     }
 
-    async fn read_bound(
+    pub(super) async fn read_bound(
         &self,
         from: Option<&[String]>,
         upper: &[String],
@@ -236,12 +251,9 @@ impl Worker<'_, '_> {
 
     async fn read_key(&self, statement: Statement, columns: usize) -> Result<Option<Vec<String>>, PgError> {
         let session = self.session();
-        let tx = session.read(&self.scene, statement.params).await?;
-        let answer =
-            cancellable(session, self.observer.stop_receiver(), tx.query_job(statement.doing, &statement.sql, vec![]))
-                .await;
-        tx.end().await?;
-        Ok(key(&answer?.rows, columns))
+        let read = session.read_once(&self.scene, statement);
+        let answer = cancellable(session, self.observer.stop_receiver(), read).await?;
+        Ok(key(&answer.rows, columns))
     }
 }
 

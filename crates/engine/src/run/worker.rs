@@ -25,6 +25,7 @@ use super::blockers::BlockerWatch;
 use super::equipment::Equipment;
 use super::expectations::UNEXPECTED;
 use super::frozen::Spanned;
+use super::halves::FirstHalf;
 use super::ownership::Heartbeat;
 use super::pace::Pacer;
 use super::step::Step;
@@ -83,6 +84,8 @@ pub(super) struct Worker<'e, 'o> {
     pub prefetched: Option<Prefetched>,
     /// Whether batches in two halves pay.
     pub halving: Halving,
+    /// The first half of the stretch under way, as far as this worker has done it.
+    pub first_half: FirstHalf,
     /// How many of the rows in its way match.
     pub density: Density,
     /// The same for a frozen run: the next range with its keys.
@@ -137,10 +140,9 @@ impl<'e, 'o> Worker<'e, 'o> {
             true => LastCheckpoint::default(),
             false => engine.session.last_checkpoint(run.run_id, lease.partition_no).await?,
         };
-        let Equipment { heartbeat, wishes, throttle, shown, image_key } =
+        let Equipment { heartbeat, wishes, throttle, shown, image_key, sizing, density, halving } =
             Equipment::of(engine, &plan, &lease, resumed).await?;
         let vacuums = super::vacuum::schedule(&plan, options.vacuum_every.or(plan.limits.vacuum_every));
-        let density = Density::new(plan.counts.scanned_rows.value, plan.counts.matched_rows.value);
         let params = plan.params.iter().map(|p| Some(p.value.clone())).chain([Some(run.instant.clone())]).collect();
         Ok(Self {
             heartbeat,
@@ -148,7 +150,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             pacer: Pacer::new(options.pace.over(&plan.pace), options.until_done, Arc::clone(&engine.slice)),
             throttle,
             scene: Scene { image_key, ..scene_of(&plan) },
-            sizing: Sizing::new(&plan.limits).within_wal(plan.throttle.wal_batch_bytes()),
+            sizing,
             engine,
             observer,
             conninfo,
@@ -159,7 +161,8 @@ impl<'e, 'o> Worker<'e, 'o> {
             at,
             params,
             prefetched: None,
-            halving: Halving::default(),
+            halving,
+            first_half: FirstHalf::default(),
             density,
             spanned: None,
             skipped_to: None,
