@@ -72,11 +72,16 @@ impl Halving {
     }
 }
 
-/// Rows of a stretch whose halves shall have so many rows each. Hashes share rows out as coins do, so that a half may be larger:
-/// it is kept more than five standard deviations below `most`, the rows that no transaction may exceed.
+/// Rows of a stretch whose halves shall have so many rows each, where no transaction may have more than `most`.
 pub fn stretch_rows(half_rows: u32, most: u32) -> u32 {
+    half_rows.min(half_rows_max(most)).saturating_mul(2)
+}
+
+/// Rows that a half may be expected to have. Hashes share rows out as coins do, so that it may be larger: this is more than five
+/// standard deviations below `most`, the rows that no transaction may exceed.
+pub fn half_rows_max(most: u32) -> u32 {
     let margin = (4.0 * f64::from(most).sqrt()).ceil() as u32;
-    half_rows.min(most.saturating_sub(margin).max(1)).saturating_mul(2)
+    most.saturating_sub(margin).max(1)
 }
 
 /// Rows of each half of a change set's stretches: several batches, so that a transaction of the application that lasts as long

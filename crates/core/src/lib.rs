@@ -6,6 +6,7 @@ pub mod composite;
 pub mod dead_letters;
 pub mod density;
 pub mod digest;
+pub mod digits;
 pub mod environment;
 pub mod exit;
 pub mod expect;

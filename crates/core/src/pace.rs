@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digits::thousands;
 use crate::limits::BATCH_ROWS_CEILING;
 use crate::refusal::{Code, Refusal};
 
@@ -149,9 +150,11 @@ impl Pace {
 
 impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.rate.map(|rate| format!("at most {rate} rows/s"));
+        let rate = self.rate.map(|rate| format!("at most {} rows/s", thousands(rate.into())));
         let nice = self.nice.filter(|nice| *nice > 0.0).map(|nice| format!("rests {nice} × each batch"));
-        let rows = self.rows_max.map(|rows| format!("stops after {rows} rows"));
+        let rows = self
+            .rows_max
+            .map(|rows| format!("stops after {} rows", thousands(i64::try_from(rows).unwrap_or(i64::MAX))));
         let time = self.stop_after.map(|span| format!("stops after {span}"));
         let all: Vec<String> = [rate, nice, rows, time].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
@@ -228,6 +231,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&Pace::default()).unwrap(), "{}");
         let pace: Pace = toml::from_str("rate = 500\nstop_after = \"20min\"").unwrap();
         assert_eq!(pace.to_string(), "at most 500 rows/s, stops after 20min");
+        let fast = Pace { rate: Some(20_000), rows_max: Some(1_000_000), ..Pace::default() };
+        assert_eq!(fast.to_string(), "at most 20,000 rows/s, stops after 1,000,000 rows");
         assert!(toml::from_str::<Pace>("rat = 5").is_err() && toml::from_str::<Pace>("stop_after = \"soon\"").is_err());
     }
 

@@ -28,9 +28,9 @@ use crate::plan::halves::{self, Change};
 use crate::plan::statements::IMAGE_TABLE;
 use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
-use crate::report::markdown::thousands;
 use crate::tokens::{digest_key, keyed_signature};
 use columns::UndoColumns;
+use pgmend_core::digits::thousands;
 use source::Source;
 
 impl Engine {

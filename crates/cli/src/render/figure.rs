@@ -1,22 +1,8 @@
 //! Numbers as people read them: thousands apart, sizes and times in words, certainty always said.
 
 use pgmend::{Certainty, Figure};
-
 /// `1,234,567`.
-pub fn rows(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if value < 0 {
-        text.push('-');
-    }
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub use pgmend_core::digits::thousands as rows;
 
 /// A moment to the second: `2026-11-21T15:10:45Z`.
 pub fn moment(at: &str) -> String {
@@ -110,9 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
-        assert_eq!([0, 999, 1_000, -1_234_567].map(rows), ["0", "999", "1,000", "-1,234,567"]);
-        assert_eq!(rows(i64::MIN), "-9,223,372,036,854,775,808");
+    fn one_of_a_kind_is_told_in_the_singular() {
         assert_eq!([counted(1, "row"), counted(2, "batch")], ["1 row", "2 batches"]);
     }
 

@@ -12,8 +12,8 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 
 use super::blocker::who;
 use super::silent;
-use crate::report::markdown::thousands;
 use crate::run::BESIDE;
+use pgmend_core::digits::thousands;
 
 /// What an undo does where triggers and cascades wrote into other rows, too.
 const PARTLY: &str = "  # put the table's rows back; what changed along with them stays";

@@ -9,8 +9,8 @@ use pgmend_sql::{Kind, Options, Range, Rewriter, Target};
 
 use super::bind::Bound;
 use crate::error::Error;
-use crate::report::markdown::thousands;
 use crate::run::expectations::value;
+use pgmend_core::digits::thousands;
 
 /// The finding of a plan that counts another number of rows than must change.
 pub const ANOTHER_NUMBER: &str = "expected_number";

@@ -3,6 +3,7 @@
 mod tenants;
 mod trail;
 
+use pgmend_core::digits::thousands;
 use pgmend_core::plan::{Certainty, Figure};
 
 use super::{Paced, Report};
@@ -301,19 +302,6 @@ fn figure(figure: Figure) -> String {
 
 fn about_bytes(figure: Figure) -> String {
     format!("~{}", bytes(figure.value))
-}
-
-/// `1,234,567`.
-pub(crate) fn thousands(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = if value < 0 { "-".to_owned() } else { String::new() };
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn bytes(value: i64) -> String {

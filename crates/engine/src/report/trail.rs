@@ -10,9 +10,9 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::markdown::thousands;
 use crate::engine::Engine;
 use crate::error::Error;
+use pgmend_core::digits::thousands;
 
 /// The part of a report that an auditor reads.
 #[derive(Debug, Clone, Default, Serialize)]

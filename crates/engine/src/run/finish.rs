@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::progress::{Event, Stop};
-use crate::report::markdown::thousands;
+use pgmend_core::digits::thousands;
 
 /// Time for each check at the end, in milliseconds; a check that takes longer says so instead.
 const CHECK_BUDGET_MS: u64 = 120_000;

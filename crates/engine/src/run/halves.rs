@@ -2,7 +2,7 @@
 //! these can be cleaned away, so that the new ones find room on their own pages (docs/design/halves.md).
 //!
 //! Invariant: all rows up to the cursor are done, and those of the first half up to `first_half_to`, which is none where it
-//! is not ahead of the cursor. A key's hash tells its half, so a row is never in both. Whether the first half goes on is
+//! is not ahead of the cursor. A row's key tells its half, so a row is never in both. Whether the first half goes on is
 //! nobody's business but this worker's: whoever takes over begins with the second.
 
 use std::collections::VecDeque;
@@ -171,7 +171,8 @@ impl Worker<'_, '_> {
             return None;
         }
         let rows = i64::from(self.batch_rows());
-        let several = i64::from(self.sizing.half_max()).min(2 * rows + rows / 5);
+        let most = i64::from(halving::half_rows_max(self.sizing.half_max()));
+        let several = most.min(2 * rows + rows / 5);
         let several = self.first_half.as_many_as(several).filter(|_| self.halving.second_costs_less());
         let one = self.first_half.batches.front().filter(|batch| batch.rows <= 2 * rows);
         let to = several.or(one)?.to.clone();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pgmend_core::digits::thousands;
 use pgmend_core::pace::meter::{Meter, Wait, batch_rows_max};
 use pgmend_core::pace::{Pace, Setting};
 use pgmend_core::plan::RunSql;
@@ -157,7 +158,7 @@ impl Worker<'_, '_> {
     /// Says what is waited for: at first, and where it is long enough to wonder about.
     async fn say(&mut self, pace: &Pace, wait: Wait) -> Result<(), PgError> {
         let why = match wait {
-            Wait::Rate(_) => format!("at most {} rows/s", pace.rate.unwrap_or(0)),
+            Wait::Rate(_) => format!("at most {} rows/s", thousands(pace.rate.unwrap_or(0).into())),
             Wait::Rest(_) => format!("rests {} × the batch before", pace.nice.unwrap_or(0.0)),
         };
         let wait_s = wait.ms() / 1_000.0;

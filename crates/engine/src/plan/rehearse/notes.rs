@@ -9,7 +9,7 @@ use pgmend_core::table::{RelationName, Table};
 use pgmend_pg::PgError;
 
 use super::watch::{Positions, Seen, Written};
-use crate::report::markdown::thousands;
+use pgmend_core::digits::thousands;
 
 /// Lock modes of tables, the weakest first.
 const MODES: [&str; 8] = [
