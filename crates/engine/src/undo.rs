@@ -5,6 +5,7 @@ mod columns;
 mod fit;
 mod source;
 
+use pgmend_core::digits::thousands;
 use pgmend_core::expect::Expect;
 use pgmend_core::finding::Finding;
 use pgmend_core::halving::CHANGE_SET_HALF_ROWS;
@@ -30,7 +31,6 @@ use crate::plan::{around, cost, freeze, planning_scene};
 use crate::progress::Observer;
 use crate::tokens::{digest_key, keyed_signature};
 use columns::UndoColumns;
-use pgmend_core::digits::thousands;
 use source::Source;
 
 impl Engine {

@@ -7,6 +7,8 @@ use crate::error::PgError;
 use crate::scene::Scene;
 use crate::session::{Answer, Session, Statement};
 
+const READ_ONLY: &str = "begin isolation level repeatable read read only";
+
 /// A transaction with one snapshot.
 pub struct ReadTx<'s> {
     session: &'s Session,
@@ -17,18 +19,13 @@ impl Session {
     /// Opens a `repeatable read, read only` transaction as the job's role. `params` are the job's
     /// parameters and the instant: `$1..$p+1` of every statement built from the job.
     pub async fn read(&self, scene: &Scene, params: Vec<Option<String>>) -> Result<ReadTx<'_>, PgError> {
-        self.open(scene, "begin isolation level repeatable read read only").await?;
+        self.open(scene, READ_ONLY).await?;
         Ok(ReadTx { session: self, params })
     }
 
     /// One statement in a `repeatable read, read only` transaction of its own as the job's role, in one round trip.
     pub async fn read_once(&self, scene: &Scene, statement: Statement) -> Result<Answer, PgError> {
-        let mut statements = Vec::with_capacity(6);
-        if self.dirty.swap(true, Ordering::Relaxed) {
-            statements.push(Statement::new("roll back", "rollback", vec![]));
-        }
-        let begin = "begin isolation level repeatable read read only";
-        statements.extend([Statement::new("begin a transaction", begin, vec![]), scene.enter(), scene.as_job()]);
+        let mut statements = self.opening(scene, READ_ONLY);
         statements.extend([statement, Statement::new("end a transaction", "rollback", vec![])]);
         let mut answers = self.pipeline(&statements).await;
         if answers.pop().is_some_and(|ended| ended.is_ok()) {
@@ -40,14 +37,20 @@ impl Session {
     }
 
     async fn open(&self, scene: &Scene, begin: &str) -> Result<(), PgError> {
-        let mut statements = Vec::with_capacity(4);
+        let statements = self.opening(scene, begin);
+        self.pipeline(&statements).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+
+    /// What a transaction begins with.
+    fn opening(&self, scene: &Scene, begin: &str) -> Vec<Statement> {
+        let mut statements = Vec::with_capacity(6);
         // Marked before anything is sent: whatever fails or is dropped on the way, the next user rolls back.
         if self.dirty.swap(true, Ordering::Relaxed) {
             statements.push(Statement::new("roll back", "rollback", vec![]));
         }
         statements.extend([Statement::new("begin a transaction", begin, vec![]), scene.enter(), scene.as_job()]);
-        self.pipeline(&statements).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(())
+        statements
     }
 
     /// Opens a `repeatable read` transaction whose only write is a change set (the freeze), or which a

@@ -1,6 +1,7 @@
 //! Numbers as people read them: thousands apart, sizes and times in words, certainty always said.
 
 use pgmend::{Certainty, Figure};
+
 /// `1,234,567`.
 pub use pgmend_core::digits::thousands as rows;
 

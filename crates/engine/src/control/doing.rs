@@ -1,5 +1,6 @@
 //! One sentence on what a run does or why it waits, and the lines to type next.
 
+use pgmend_core::digits::thousands;
 use pgmend_core::id::PlanId;
 use pgmend_core::mask::TEXT_MASKED;
 use pgmend_core::pace::RATE_MAX;
@@ -13,7 +14,6 @@ use pgmend_pg::store::{LastCheckpoint, StoredRun};
 use super::blocker::who;
 use super::silent;
 use crate::run::BESIDE;
-use pgmend_core::digits::thousands;
 
 /// What an undo does where triggers and cascades wrote into other rows, too.
 const PARTLY: &str = "  # put the table's rows back; what changed along with them stays";

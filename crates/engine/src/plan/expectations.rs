@@ -1,5 +1,6 @@
 //! What the job expects, as far as it can be told before anything is written.
 
+use pgmend_core::digits::thousands;
 use pgmend_core::finding::{Finding, Severity};
 use pgmend_core::plan::{Certainty, Plan};
 use pgmend_core::refusal::{Code, Refusal};
@@ -10,7 +11,6 @@ use pgmend_sql::{Kind, Options, Range, Rewriter, Target};
 use super::bind::Bound;
 use crate::error::Error;
 use crate::run::expectations::value;
-use pgmend_core::digits::thousands;
 
 /// The finding of a plan that counts another number of rows than must change.
 pub const ANOTHER_NUMBER: &str = "expected_number";

@@ -1,5 +1,6 @@
 //! Who said yes to a run, what was demanded of it and met, and where it stopped, when, by whom and why.
 
+use pgmend_core::digits::thousands;
 use pgmend_core::expect::Then;
 use pgmend_core::id::RunId;
 use pgmend_core::ledger::Entry;
@@ -12,7 +13,6 @@ use serde_json::Value as Json;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use pgmend_core::digits::thousands;
 
 /// The part of a report that an auditor reads.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -1,5 +1,6 @@
 //! The end of a run: what is left is counted, what was done is checked, and both are recorded.
 
+use pgmend_core::digits::thousands;
 use pgmend_core::limits::SWEEPS_MAX;
 use pgmend_core::plan::{Residual, RunSql};
 use pgmend_core::run::RunState;
@@ -16,7 +17,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::progress::{Event, Stop};
-use pgmend_core::digits::thousands;
 
 /// Time for each check at the end, in milliseconds; a check that takes longer says so instead.
 const CHECK_BUDGET_MS: u64 = 120_000;

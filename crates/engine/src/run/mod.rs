@@ -259,8 +259,8 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let plan = self.session.plan_of(run.plan_id).await?.plan;
         self.refuse_other_server(&plan)?;
+        self.refuse_unnamed_environment().await?;
         if resumed {
-            self.refuse_unnamed_environment().await?;
             self.refuse_held_back(&run).await?;
             self.refuse_more_letters(&plan, &run, options).await?;
         }

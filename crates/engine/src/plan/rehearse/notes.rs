@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use pgmend_core::digits::thousands;
 use pgmend_core::finding::Finding;
 use pgmend_core::plan::{Rehearsal, RehearsedBatch, TouchedTable};
 use pgmend_core::table::{RelationName, Table};
 use pgmend_pg::PgError;
 
 use super::watch::{Positions, Seen, Written};
-use pgmend_core::digits::thousands;
 
 /// Lock modes of tables, the weakest first.
 const MODES: [&str; 8] = [
