@@ -67,14 +67,16 @@ pub enum Rate {
 
 /// More than a fixed rate may be able to do: the run is to do 0.8 of that, and this is above 1 / 0.8.
 const MORE: Rate = Rate::OfTheRun(1.3);
-/// The looks of a round, in the order of the first: whoever goes by a rate comes after the one that shows it.
-const LOOKS: [Neighbour; 10] = [
+/// The looks of a round, in the order of the first: whoever goes by a rate comes after the one that shows it. The first of
+/// the run begins it, the second goes on with it.
+const LOOKS: [Neighbour; 11] = [
     Neighbour::Nothing,
     Neighbour::Run,
     Neighbour::Script,
     Neighbour::RunAt(Rate::OfTheScript),
     Neighbour::Loop(10_000, Rate::OfTheScript),
     Neighbour::Nothing,
+    Neighbour::Run,
     Neighbour::RunAt(MORE),
     Neighbour::Loop(10_000, MORE),
     Neighbour::Loop(10_000, Rate::OfTheRun(1.0)),

@@ -77,9 +77,9 @@ impl Worker<'_, '_> {
         if disconnected {
             self.reload().await?;
         }
-        self.rest().await?;
-        // After a hold the hours may be over and the pace another one.
-        Ok(if held && !self.wishes.asked() { Turn::Again } else { Turn::Go })
+        let rested = self.rest().await?;
+        // Meanwhile the hours or the command's time may be over, a signal over its limit, and the pace another one.
+        Ok(if (held || rested) && !self.wishes.asked() { Turn::Again } else { Turn::Go })
     }
 
     /// The limits that people set, within what the environment of this process allows.
@@ -116,22 +116,24 @@ impl Worker<'_, '_> {
         Manners { pace_max, ..manners }
     }
 
-    async fn rest(&mut self) -> Result<(), PgError> {
+    /// Rests as the pace demands, not beyond the time that the command was given. Says whether it did.
+    async fn rest(&mut self) -> Result<bool, PgError> {
         let most = self.manners().pace_max;
         let (rest, changed) = self.throttle.rest(most);
         if let Some(pace) = changed {
             self.observer.tell(&Event::Slowed { pace });
         }
         if rest.is_zero() {
-            return Ok(());
+            return Ok(false);
         }
+        let rest = rest.min(self.time_left());
         if most < 1.0 {
             // Few writes: no rest is shorter than a second.
             let what = format!("{BESIDE} (works {} % of the time itself)", (most * 1_000.0).round() / 10.0);
             self.session().announce(&self.lease, self.pacer.asked(), Some((&what, rest.as_secs_f64()))).await?;
         }
         let _woken = self.wishes.rest(self.observer.stop_receiver(), rest).await;
-        Ok(())
+        Ok(true)
     }
 }
 

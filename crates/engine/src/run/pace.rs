@@ -143,7 +143,7 @@ impl Worker<'_, '_> {
             else {
                 return Ok(Turn::Go);
             };
-            let rest = Duration::from_secs_f64(wait.ms() / 1_000.0).min(self.pacer.left(&pace));
+            let rest = Duration::from_secs_f64(wait.ms() / 1_000.0).min(self.time_left());
             self.say(&pace, wait).await?;
             match self.wishes.rest(self.observer.stop_receiver(), rest).await {
                 Woken::Rested => {}
@@ -220,6 +220,11 @@ impl Worker<'_, '_> {
             return Ok(None);
         }
         Ok(Some(self.closed(why_closed(&closing.hours, &next))))
+    }
+
+    /// Time that the command has left.
+    pub(super) fn time_left(&self) -> Duration {
+        self.pacer.left(&self.pace_now())
     }
 
     /// Whether a run that is held for other reasons has to stop all the same: its time is over, or its hours are.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pgmend::{Event, Setting};
+use pgmend::{Event, Setting, Status};
 use pgmend_testkit::ServerOptions;
 
 use super::stage::{PATIENCE, Running, Stage, job};
@@ -58,25 +58,50 @@ fn beside<T>(throttle: &str, sessions: usize, seconds: f64, watch: impl FnOnce(&
     seen
 }
 
+/// Waits until the run rests for the application.
+fn resting(stage: &Stage) -> Status {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = stage.status();
+        if status.doing.contains("for the application beside it (works 2.5 % of the time itself)") {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{}", status.doing);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_run_makes_room_for_an_application_that_works_beside_it() {
     beside("[throttle]\ncores = 2", 3, 1.0, |stage, running| {
         running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            let status = stage.status();
-            if status.doing.contains("for the application beside it (works 2.5 % of the time itself)") {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "{}", status.doing);
-            std::thread::sleep(Duration::from_millis(100));
-        };
+        let status = resting(stage);
         let other = status.next.iter().find(|line| line.contains("tune")).expect("a line for another pace");
         assert!(other.contains("--nice 1 --reason"), "{other}");
         stage.quick();
         // As the line says, but faster.
         stage.tune(Setting::Nice, 0.0);
         running.wait_for("full pace", |event| pace(event) == Some(1.0));
+    });
+}
+
+/// A rest lasts for seconds, and what was within its limits when it began may not be when it ends.
+#[test]
+fn a_signal_that_comes_within_a_rest_holds_the_batch_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("hold");
+    let throttle = format!("[throttle]\ncores = 2\nflag_files = [{:?}]", flag.display().to_string());
+    beside(&throttle, 3, 1.0, |stage, running| {
+        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
+        resting(stage);
+        std::fs::write(&flag, "").expect("the flag");
+        let begun = "select count(*) from pgmend.batch";
+        let before = stage.number(begun);
+        running.held();
+        assert_eq!(stage.number(begun), before, "a batch went before the hold");
+        stage.quick();
+        stage.tune(Setting::Nice, 0.0);
+        std::fs::remove_file(&flag).expect("the flag is ours");
     });
 }
 
