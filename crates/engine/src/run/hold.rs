@@ -128,7 +128,7 @@ impl Worker<'_, '_> {
         }
         let rest = rest.min(self.time_left());
         if most < 1.0 {
-            // Few writes: no rest is shorter than a second.
+            // Few writes: no rest but the last of a command is shorter than a second.
             let what = format!("{BESIDE} (works {} % of the time itself)", (most * 1_000.0).round() / 10.0);
             self.session().announce(&self.lease, self.pacer.asked(), Some((&what, rest.as_secs_f64()))).await?;
         }
