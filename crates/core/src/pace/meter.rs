@@ -97,12 +97,10 @@ impl Meter {
     }
 }
 
-/// Rows that a batch may have at this pace: one second of the rate, and no more than are left to this command, which
-/// has claimed so many already.
-pub fn batch_rows_max(pace: &Pace, claimed_rows: u64) -> u32 {
-    let left = pace.rows_max.map(|most| most.saturating_sub(claimed_rows).max(1));
-    let left = left.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
-    pace.rate.unwrap_or(u32::MAX).min(left).max(1)
+/// Rows that a batch may have: one second of the rate, and no more than are left to this command; at least 1.
+pub fn batch_rows_max(rate: Option<u32>, left_rows: Option<u64>) -> u32 {
+    let left = left_rows.map_or(u32::MAX, |left| u32::try_from(left).unwrap_or(u32::MAX));
+    rate.unwrap_or(u32::MAX).min(left).max(1)
 }
 
 #[cfg(test)]
@@ -126,7 +124,7 @@ mod tests {
             for (wanted, took_ms, idle_ms) in batches {
                 meter.pass(idle_ms, pace.rate);
                 now_ms += idle_ms;
-                let rows = wanted.min(batch_rows_max(&pace, 0));
+                let rows = wanted.min(batch_rows_max(pace.rate, None));
                 if let Some(wait) = meter.wait(&pace, rows) {
                     prop_assert!(wait.ms() <= 1_000.5, "a bucket of one second empties within one: {wait:?}");
                     meter.pass(wait.ms(), pace.rate);
@@ -213,10 +211,10 @@ mod tests {
 
     #[test]
     fn no_batch_is_larger_than_a_second_of_the_rate_or_than_what_is_left() {
-        assert_eq!(batch_rows_max(&rate(40), 0), 40);
-        let pace = Pace { rows_max: Some(100), ..Pace::default() };
-        assert_eq!((batch_rows_max(&pace, 0), batch_rows_max(&pace, 95), batch_rows_max(&pace, 200)), (100, 5, 1));
-        assert_eq!(batch_rows_max(&Pace::default(), 7), u32::MAX);
+        assert_eq!(batch_rows_max(Some(40), None), 40);
+        let left = |rows| batch_rows_max(Some(40), Some(rows));
+        assert_eq!((left(100), left(5), left(0), left(u64::MAX)), (40, 5, 1, 40));
+        assert_eq!((batch_rows_max(None, Some(100)), batch_rows_max(None, None)), (100, u32::MAX));
     }
 
     #[test]

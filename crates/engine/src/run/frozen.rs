@@ -24,6 +24,13 @@ pub(super) struct Spanned {
     keys: Vec<String>,
 }
 
+impl Spanned {
+    /// Ordinals in the range.
+    pub fn rows(&self) -> u32 {
+        u32::try_from(self.upper - self.lower).unwrap_or(u32::MAX)
+    }
+}
+
 impl Worker<'_, '_> {
     /// Applies the next batch of a frozen run.
     pub(super) async fn frozen_batch(&mut self) -> Result<Step, PgError> {

@@ -12,8 +12,9 @@ use pgmend_core::run::RunState;
 use pgmend_pg::PgError;
 use pgmend_pg::pace::Hours;
 
+use super::frozen::Spanned;
 use super::nights::Away;
-use super::slice::Slice;
+use super::slice::{Most, Slice};
 use super::stream::Prefetched;
 use super::wishes::{Closing, Woken};
 use super::worker::{Turn, Worker, first_of_partition};
@@ -23,6 +24,9 @@ use crate::progress::Event;
 const TOLD_MS: f64 = 1_000.0;
 /// Waits from this length on are told to the database, so that `status` knows them from any machine.
 const ANNOUNCED_MS: f64 = 2_000.0;
+
+/// What other workers have claimed is looked at this often, should nobody tell of it.
+const CLAIMED_LOOK: Duration = Duration::from_secs(1);
 
 /// The meter of one worker, from partition to partition: a new one would begin each with an empty bucket, and not know
 /// how long a batch takes.
@@ -110,8 +114,47 @@ impl Worker<'_, '_> {
 
     /// Rows that the next batch may have at the pace that counts now, or that under way: what it has claimed is its own.
     pub(super) fn paced_rows(&self) -> u32 {
-        let of_others = self.pacer.slice.claimed_rows().saturating_sub(self.claimed_rows.into());
-        batch_rows_max(&self.pace_now(), of_others)
+        let pace = self.pace_now();
+        let left = pace.rows_max.map(|most| match &self.claim {
+            Some(claim) => claim.rows().into(),
+            None => self.pacer.slice.room(most),
+        });
+        batch_rows_max(pace.rate, left)
+    }
+
+    /// Claims the rows of the next batch. `false`: other workers may be changing all that the command has left; one of
+    /// their batches is over now, or has had its time, and there is to be another look.
+    pub(super) async fn claim(&mut self) -> bool {
+        let bounded = !self.plan.one_transaction && !self.at_the_end();
+        let rows = self.pacer.asked.rows_max.filter(|_| bounded);
+        let batches = self.stop_after.filter(|_| bounded);
+        let slice = Arc::clone(&self.pacer.slice);
+        let given_back = slice.given_back();
+        let ahead_rows = self.ahead_rows();
+        self.claim = slice.claim(self.batch_rows().max(ahead_rows), Most { rows, batches });
+        let Some(claim) = &self.claim else {
+            let _ended_or_not = tokio::time::timeout(CLAIMED_LOOK, given_back).await;
+            return false;
+        };
+        if claim.rows() < ahead_rows {
+            // The bound of a command's last batch was read before the batch ahead of it was counted.
+            self.forget_ahead();
+        }
+        true
+    }
+
+    /// Rows up to the bound that was read ahead; 0 without one.
+    fn ahead_rows(&self) -> u32 {
+        let streamed = self.prefetched.as_ref().map(|ahead| ahead.rows);
+        streamed.or(self.spanned.as_ref().map(Spanned::rows)).unwrap_or(0)
+    }
+
+    /// Forgets the bound that was read ahead: it is too far.
+    fn forget_ahead(&mut self) {
+        if !matches!(self.prefetched, Some(Prefetched { to: None, .. })) {
+            self.prefetched = None;
+        }
+        self.spanned = None;
     }
 
     /// Waits until the next batch may begin.
@@ -183,12 +226,8 @@ impl Worker<'_, '_> {
         let size = self.batch_rows();
         let (rate_then, rows_then, size_then) = self.pacer.sized;
         let slower = (rate_then, rows_then) != (pace.rate, rows) && size < size_then;
-        // The bound of a command's last batch was read before the batch ahead of it was counted.
-        let left = pace.rows_max.map(|most| most.saturating_sub(self.pacer.slice.claimed_rows()));
-        let last = left.is_some_and(|left| left <= (u64::from(self.sizing.rows()) * 2).max(size_then.into()));
-        if (slower || last) && !matches!(self.prefetched, Some(Prefetched { to: None, .. })) {
-            self.prefetched = None;
-            self.spanned = None;
+        if slower {
+            self.forget_ahead();
         }
         self.pacer.sized = (pace.rate, rows, size);
     }

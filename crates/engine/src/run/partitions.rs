@@ -218,6 +218,9 @@ impl Engine {
         let (events, mut heard) = mpsc::channel(EVENTS_MAX);
         let (stop, _) = watch::channel(observer.stop());
         let mut tasks = tokio::task::JoinSet::new();
+        // Before any worker of this command has changed a row.
+        let changed_rows = self.session.totals(run.run_id).await?.changed_rows;
+        self.slice.see_run(changed_rows);
         for _ in 0..here {
             let mut engine = Engine::again(self).await?;
             let (plan, run, options) = (plan.clone(), run.clone(), options.clone());
@@ -228,8 +231,6 @@ impl Engine {
             });
         }
         drop(events);
-        let changed_rows = self.session.totals(run.run_id).await?.changed_rows;
-        self.slice.see_run(changed_rows);
         let mut totals = Totals::new(changed_rows);
         let mut count = tokio::time::interval(COUNT_EVERY);
         count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

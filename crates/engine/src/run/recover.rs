@@ -11,10 +11,12 @@ use pgmend_core::run::RunState;
 use pgmend_core::tenants::is_contention;
 use pgmend_pg::PgError;
 use pgmend_pg::error::{CHECKPOINT_MISSING, LEASE_LOST, OTHER_SERVER};
+use pgmend_pg::store::LastCheckpoint;
 
 use super::blockers::BlockerWatch;
 use super::halves::FirstHalf;
 use super::interruption::wait_or_stop;
+use super::slice::Claim;
 use super::step::{OTHER_COUNT, Step};
 use super::tenants::TENANT_PAUSED;
 use super::worker::Worker;
@@ -184,6 +186,7 @@ impl Worker<'_, '_> {
                         // failover lost the last batches. What was known ahead of another checkpoint counts no more.
                         self.skipped_to = None;
                         self.first_half = FirstHalf::default();
+                        self.recount(&at);
                     }
                     self.pass = self.pass.max(at.pass);
                     self.at = at;
@@ -210,12 +213,22 @@ impl Worker<'_, '_> {
         }
     }
 
+    /// The command counts what a commit whose answer was lost has changed, and no longer what a failover has lost.
+    fn recount(&mut self, at: &LastCheckpoint) {
+        let changed_rows = at.changed_rows - self.at.changed_rows;
+        match self.claim.take() {
+            Some(claim) if at.batch_no > self.at.batch_no => claim.settle(changed_rows),
+            Some(_) | None => self.engine.slice.correct(changed_rows),
+        }
+    }
+
     /// A row that the change cannot take: halves the batch down to it. An undo then passes over the row as a
     /// conflict; a run that may set rows aside tries the last few one by one; another run stops, and names the row's
     /// place. Without `pass_over` it is only found.
     async fn corner(&mut self, error: &PgError, pass_over: bool) -> Result<Option<RunState>, Error> {
         self.reload().await?;
-        let size = self.batch_rows();
+        // What failed, which may be more than the next batch would have.
+        let size = self.claim.as_ref().map_or(self.batch_rows(), Claim::rows);
         let aside = pass_over && self.may_set_aside();
         // Rows apart have failed one by one already: what is left is no row's error.
         if aside && !self.apart && size <= APART_ROWS {

@@ -76,7 +76,10 @@ impl Worker<'_, '_> {
         self.at.skipped_rows += batch.skipped_rows;
         self.at.conflict_rows += batch.conflict_rows;
         self.at.dead_rows += batch.dead_rows;
-        self.engine.slice.record(batch.changed_rows);
+        match self.claim.take() {
+            Some(claim) => claim.settle(batch.changed_rows),
+            None => self.engine.slice.record(batch.changed_rows),
+        }
         self.engine.metered.record(batch.changed_rows, batch.took_ms);
         self.attempt = 0;
         self.blockers = None;

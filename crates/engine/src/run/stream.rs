@@ -86,7 +86,7 @@ impl Worker<'_, '_> {
         let over = reached.cursor.as_ref() == Some(&upper);
         let in_halves = self.in_halves();
         let next_rows = if in_halves { Rows::FirstHalf } else { Rows::All };
-        let next_keys = self.keys_to_count(next_rows);
+        let (next_keys, next_size) = (self.keys_to_count(next_rows), self.batch_rows());
         // Before a batch of the second half nothing needs to be looked for: its rows are those of the same stretch.
         let next = match &reached.first_half_to {
             _ if over || self.plan.one_transaction => None,
@@ -99,10 +99,10 @@ impl Worker<'_, '_> {
         let committed = tx.commit(checkpoint, next).await?;
         self.prefetched = match over {
             // Nothing comes after the last key of the range.
-            true => Some(Prefetched { to: None, in_halves, keys: None }),
+            true => Some(Prefetched { to: None, rows: 0, in_halves, keys: None }),
             false => committed.next.map(|answer| {
                 let to = key(&answer.rows, upper.len());
-                Prefetched { to, in_halves, keys: next_keys }
+                Prefetched { to, rows: next_size, in_halves, keys: next_keys }
             }),
         };
         self.learn_of_halves(rows, changed_rows, committed.in_place_rows);
@@ -134,8 +134,8 @@ impl Worker<'_, '_> {
         }
         let bound = match ahead {
             Some(Prefetched { to: None, .. }) => None,
-            Some(Prefetched { to: Some(to), in_halves: false, keys }) => Some((to, Rows::All, keys)),
-            Some(Prefetched { to: Some(to), in_halves: true, keys }) if self.in_halves() => {
+            Some(Prefetched { to: Some(to), in_halves: false, keys, .. }) => Some((to, Rows::All, keys)),
+            Some(Prefetched { to: Some(to), in_halves: true, keys, .. }) if self.in_halves() => {
                 Some((to, Rows::FirstHalf, keys))
             }
             // Too far for a batch of all rows.
@@ -261,6 +261,8 @@ impl Worker<'_, '_> {
 pub(super) struct Prefetched {
     /// The last key; `None` where nothing is left.
     pub to: Option<Vec<String>>,
+    /// How many rows were asked for; those of one batch, where it is so far away that these are two.
+    pub rows: u32,
     /// So far away that a batch up to it goes in halves.
     pub in_halves: bool,
     /// How many keys that is, where these were counted.

@@ -28,6 +28,7 @@ use super::frozen::Spanned;
 use super::halves::FirstHalf;
 use super::ownership::Heartbeat;
 use super::pace::Pacer;
+use super::slice::Claim;
 use super::step::Step;
 use super::stream::Prefetched;
 use super::wishes::Wishes;
@@ -70,8 +71,8 @@ pub(super) struct Worker<'e, 'o> {
     /// What people want of the run now, as the heartbeat hears it.
     pub wishes: Wishes,
     pub pacer: Pacer,
-    /// Rows that its batch under way has claimed of the command's; 0 between two batches.
-    pub claimed_rows: u32,
+    /// Rows of the command's that its batch under way may change, until it is known what became of it.
+    pub claim: Option<Claim>,
     pub throttle: Throttle,
     pub scene: Scene,
     pub sizing: Sizing,
@@ -166,7 +167,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             density,
             spanned: None,
             skipped_to: None,
-            claimed_rows: 0,
+            claim: None,
             cornering: None,
             apart: false,
             dead_letters: options.dead_letters.unwrap_or(plan_dead_letters),
@@ -205,22 +206,32 @@ impl<'e, 'o> Worker<'e, 'o> {
                 Turn::Again => continue,
                 Turn::Stop(state) => return self.stop(state).await.map(Some),
             }
+            if !self.claim().await {
+                continue;
+            }
             match self.batch().await {
                 Ok(Step::Applied(batch)) => self.advance(batch),
-                Ok(Step::Skipped) => self.attempt = 0,
-                Ok(Step::Exhausted) => match self.exhausted().await? {
-                    Close::Done if self.partition.is_some() => {
-                        self.pass_on().await;
-                        return Ok(None);
+                Ok(Step::Skipped) => {
+                    self.claim = None;
+                    self.attempt = 0;
+                }
+                Ok(Step::Exhausted) => {
+                    self.claim = None;
+                    match self.exhausted().await? {
+                        Close::Done if self.partition.is_some() => {
+                            self.pass_on().await;
+                            return Ok(None);
+                        }
+                        Close::Done => return self.leave().await.map(Some),
+                        Close::More => {}
+                        Close::Stop(state) => return self.stop(state).await.map(Some),
                     }
-                    Close::Done => return self.leave().await.map(Some),
-                    Close::More => {}
-                    Close::Stop(state) => return self.stop(state).await.map(Some),
-                },
+                }
                 Err(error) => {
                     if let Some(state) = self.recover(error).await? {
                         return self.stop(state).await.map(Some);
                     }
+                    self.claim = None;
                 }
             }
         }
@@ -267,17 +278,11 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// The next batch.
     async fn batch(&mut self) -> Result<Step, PgError> {
         self.need_image_key().await?;
-        let (slice, rows) = (Arc::clone(&self.engine.slice), self.batch_rows());
-        slice.begin_batch(rows);
-        self.claimed_rows = rows;
-        let step = match self.sql() {
+        match self.sql() {
             _ if self.apart => self.apart_batch().await,
             RunSql::Stream { .. } => self.stream_batch().await,
             RunSql::Freeze { .. } => self.frozen_batch().await,
-        };
-        slice.end_batch(rows);
-        self.claimed_rows = 0;
-        step
+        }
     }
 
     /// The range is exhausted: closes the partition, or ends the run. The end of a tenant travels with the question for

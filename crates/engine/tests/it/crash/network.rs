@@ -220,9 +220,29 @@ fn a_commit_whose_answer_is_lost_behind_rows_without_a_match_is_not_made_again()
     assert_eq!(seen.expect("it answers").as_deref(), Some("1"));
 }
 
+/// What a lost COMMIT changed counts among the rows of the command, and what none changed does not.
+#[test]
+fn a_slice_has_as_many_rows_as_asked_whatever_becomes_of_a_commit() {
+    for shape in [STREAM, FREEZE] {
+        for (cut, nth) in [(Cut::BeforeCommit, 2), (Cut::AfterCommit, 2), (Cut::AfterCommit, 3)] {
+            let mut stage = Stage::new(shape, 60, 8);
+            stage.file.pace.rows_max = Some(20);
+            let ended = cut_once(&stage, &cut, nth).expect("one cut").expect("a slice");
+            let reason = "stopped after 20 rows, as asked".to_owned();
+            assert_eq!((ended.changed_rows, ended.state), (20, RunState::Paused { reason }), "{} {cut:?}", shape.name);
+        }
+    }
+}
+
 /// Runs a shape through a proxy that cuts once, counted from when the run goes.
 fn cut_once_running(shape: Shape, cut: &Cut, nth: u32) -> Result<(), String> {
     let stage = Stage::new(shape, 60, 8);
+    succeeded(cut_once(&stage, cut, nth)?)?;
+    stage.check()
+}
+
+/// The same with a stage's errand: how it ended.
+fn cut_once(stage: &Stage, cut: &Cut, nth: u32) -> Result<Result<Outcome, Error>, String> {
     let proxy = Arc::new(FaultProxy::start(&stage.database.url()).map_err(text)?);
     let (cutting, cut) = (Arc::clone(&proxy), cut.clone());
     let retried = Arc::new(Mutex::new(0));
@@ -234,12 +254,11 @@ fn cut_once_running(shape: Shape, cut: &Cut, nth: u32) -> Result<(), String> {
             *retries.lock().expect("nobody panics holding it") += 1;
         }
     };
-    let ended = block_on(through(&proxy, &stage, listen));
-    if proxy.cuts() != 1 {
-        return Err(format!("no cut: {:?}", succeeded(ended)));
+    let ended = block_on(through(&proxy, stage, listen));
+    match proxy.cuts() {
+        1 => Ok(ended),
+        _ => Err(format!("no cut: {:?}", succeeded(ended))),
     }
-    succeeded(ended)?;
-    stage.check()
 }
 
 /// Runs the stage's errand through a proxy, in this process.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgmend::{JobFile, Mode, Observer, Pace, RunOptions, RunState};
+use pgmend::{JobFile, Mode, Observer, Pace, RunOptions, RunState, UndoOptions};
 
 use super::{Stage, job, nice, rate};
 
@@ -51,17 +51,69 @@ async fn the_rows_of_a_slice_are_those_of_all_its_workers() {
     let mut stage = Stage::new(2).await;
     let mut job = job();
     job.file.limits.workers = Some(3);
-    let options = RunOptions { pace: rows(45), ..RunOptions::default() };
-    let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
-    let RunState::Paused { reason } = &outcome.state else { panic!("not paused: {outcome:?}") };
-    assert!(reason.starts_with("stopped after 45 rows"), "{reason}");
-    // A worker that begins its batch while another ends one has a row of its own.
-    assert!((45..=48).contains(&outcome.changed_rows), "{outcome:?}");
+    for (most, changed) in [(45, 45), (1, 46), (7, 53), (17, 70), (2, 72), (5, 77)] {
+        let options = RunOptions { pace: rows(most), ..RunOptions::default() };
+        let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+        let reason = format!("stopped after {most} rows, as asked");
+        assert_eq!((outcome.changed_rows, &outcome.state), (changed, &RunState::Paused { reason }), "{outcome:?}");
+    }
     assert_eq!(stage.value("select count(distinct partition_no) > 1 from pgmend.batch"), "t");
     let last =
         Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
     assert_eq!((last.changed_rows, last.state), (100, RunState::Succeeded));
     stage.assert_every_row_changed_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_batches_of_a_slice_are_those_of_all_its_workers() {
+    let mut stage = Stage::new(2).await;
+    let mut job = job();
+    job.file.limits.workers = Some(3);
+    for (most, all) in [(1, 1), (2, 3), (4, 7)] {
+        let options = RunOptions { stop_after_batches: Some(most), ..RunOptions::default() };
+        let outcome = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+        assert_eq!(outcome.batches, all, "{outcome:?}");
+    }
+    assert_eq!(stage.value("select count(*) from pgmend.batch"), "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_of_several_workers_set_the_row_aside_that_fails_and_no_other() {
+    let mut stage = Stage::new(1).await;
+    stage.sql.run("alter table account add check (id <> 34 or balance = 100)").expect("a constraint");
+    let mut job = job();
+    job.file.limits.workers = Some(3);
+    job.file.dead_letters.rows_max = Some(5);
+    let mut changed = 0;
+    for most in [13, 7, 20, 5, 3, 11, 4] {
+        let options = RunOptions { pace: rows(most), ..RunOptions::default() };
+        let slice = Box::pin(stage.engine.run(&job, &options, &mut Observer::silent())).await.expect("a slice");
+        changed += i64::try_from(most).expect("few");
+        assert_eq!(slice.changed_rows, changed, "{slice:?}");
+    }
+    let rest = Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await;
+    let rest = rest.expect("the rest");
+    assert_eq!((rest.changed_rows, rest.dead_rows), (99, 1), "{rest:?}");
+    assert_eq!(stage.value("select string_agg(id::text, ',') from account where balance = 100"), "34");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_in_slices_passes_over_the_row_that_fails_and_no_other() {
+    let mut stage = Stage::new(0).await;
+    let run_id = stage.run(Pace::default()).await.run_id.to_string();
+    stage.sql.run("alter table account add check (id <> 34 or balance <> 100) not valid").expect("a constraint");
+    let mut restored = 0;
+    for most in [13, 7, 13, 1, 5, 3, 11] {
+        let run = RunOptions { pace: rows(most), ..RunOptions::default() };
+        let options = UndoOptions { run, ..UndoOptions::default() };
+        let slice = Box::pin(stage.engine.undo(&run_id, &options, &mut Observer::silent())).await.expect("a slice");
+        restored += i64::try_from(most).expect("few");
+        assert_eq!(slice.changed_rows, restored, "{slice:?}");
+    }
+    let rest = Box::pin(stage.engine.undo(&run_id, &UndoOptions::default(), &mut Observer::silent())).await;
+    let rest = rest.expect("the rest");
+    assert_eq!((rest.changed_rows, rest.conflict_rows, rest.state), (99, 1, RunState::Succeeded));
+    assert_eq!(stage.value("select string_agg(id::text, ',') from account where balance = 105"), "34");
 }
 
 #[tokio::test(flavor = "multi_thread")]
