@@ -669,6 +669,11 @@ impl Plan {
         if self.images.recipient.is_some() { " --identity FILE" } else { "" }
     }
 
+    /// The same of a line that tries dead letters again: their new values are computed anew, unless a change set has them.
+    pub fn retry_flag(&self) -> &'static str {
+        if self.change_set.is_some() { self.identity_flag() } else { "" }
+    }
+
     /// Whether a row that cannot be changed may be set aside at all: not where all rows go together, where their
     /// number is given, or where rows are put back, since an undo has conflicts.
     pub fn may_set_rows_aside(&self) -> bool {

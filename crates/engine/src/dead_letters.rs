@@ -27,6 +27,13 @@ impl Engine {
         self.letters_of(&run, &plan, DEAD_LETTERS_MAX, show_values).await
     }
 
+    /// What the line that tries them again needs besides, after a space: the identity where a change set has their new
+    /// values and is encrypted.
+    pub async fn retry_flag(&mut self, run: &str) -> Result<&'static str, Error> {
+        let run = self.meant_run(run).await?;
+        Ok(self.session.plan_of(run.plan_id).await?.plan.retry_flag())
+    }
+
     pub(crate) async fn letters_of(
         &self,
         run: &StoredRun,

@@ -144,6 +144,9 @@ pub struct Outcome {
     /// What the line of its undo needs besides: see `Plan::identity_flag`.
     #[serde(skip)]
     pub identity_flag: &'static str,
+    /// What the line that tries its dead letters again needs besides: see `Plan::retry_flag`.
+    #[serde(skip)]
+    pub retry_flag: &'static str,
     /// What a person asked of the run and has not lifted: until then nobody goes on with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Wish>,

@@ -36,9 +36,11 @@ pub async fn main(shell: &Shell, args: &DeadLetters) -> Done {
         export(file, &letters)?;
     }
     let open: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.state == "open").collect();
-    let opened = args.identity.as_ref().map(|f| format!("--identity {} ", quoted(&f.display().to_string())));
-    let opened = opened.unwrap_or_default();
-    let line = |flags: &str| shell.line(&format!("pgmend dead-letters {} --retry {opened}{flags}", quoted(&args.run)));
+    let opened = match &args.identity {
+        Some(file) => format!(" --identity {}", quoted(&file.display().to_string())),
+        None => engine.retry_flag(&args.run).await?.to_owned(),
+    };
+    let line = |flags: &str| shell.line(&format!("pgmend dead-letters {} --retry{opened} {flags}", quoted(&args.run)));
     let retry = (!open.is_empty()).then(|| line("--execute"));
     let masked = open.iter().any(|letter| letter.message.contains(TEXT_MASKED));
     let shown = masked.then(|| format!("{}  # the same, showing the masked text", line("--show-values --execute")));

@@ -122,7 +122,7 @@ fn next(outcome: &Outcome, line: &dyn Fn(&str) -> String) -> Vec<String> {
         }
         RunState::Succeeded | RunState::Cancelled => {
             if outcome.dead_rows > 0 && outcome.state == RunState::Succeeded {
-                let retry = format!("pgmend dead-letters {name} --retry --execute");
+                let retry = format!("pgmend dead-letters {name} --retry{} --execute", outcome.retry_flag);
                 lines.push((retry, "once the rows are mended"));
             }
             lines
@@ -163,6 +163,7 @@ mod tests {
             kind: "update".into(),
             verb: "changed",
             identity_flag: "",
+            retry_flag: "",
             state,
             changed_rows: 2_000_000,
             skipped_rows: 345,

@@ -189,8 +189,9 @@ impl Glance<'_> {
             RunState::Succeeded | RunState::Cancelled => {
                 let dead =
                     self.at.dead_rows > 0 && self.run.state == RunState::Succeeded && self.run.undone_by.is_none();
+                let flag = self.plan.retry_flag();
                 let retry =
-                    dead.then(|| format!("pgmend dead-letters {name} --retry --execute  # once they are mended"));
+                    dead.then(|| format!("pgmend dead-letters {name} --retry{flag} --execute  # once they are mended"));
                 retry.into_iter().chain(undoable.then_some(undo)).chain([report]).collect()
             }
         }

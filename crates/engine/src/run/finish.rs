@@ -214,6 +214,7 @@ impl Engine {
             kind: run.kind.clone(),
             verb: plan.verb(),
             identity_flag: plan.identity_flag(),
+            retry_flag: plan.retry_flag(),
             state: run.state.clone(),
             changed_rows: at.changed_rows,
             skipped_rows: at.skipped_rows,

@@ -27,6 +27,10 @@ async fn dead_letters_of_an_encrypted_change_set_are_retried_with_the_identity_a
     let done = stage.run(&job).await;
     let run = done.run_id.to_string();
     assert_eq!((done.state, done.dead_rows), (RunState::Succeeded, 3));
+    let flag = " --identity FILE";
+    assert_eq!((done.retry_flag, stage.engine.retry_flag(&run).await.expect("its plan")), (flag, flag));
+    let status = stage.engine.status(Some(&run)).await.expect("a status").remove(0);
+    assert!(status.next.iter().any(|line| line.contains("--retry --identity FILE --execute")), "{:?}", status.next);
     stage.assert_nothing_is_plain();
     let (code, said) = refusal(stage.retry(&run, None).await);
     assert!(code == Code::EncryptedRows && said.contains("--identity FILE"), "{said}");
@@ -59,4 +63,19 @@ async fn dead_letters_of_an_encrypted_change_set_are_retried_with_the_identity_a
     let after = stage.rows();
     let differ: Vec<usize> = (1..=before.len()).filter(|id| after[id - 1] != before[id - 1]).collect();
     assert_eq!(differ, [32], "all but the row that somebody else has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_of_a_streamed_run_need_no_identity() {
+    let mut stage = Stage::new().await;
+    stage.sql.run("alter table creature add constraint no_seven check (id <> 7 or note <> 'x')").expect("a constraint");
+    let mut job = stage.job("update creature set note = 'x'", Some(Mode::Stream));
+    job.file.dead_letters.rows_max = Some(5);
+    let done = stage.run(&job).await;
+    let run = done.run_id.to_string();
+    assert_eq!((done.dead_rows, done.retry_flag, done.identity_flag), (1, "", " --identity FILE"));
+    assert_eq!(stage.engine.retry_flag(&run).await.expect("its plan"), "");
+    stage.sql.run("alter table creature drop constraint no_seven").expect("no constraint");
+    let retried = stage.retry(&run, None).await.expect("a retry");
+    assert_eq!((retried.changed_rows, retried.open_rows), (1, 0));
 }

@@ -105,6 +105,26 @@ fn a_signal_that_comes_within_a_rest_holds_the_batch_after_it() {
     });
 }
 
+/// A rest may be longer than what is left of the time that a command was given. No machine is too slow for this: the
+/// command's time began before this test's.
+#[test]
+fn no_rest_goes_beyond_the_time_of_a_command() {
+    beside("[throttle]\ncores = 2\n[pace]\nstop_after = \"12s\"", 3, 1.0, |stage, running| {
+        running.wait_for("start", |event| matches!(event, Event::Started { .. }));
+        let begun = Instant::now();
+        let state = "select state from pgmend.run";
+        while stage.sql.value(state).expect("it answers").as_deref() == Some("running") {
+            let most_s = 12.0 - begun.elapsed().as_secs_f64();
+            let doing = stage.status().doing;
+            let waits = doing.strip_prefix("waits ").filter(|waits| waits.contains(" s for the application beside it"));
+            let wait_s = waits.and_then(|waits| waits.split(' ').next()).map(|s| s.parse::<f64>().expect("a number"));
+            // It is told in whole seconds.
+            assert!(wait_s.is_none_or(|s| s < most_s.max(0.0) + 1.0), "{doing}, with {most_s:.1} s left");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
 #[test]
 fn a_ratio_of_rest_that_a_job_asks_for_goes_before_what_company_asks_for() {
     assert_eq!(paces("[throttle]\ncores = 2\n[pace]\nnice = 0.0", 3), [0.0; 0]);
