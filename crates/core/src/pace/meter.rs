@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use super::Pace;
 use crate::throttle::REST_MIN;
 
 /// Batches whose times decide whether one more fits before the hours end.
@@ -54,23 +53,24 @@ impl Meter {
     }
 
     /// Time went by, at this rate.
-    pub fn pass(&mut self, ms: f64, rate: Option<u32>) {
+    pub fn pass(&mut self, ms: f64, rate: Option<f64>) {
         let ms = ms.max(0.0);
         self.since_ms += ms;
-        self.level_rows = rate.map_or(0.0, |rate| (self.level_rows - f64::from(rate) * ms / 1_000.0).max(0.0));
+        self.level_rows = rate.map_or(0.0, |rate| (self.level_rows - rate * ms / 1_000.0).max(0.0));
     }
 
-    /// How long the next batch of `rows` rows has to wait; `None` when it may begin.
+    /// How long the next batch of `rows` rows has to wait, at a rate in rows a second (above 0, and below 1 where many
+    /// workers share a low one) and a ratio of rest; `None` when it may begin.
     ///
     /// Waits are saved up, so that a run works and rests in turns of about a second: beginning to work hurts whoever is
     /// beside more than going on (docs/design/company.md).
-    pub fn wait(&mut self, pace: &Pace, rows: u32) -> Option<Wait> {
+    pub fn wait(&mut self, rate: Option<f64>, nice: Option<f64>, rows: u32) -> Option<Wait> {
         // The bucket holds one second. Once the next batch finds no room in it, it waits until it is empty.
-        let rate = pace.rate.map_or(0.0, |rate| {
-            let full = self.level_rows > (f64::from(rate) - f64::from(rows)).max(0.0);
-            if full { self.level_rows / f64::from(rate) * 1_000.0 } else { 0.0 }
+        let rate = rate.map_or(0.0, |rate| {
+            let full = self.level_rows > (rate - f64::from(rows)).max(0.0);
+            if full { self.level_rows / rate * 1_000.0 } else { 0.0 }
         });
-        let owed = pace.nice.unwrap_or(0.0) * self.worked_ms;
+        let owed = nice.unwrap_or(0.0) * self.worked_ms;
         let rest = (owed - self.since_ms.max(0.0)).max(0.0);
         if rest <= 0.0 {
             self.worked_ms = 0.0;
@@ -109,29 +109,25 @@ mod tests {
 
     use super::*;
 
-    fn rate(rate: u32) -> Pace {
-        Pace { rate: Some(rate), ..Pace::default() }
-    }
-
     proptest! {
         #[test]
         fn whatever_batches_take_no_more_rows_are_changed_than_the_rate_allows(
             per_s in 1_u32..=100_000,
             batches in proptest::collection::vec((1_u32..=50_000, 0.0_f64..5_000.0, 0.0_f64..3_000.0), 1..60),
         ) {
-            let pace = rate(per_s);
+            let rate = Some(f64::from(per_s));
             let (mut meter, mut now_ms, mut changed) = (Meter::default(), 0.0, 0.0);
             for (wanted, took_ms, idle_ms) in batches {
-                meter.pass(idle_ms, pace.rate);
+                meter.pass(idle_ms, rate);
                 now_ms += idle_ms;
-                let rows = wanted.min(batch_rows_max(pace.rate, None));
-                if let Some(wait) = meter.wait(&pace, rows) {
+                let rows = wanted.min(batch_rows_max(Some(per_s), None));
+                if let Some(wait) = meter.wait(rate, None, rows) {
                     prop_assert!(wait.ms() <= 1_000.5, "a bucket of one second empties within one: {wait:?}");
-                    meter.pass(wait.ms(), pace.rate);
+                    meter.pass(wait.ms(), rate);
                     now_ms += wait.ms();
-                    prop_assert!(meter.wait(&pace, rows).is_none_or(|rest| rest.ms() < 0.001));
+                    prop_assert!(meter.wait(rate, None, rows).is_none_or(|rest| rest.ms() < 0.001));
                 }
-                meter.pass(took_ms, pace.rate);
+                meter.pass(took_ms, rate);
                 now_ms += took_ms;
                 meter.batch(u64::from(rows), took_ms, 0.0);
                 changed += f64::from(rows);
@@ -141,33 +137,33 @@ mod tests {
 
         #[test]
         fn the_rest_is_the_ratio_of_the_execution_time(nice in 0.0_f64..=100.0, took_ms in 0.1_f64..10_000.0) {
-            let pace = Pace { nice: Some(nice), ..Pace::default() };
+            let nice = Some(nice);
             let mut meter = Meter::default();
             meter.batch(10, took_ms, 0.0);
-            let wait = meter.wait(&pace, 10).map_or(0.0, Wait::ms);
-            let owed = nice * took_ms;
+            let wait = meter.wait(None, nice, 10).map_or(0.0, Wait::ms);
+            let owed = nice.unwrap_or(0.0) * took_ms;
             let saved_up = if owed < 1_000.0 { 0.0 } else { owed };
             prop_assert!((wait - saved_up).abs() < 0.001);
             meter.pass(wait, None);
-            prop_assert!(meter.wait(&pace, 10).is_none_or(|left| left.ms() < 0.001));
+            prop_assert!(meter.wait(None, nice, 10).is_none_or(|left| left.ms() < 0.001));
         }
     }
 
     #[test]
     fn rests_are_saved_up_to_a_second() {
-        let pace = Pace { nice: Some(9.0), ..Pace::default() };
+        let nice = Some(9.0);
         let mut meter = Meter::default();
         for _ in 0..4 {
             meter.batch(10, 25.0, 0.0);
-            assert_eq!(meter.wait(&pace, 10), None);
+            assert_eq!(meter.wait(None, nice, 10), None);
             meter.pass(1.0, None);
         }
         meter.batch(10, 25.0, 0.0);
-        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(1_125.0)));
+        assert_eq!(meter.wait(None, nice, 10), Some(Wait::Rest(1_125.0)));
         meter.pass(1_125.0, None);
-        assert_eq!(meter.wait(&pace, 10), None);
+        assert_eq!(meter.wait(None, nice, 10), None);
         meter.batch(10, 25.0, 0.0);
-        assert_eq!(meter.wait(&pace, 10), None, "what was rested for is no longer owed");
+        assert_eq!(meter.wait(None, nice, 10), None, "what was rested for is no longer owed");
     }
 
     #[test]
@@ -176,37 +172,46 @@ mod tests {
         for _ in 0..3 {
             meter.batch(300, 10.0, 0.0);
         }
-        assert_eq!(meter.wait(&rate(1_000), 300), Some(Wait::Rate(900.0)));
-        assert_eq!(meter.wait(&rate(1_000), 100), None);
+        assert_eq!(meter.wait(Some(1_000.0), None, 300), Some(Wait::Rate(900.0)));
+        assert_eq!(meter.wait(Some(1_000.0), None, 100), None);
     }
 
     #[test]
     fn the_time_of_the_batch_itself_is_no_rest_though_it_is_told_later() {
-        let pace = Pace { nice: Some(2.0), ..Pace::default() };
+        let nice = Some(2.0);
         let mut meter = Meter::default();
         meter.batch(10, 600.0, 650.0);
         meter.pass(650.0, None);
-        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(1_200.0)));
+        assert_eq!(meter.wait(None, nice, 10), Some(Wait::Rest(1_200.0)));
         meter.pass(300.0, None);
-        assert_eq!(meter.wait(&pace, 10), Some(Wait::Rest(900.0)));
+        assert_eq!(meter.wait(None, nice, 10), Some(Wait::Rest(900.0)));
     }
 
     #[test]
     fn a_step_that_changed_nothing_is_followed_by_no_rest() {
-        let pace = Pace { nice: Some(5.0), ..Pace::default() };
+        let nice = Some(5.0);
         let mut meter = Meter::default();
         meter.batch(0, 400.0, 0.0);
-        assert_eq!(meter.wait(&pace, 10), None);
+        assert_eq!(meter.wait(None, nice, 10), None);
     }
 
     #[test]
     fn a_slower_rate_counts_at_once_and_no_rate_empties_the_bucket() {
         let mut meter = Meter::default();
         meter.batch(1_000, 10.0, 0.0);
-        assert_eq!(meter.wait(&rate(1_000), 1_000), Some(Wait::Rate(1_000.0)));
-        assert_eq!(meter.wait(&rate(100), 100), Some(Wait::Rate(10_000.0)));
+        assert_eq!(meter.wait(Some(1_000.0), None, 1_000), Some(Wait::Rate(1_000.0)));
+        assert_eq!(meter.wait(Some(100.0), None, 100), Some(Wait::Rate(10_000.0)));
         meter.pass(1.0, None);
-        assert_eq!(meter.wait(&rate(100), 100), None);
+        assert_eq!(meter.wait(Some(100.0), None, 100), None);
+    }
+
+    #[test]
+    fn a_share_of_less_than_a_row_a_second_is_waited_for() {
+        let mut meter = Meter::default();
+        meter.batch(1, 10.0, 0.0);
+        assert_eq!(meter.wait(Some(0.25), None, 1), Some(Wait::Rate(4_000.0)));
+        meter.pass(4_000.0, Some(0.25));
+        assert_eq!(meter.wait(Some(0.25), None, 1), None);
     }
 
     #[test]

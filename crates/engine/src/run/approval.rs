@@ -31,7 +31,7 @@ impl Engine {
         loop {
             let standing = match self.standing(planned).await {
                 Err(error @ Error::Database { .. }) if super::nights::is_without_access(&error) => {
-                    match self.wait_for_access(&error, observer).await? {
+                    match self.wait_for_access(&error, None, observer).await? {
                         Waited::Over => continue,
                         Waited::Stopped => return Err(wait_ended("an approval")),
                     }

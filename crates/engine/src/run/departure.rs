@@ -27,6 +27,35 @@ impl Worker<'_, '_> {
         }
     }
 
+    /// Why a search for rows to change is to end, if anybody wants it to. It may take longer than any batch, and only of a batch the
+    /// server says whether it may begin.
+    /// Lock: none. Index: `control_pkey`, `run_pkey`.
+    pub(super) async fn stop_search(&self) -> Result<Option<RunState>, PgError> {
+        if !self.searching {
+            return Ok(None);
+        }
+        let asked = self.asked_to_stop().await?;
+        if asked.is_some() || self.partition.is_none() {
+            return Ok(asked);
+        }
+        let runs = self.session().find_runs(&self.run_id().to_string()).await?;
+        // Another worker has stopped the run, and has said why.
+        Ok(runs.first().is_some_and(|run| run.state != RunState::Running).then_some(RunState::Running))
+    }
+
+    /// What a person's wish comes to where there is no batch for the server to refuse.
+    /// Lock: none. Index: `control_pkey`.
+    pub(super) async fn asked_to_stop(&self) -> Result<Option<RunState>, PgError> {
+        if !self.wishes.asked() {
+            return Ok(None);
+        }
+        let wish = self.session().wish(self.run_id()).await?;
+        Ok(wish.map(|wish| match wish.wish.as_str() {
+            "pause" => RunState::Paused { reason: wish.reason },
+            _ => RunState::Cancelled,
+        }))
+    }
+
     /// Stops at a batch boundary and says so in the database.
     pub async fn stop(mut self, state: RunState) -> Result<Outcome, Error> {
         if state == RunState::Running {

@@ -30,6 +30,15 @@ pub(super) struct Stretch {
     pub rows: Rows,
     /// How many keys it has, where these were counted instead of the rows that match.
     pub keys: Option<u32>,
+    /// More rows than these are refused: nobody has looked for the end of so many.
+    pub rows_max: Option<u32>,
+}
+
+impl Stretch {
+    /// Up to a bound that was looked for.
+    pub fn up_to(to: Vec<String>, rows: Rows, keys: Option<u32>) -> Self {
+        Self { to, rows, keys, rows_max: None }
+    }
 }
 
 /// What a worker remembers of the first half of the stretch under way.
@@ -97,6 +106,11 @@ impl Rows {
     }
 }
 
+/// Rows that a batch of a second half may have, where those of the first have so many: two of them, and a little more.
+fn several(rows: u32) -> u32 {
+    rows.saturating_mul(2).saturating_add(rows / 5)
+}
+
 /// The statements of a run whose batches may go in halves.
 pub(super) fn halves(sql: &RunSql) -> Option<&Halves> {
     match sql {
@@ -114,7 +128,10 @@ impl Worker<'_, '_> {
     /// Whether nothing keeps the next batch to fewer rows than its size, or to just so many.
     pub(super) fn at_full_size(&self) -> bool {
         let undisturbed = self.attempt == 0 && self.cornering.is_none() && !self.apart;
-        let counted = self.sizing.is_tuned() || self.pace_now().rows_max.is_some();
+        let pace = self.pace_now();
+        // A batch of a second half is that of two of the first.
+        let slow = pace.rate.is_some_and(|rate| rate < several(self.sizing.rows()));
+        let counted = self.sizing.is_tuned() || pace.rows_max.is_some() || slow;
         undisturbed && !counted && self.batch_rows() == self.sizing.rows()
     }
 
@@ -171,12 +188,12 @@ impl Worker<'_, '_> {
             return None;
         }
         let rows = i64::from(self.batch_rows());
-        let most = i64::from(halving::half_rows_max(self.sizing.half_max()));
-        let several = most.min(2 * rows + rows / 5);
+        let most = halving::half_rows_max(self.sizing.half_max());
+        let several = i64::from(most.min(several(self.batch_rows())));
         let several = self.first_half.as_many_as(several).filter(|_| self.halving.second_costs_less());
         let one = self.first_half.batches.front().filter(|batch| batch.rows <= 2 * rows);
         let to = several.or(one)?.to.clone();
-        Some(Stretch { to, rows: Rows::SecondHalf, keys: None })
+        Some(Stretch::up_to(to, Rows::SecondHalf, None))
     }
 
     /// Looks for the end of another batch of a first half that is under way. Where the rows that match are so rare that the
@@ -187,7 +204,7 @@ impl Worker<'_, '_> {
         }
         let keys = self.keys_to_count(Rows::FirstHalf);
         match self.read_bound(Some(from), upper, Rows::FirstHalf).await {
-            Ok(found) => Ok(found.map(|to| Stretch { to, rows: Rows::FirstHalf, keys })),
+            Ok(found) => Ok(found.map(|to| Stretch::up_to(to, Rows::FirstHalf, keys))),
             Err(error) if error.sqlstate == QUERY_CANCELED => Ok(None),
             Err(error) => Err(error),
         }
@@ -199,7 +216,7 @@ impl Worker<'_, '_> {
             let rows = if self.in_halves() { Rows::FirstHalf } else { Rows::All };
             let keys = self.keys_to_count(rows);
             return Ok(match self.next_bound(upper, rows).await? {
-                Bound::At(to) => Ok(Stretch { to, rows, keys }),
+                Bound::At(to) => Ok(Stretch::up_to(to, rows, keys)),
                 Bound::End => Err(Step::Exhausted),
                 Bound::Further => Err(Step::Skipped),
             });
@@ -210,7 +227,7 @@ impl Worker<'_, '_> {
         self.first_half.over = true;
         let end = self.first_half.batches.front().map_or(&first_half_to, |batch| &batch.to).clone();
         Ok(match self.next_bound(&end, Rows::SecondHalf).await? {
-            Bound::At(to) => Ok(Stretch { to, rows: Rows::SecondHalf, keys: None }),
+            Bound::At(to) => Ok(Stretch::up_to(to, Rows::SecondHalf, None)),
             Bound::End => {
                 // Both halves are done up to here. Should the process end now, this is found out again.
                 let reached = self.reached(Rows::SecondHalf, end);

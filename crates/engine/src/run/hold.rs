@@ -77,7 +77,10 @@ impl Worker<'_, '_> {
         if disconnected {
             self.reload().await?;
         }
-        let rested = self.rest().await?;
+        let rested = match self.rest().await {
+            Ok(rested) => rested,
+            Err(error) => return Ok(self.recover(error).await?.map_or(Turn::Again, Turn::Stop)),
+        };
         // Meanwhile the hours or the command's time may be over, a signal over its limit, and the pace another one.
         Ok(if (held || rested) && !self.wishes.asked() { Turn::Again } else { Turn::Go })
     }

@@ -34,10 +34,12 @@ pub async fn take(session: &Session, run: RunId, seconds: u64, observer: &mut Ob
     let holder = holder();
     let mut seen: Option<(f64, Instant)> = None;
     loop {
+        // From the last answer to this question: a slow answer makes no dead holder look alive.
+        let asked = Instant::now();
         match session.acquire_lease(run, &owner, &holder, seconds).await? {
             LeaseAnswer::Acquired(lease) => return Ok(lease),
             LeaseAnswer::Held { holder, left_s } => {
-                if seen.is_some_and(|(left, at)| left_s > left - at.elapsed().as_secs_f64() + RENEWED_S) {
+                if seen.is_some_and(|(left, at)| left_s > left - asked.duration_since(at).as_secs_f64() + RENEWED_S) {
                     let at = session.totals(run).await?;
                     let message = format!(
                         "run {run} is being driven by {holder}: {} rows changed in {} batches so far",

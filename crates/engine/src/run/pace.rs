@@ -25,6 +25,8 @@ const TOLD_MS: f64 = 1_000.0;
 /// Waits from this length on are told to the database, so that `status` knows them from any machine.
 const ANNOUNCED_MS: f64 = 2_000.0;
 
+/// What a run that stops at the end of the hours says, whose process ends.
+pub(super) const BY_HAND: &str = "type the same command then, or now with --until-done";
 /// What other workers have claimed is looked at this often, should nobody tell of it.
 const CLAIMED_LOOK: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,7 @@ impl Metered {
         self.meter.batch(u64::try_from(rows).unwrap_or(0), took_ms, untold_ms);
     }
 
-    fn pass(&mut self, rate: Option<u32>) {
+    fn pass(&mut self, rate: Option<f64>) {
         let now = Instant::now();
         self.meter.pass((now - self.at).as_secs_f64() * 1_000.0, rate);
         self.at = now;
@@ -110,6 +112,13 @@ impl Worker<'_, '_> {
         // The run's, shared by its workers; rows and time are counted over all of them.
         pace.rate = pace.rate.map(|rate| (rate / self.sharing).max(1));
         pace
+    }
+
+    /// Rows a second that this worker may change: its exact share, which may be less than one.
+    fn rate_now(&self) -> Option<f64> {
+        let changes = self.wishes.tuned();
+        let run = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
+        run.rate.map(|rate| f64::from(rate) / f64::from(self.sharing))
     }
 
     /// Rows that the next batch may have at the pace that counts now, or that under way: what it has claimed is its own.
@@ -180,10 +189,10 @@ impl Worker<'_, '_> {
             if let Some(state) = self.drained().await? {
                 return Ok(Turn::Stop(state));
             }
-            self.engine.metered.pass(pace.rate);
-            let Some(wait) =
-                self.engine.metered.meter.wait(&pace, self.batch_rows()).filter(|_| !self.plan.one_transaction)
-            else {
+            let (rate, rows) = (self.rate_now(), self.batch_rows());
+            self.engine.metered.pass(rate);
+            let wait = self.engine.metered.meter.wait(rate, pace.nice, rows);
+            let Some(wait) = wait.filter(|_| !self.plan.one_transaction) else {
                 return Ok(Turn::Go);
             };
             let rest = Duration::from_secs_f64(wait.ms() / 1_000.0).min(self.time_left());
@@ -282,13 +291,14 @@ impl Worker<'_, '_> {
     /// The run stops because of the hours; whoever drives it until it is done goes on in the next ones.
     pub(super) fn closed(&mut self, reason: String) -> RunState {
         self.engine.away = Some(Away::Closed);
-        let then = if self.pacer.until_done {
-            format!("process {} of {} goes on by itself then", std::process::id(), crate::engine::client())
-        } else {
-            "type the same command then, or now with --until-done".to_owned()
-        };
+        let then = if self.pacer.until_done { goes_on() } else { BY_HAND.to_owned() };
         RunState::Paused { reason: format!("{reason}: {then}") }
     }
+}
+
+/// What a run that stops at the end of the hours says, whose process waits for the next ones.
+pub(super) fn goes_on() -> String {
+    format!("process {} of {} goes on by itself then", std::process::id(), crate::engine::client())
 }
 
 /// Why no batch may begin, by the window that was heard of, open or the one to come, and the one after it.

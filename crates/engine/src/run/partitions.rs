@@ -1,8 +1,10 @@
 //! Runs with several workers: the run is divided into partitions before its first batch, workers take them one after
 //! the other, here and in other processes, and whoever comes last ends the run (docs/design/parallel-workers.md).
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use pgmend_core::id::RunId;
 use pgmend_core::limits::{PARTITIONS_PER_WORKER, WORKERS_MAX};
 use pgmend_core::plan::{Plan, RunSql};
 use pgmend_core::refusal::{Code, Refusal};
@@ -18,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::fault;
 use super::interruption::wait_or_stop;
 use super::nights::Away;
-use super::recover::{RECONNECTS_MAX, jitter};
+use super::recover::{RECONNECTS_MAX, TOO_MANY_CONNECTIONS, jitter};
 use super::totals::{Told, Totals};
 use super::worker::Worker;
 use crate::engine::Engine;
@@ -36,6 +38,8 @@ const SAMPLED_PAGES: f64 = 1_000.0;
 const REOPENED_MAX: u32 = 10;
 /// How often the rows of workers elsewhere are counted in.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
+/// How long such a look may take, connecting again included.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Divides a run that has no batch yet, if it is to have several workers. Its own lease is held.
@@ -205,9 +209,24 @@ impl Engine {
         Ok(Some(lease))
     }
 
+    /// Engines of their own for so many workers, or for as many as the server has connections for; for one at least.
+    async fn connected(&self, workers: u32) -> Result<Vec<Engine>, Error> {
+        let mut engines = Vec::new();
+        for _ in 0..workers {
+            match Engine::again(self).await {
+                Ok(engine) => engines.push(engine),
+                Err(Error::Database { sqlstate, .. }) if sqlstate == TOO_MANY_CONNECTIONS && !engines.is_empty() => {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(engines)
+    }
+
     /// As many workers as the run may have, each with connections of its own, until no partition is left for them.
     async fn drive_partitions(
-        &self,
+        &mut self,
         plan: &Plan,
         run: &StoredRun,
         options: &RunOptions,
@@ -221,8 +240,8 @@ impl Engine {
         // Before any worker of this command has changed a row.
         let changed_rows = self.session.totals(run.run_id).await?.changed_rows;
         self.slice.see_run(changed_rows);
-        for _ in 0..here {
-            let mut engine = Engine::again(self).await?;
+        // All of them connect before the first one works: who fails then would leave the others' leases behind.
+        for mut engine in self.connected(here).await? {
             let (plan, run, options) = (plan.clone(), run.clone(), options.clone());
             let (events, stopped) = (events.clone(), stop.subscribe());
             tasks.spawn(async move {
@@ -232,8 +251,7 @@ impl Engine {
         }
         drop(events);
         let mut totals = Totals::new(changed_rows);
-        let mut count = tokio::time::interval(COUNT_EVERY);
-        count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut counting = std::pin::pin!(self.count_on(run.run_id));
         let (mut signal, mut listening) = (observer.stop_receiver(), true);
         let mut ended = Vec::new();
         loop {
@@ -242,12 +260,7 @@ impl Engine {
                     Some(told) => { if let Some(event) = totals.over_all(told) { observer.tell(&event); } }
                     None => break,
                 },
-                _ = count.tick() => {
-                    // A look that fails is made again: meanwhile the rows of this process count by themselves.
-                    if let Ok(at) = self.session.totals(run.run_id).await {
-                        self.slice.see_run(at.changed_rows);
-                    }
-                }
+                never = &mut counting => match never {},
                 changed = signal.changed(), if listening => {
                     if changed.is_err() {
                         // A sender that is gone will never ask.
@@ -262,6 +275,26 @@ impl Engine {
             ended.push(task.unwrap_or_else(|e| Err(Error::Corrupt(format!("a worker ended unexpectedly: {e}")))));
         }
         Ok(ended)
+    }
+
+    /// Counts the rows of other processes from time to time. A look that fails is made again: meanwhile the rows of this
+    /// process count by themselves.
+    async fn count_on(&mut self, run: RunId) -> Infallible {
+        loop {
+            tokio::time::sleep(COUNT_EVERY).await;
+            let looked = tokio::time::timeout(COUNT_TIMEOUT, async {
+                if self.session.is_closed() {
+                    self.reconnect().await?;
+                }
+                self.session.totals(run).await
+            });
+            match looked.await {
+                Ok(Ok(at)) => self.slice.see_run(at.changed_rows),
+                Ok(Err(_)) => {}
+                // Nobody waits for its answer any more.
+                Err(_) => self.session.close(),
+            }
+        }
     }
 
     /// Takes the next partition, and tells the end of the one before. Connects again if need be: of a lease whose answer
@@ -290,12 +323,15 @@ impl Engine {
                 continue;
             }
             attempt += 1;
-            if !error.is_connection() || attempt > RECONNECTS_MAX || *stop.borrow() != Stop::None {
+            let passes = error.is_connection() || error.sqlstate == TOO_MANY_CONNECTIONS;
+            if !passes || attempt > RECONNECTS_MAX || *stop.borrow() != Stop::None {
                 return Err(super::nights::cut_off(error, run.run_id));
             }
             wait_or_stop(stop.clone(), backoff(attempt, jitter())).await;
             match self.reconnect().await {
-                Err(error) if !error.is_connection() => return Err(super::nights::cut_off(error, run.run_id)),
+                Err(error) if !error.is_connection() && error.sqlstate != TOO_MANY_CONNECTIONS => {
+                    return Err(super::nights::cut_off(error, run.run_id));
+                }
                 // The next attempt finds out.
                 Ok(()) | Err(_) => {}
             }

@@ -48,7 +48,7 @@ const LOCK_WAITS: [&str; 2] = ["55P03", QUERY_CANCELED];
 /// `read_only_sql_transaction`: a standby.
 const READ_ONLY: &str = "25006";
 /// `too_many_connections`.
-const TOO_MANY_CONNECTIONS: &str = "53300";
+pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
 
 impl Worker<'_, '_> {
     /// `None`: try again. `Some`: stop in that state.

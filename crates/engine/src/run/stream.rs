@@ -13,6 +13,7 @@ use super::interruption::cancellable;
 use super::recover::QUERY_CANCELED;
 use super::step::{Applied, Step, millis};
 use super::worker::Worker;
+use crate::progress::Stop;
 
 /// Rows that a bound may scan past at once when looking for matches has run into the timeout.
 const WINDOW_ROWS: u32 = 100_000;
@@ -32,7 +33,7 @@ impl Worker<'_, '_> {
             Some(known) => known,
             None => self.next_stretch(&upper).await?,
         };
-        let Stretch { to, rows, keys } = match stretch {
+        let Stretch { to, rows, keys, rows_max } = match stretch {
             Ok(stretch) => stretch,
             Err(step) => return Ok(step),
         };
@@ -73,12 +74,12 @@ impl Worker<'_, '_> {
         }
         let ceiling = match rows {
             Rows::All if self.plan.one_transaction => BATCH_ROWS_CEILING,
-            Rows::All => self.sizing.ceiling(),
+            Rows::All => self.sizing.ceiling().min(rows_max.unwrap_or(u32::MAX)),
             Rows::FirstHalf | Rows::SecondHalf => self.sizing.half_max(),
         };
         if changed_rows > i64::from(ceiling) {
             tx.rollback().await?;
-            // Rows came into the range since its bound was read: a smaller batch keeps the promise.
+            // Rows came into the range since its bound was read, or since they were counted: a smaller batch keeps the promise.
             return Err(PgError::new("change a batch", QUERY_CANCELED, "more rows than a transaction may change"));
         }
         let took_ms = millis(began);
@@ -125,7 +126,7 @@ impl Worker<'_, '_> {
         if let Some(first_half_to) = &self.at.first_half_to {
             return match ahead {
                 Some(Prefetched { to: Some(to), keys, .. }) if self.first_goes_on(first_half_to, upper, 0) => {
-                    Some(Ok(Stretch { to, rows: Rows::FirstHalf, keys }))
+                    Some(Ok(Stretch::up_to(to, Rows::FirstHalf, keys)))
                 }
                 None if self.first_goes_on(first_half_to, upper, 0) => None,
                 // Nothing is left for the first half, or there shall be no more of it.
@@ -143,10 +144,13 @@ impl Worker<'_, '_> {
             None if self.plan.one_transaction => {
                 (self.from(Rows::All).as_deref() != Some(upper)).then(|| (upper.to_vec(), Rows::All, None))
             }
-            None if self.fits_at_once() => Some((upper.to_vec(), Rows::All, None)),
+            None if self.fits_at_once() => {
+                let whole = Stretch::up_to(upper.to_vec(), Rows::All, None);
+                return Some(Ok(Stretch { rows_max: Some(self.batch_rows()), ..whole }));
+            }
             None => return None,
         };
-        Some(bound.map(|(to, rows, keys)| Stretch { to, rows, keys }).ok_or(Step::Exhausted))
+        Some(bound.map(|(to, rows, keys)| Stretch::up_to(to, rows, keys)).ok_or(Step::Exhausted))
     }
 
     /// Whether a tenant has so few rows by the plan's count that its first batch takes all of them, and no bound needs
@@ -217,6 +221,9 @@ impl Worker<'_, '_> {
             other => return other.map(|found| found.map_or(Bound::End, Bound::At)),
         }
         for _ in 0..WINDOWS_PER_STEP {
+            if self.wishes.asked() || self.observer.stop() != Stop::None || self.overdue() {
+                break;
+            }
             let from = self.from(rows);
             let Some(end) = self.read_window(from.as_deref(), upper).await? else { return Ok(Bound::End) };
             if let Some(found) = self.read_bound(from.as_deref(), &end, rows).await? {

@@ -93,6 +93,8 @@ pub(super) struct Worker<'e, 'o> {
     pub spanned: Option<Spanned>,
     /// Where windows without a match have been skipped to, ahead of the checkpoint.
     pub skipped_to: Option<Vec<String>>,
+    /// Whether the last step found nothing to change, and there is more to look at.
+    pub searching: bool,
     /// Rows of the next batch while a row that fails, or that somebody else holds, is being cornered.
     pub cornering: Option<u32>,
     /// Whether the rows of the next batch are tried one by one.
@@ -167,6 +169,7 @@ impl<'e, 'o> Worker<'e, 'o> {
             density,
             spanned: None,
             skipped_to: None,
+            searching: false,
             claim: None,
             cornering: None,
             apart: false,
@@ -210,8 +213,12 @@ impl<'e, 'o> Worker<'e, 'o> {
                 continue;
             }
             match self.batch().await {
-                Ok(Step::Applied(batch)) => self.advance(batch),
+                Ok(Step::Applied(batch)) => {
+                    self.searching = false;
+                    self.advance(batch);
+                }
                 Ok(Step::Skipped) => {
+                    self.searching = true;
                     self.claim = None;
                     self.attempt = 0;
                 }
@@ -266,6 +273,9 @@ impl<'e, 'o> Worker<'e, 'o> {
         if !self.heartbeat.trusted() {
             self.regain_trust().await?;
         }
+        if let Some(state) = self.stop_search().await? {
+            return Ok(Turn::Stop(state));
+        }
         match self.stop_unexpected().await? {
             Some(state) => Ok(Turn::Stop(state)),
             None => match self.pace().await? {
@@ -288,6 +298,14 @@ impl<'e, 'o> Worker<'e, 'o> {
     /// The range is exhausted: closes the partition, or ends the run. The end of a tenant travels with the question for
     /// the next one.
     async fn exhausted(&mut self) -> Result<Close, Error> {
+        if self.partition.is_some() {
+            // The next partition may have no batch either. This one is looked through again when the run goes on.
+            match self.asked_to_stop().await {
+                Ok(None) => {}
+                Ok(Some(state)) => return Ok(Close::Stop(state)),
+                Err(error) => return Ok(self.recover(error).await?.map_or(Close::More, Close::Stop)),
+            }
+        }
         if self.tenant().is_some() {
             return Ok(Close::Done);
         }

@@ -2,6 +2,7 @@
 
 mod control;
 mod nights;
+mod search;
 mod slices;
 mod vacuum;
 

@@ -1,6 +1,6 @@
 //! All tenants together: the table as the plain statement leaves it, once, also back again.
 
-use pgmend::{PlanOptions, RunState, UndoOptions};
+use pgmend::{Pace, PlanOptions, RunState, UndoOptions};
 use pgmend_core::job::Scalar;
 use pgmend_core::tenants::TenantMode;
 use pgmend_testkit::FaultProxy;
@@ -157,17 +157,25 @@ async fn small_tenants_cost_no_connections_of_their_own() {
 /// The plan's count says that one batch takes all of it, and the table has gone on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_tenant_that_has_grown_since_the_plan_is_changed_in_batches_of_the_allowed_size() {
-    let mut stage = Stage::new().await;
-    let mut job = job(MEND, None);
-    job.file.limits.batch_rows = None;
-    job.file.limits.rows_per_transaction_max = 20;
-    let planned = Box::pin(stage.engine.plan(&job, &PlanOptions::default())).await.expect("a plan");
-    let growth = "insert into item select i, 2, 'a', i, 'old' from generate_series(1001, 1100) i";
-    stage.sql.run(&format!("{growth}; {}", growth.replace("into item", "into plain.item"))).expect("it grows");
-    let plan = planned.plan.plan_id.to_string();
-    let done = Box::pin(stage.engine.run_plan(&plan, &RunOptions::default(), &mut Observer::silent())).await;
-    let done = done.expect("a run");
-    assert_eq!((&done.state, done.changed_rows), (&RunState::Succeeded, 295));
-    assert!(stage.number("select max(changed_rows) from pgmend.batch") <= 20);
-    stage.check(MEND);
+    for (rows_per_transaction_max, batch_rows) in [(Some(20), None), (None, Some(20))] {
+        let mut stage = Stage::new().await;
+        let mut job = job(MEND, None);
+        job.file.limits.batch_rows = batch_rows;
+        if let Some(most) = rows_per_transaction_max {
+            job.file.limits.rows_per_transaction_max = most;
+        }
+        let planned = Box::pin(stage.engine.plan(&job, &PlanOptions::default())).await.expect("a plan");
+        let growth = "insert into item select i, 2, 'a', i, 'old' from generate_series(1001, 1100) i";
+        stage.sql.run(&format!("{growth}; {}", growth.replace("into item", "into plain.item"))).expect("it grows");
+        let plan = planned.plan.plan_id.to_string();
+        // A slice has no more rows either, though the tenant's were to be taken at once.
+        let slice = RunOptions { pace: Pace { rows_max: Some(200), ..Pace::default() }, ..RunOptions::default() };
+        let part = Box::pin(stage.engine.run_plan(&plan, &slice, &mut Observer::silent())).await.expect("a slice");
+        assert_eq!(part.changed_rows, 200, "{part:?}");
+        let done = Box::pin(stage.engine.run_plan(&plan, &RunOptions::default(), &mut Observer::silent())).await;
+        let done = done.expect("a run");
+        assert_eq!((&done.state, done.changed_rows), (&RunState::Succeeded, 295));
+        assert!(stage.number("select max(changed_rows) from pgmend.batch") <= 20);
+        stage.check(MEND);
+    }
 }

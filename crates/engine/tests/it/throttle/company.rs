@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgmend::{Event, Setting, Status};
 use pgmend_testkit::ServerOptions;
 
-use super::stage::{PATIENCE, Running, Stage, job};
+use super::stage::{PATIENCE, Running, Stage, job, until};
 
 /// What sessions of an application do, over and over.
 const COUNTING: &str = "select count(*) from generate_series(1, 200000)";
@@ -102,6 +102,30 @@ fn a_signal_that_comes_within_a_rest_holds_the_batch_after_it() {
         stage.quick();
         stage.tune(Setting::Nice, 0.0);
         std::fs::remove_file(&flag).expect("the flag is ours");
+    });
+}
+
+/// The rest after a batch begins with a word to the server, whose connection may have gone in the meantime.
+#[test]
+fn a_connection_that_is_lost_before_a_rest_is_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("hold");
+    let throttle = format!("[throttle]\ncores = 2\nflag_files = [{:?}]", flag.display().to_string());
+    beside(&throttle, 3, 1.0, |stage, running| {
+        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
+        resting(stage);
+        let changing = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+        until("the next batch is under way", || stage.number(changing) > 0);
+        std::fs::write(&flag, "").expect("the flag");
+        running.held();
+        let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                    where application_name like 'pgmend%' and query not like '%generate_series%' and pid <> pg_backend_pid()";
+        assert!(stage.number(cut) > 0);
+        std::fs::remove_file(&flag).expect("the flag is ours");
+        running.released();
+        resting(stage);
+        stage.quick();
+        stage.tune(Setting::Nice, 0.0);
     });
 }
 
