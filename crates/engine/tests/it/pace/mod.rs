@@ -14,7 +14,9 @@ use pgmend_testkit::{Database, Server, Sql};
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What ends a wait takes no longer, also on a machine that stalls for seconds; the waits themselves last for minutes.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A database with the control schema and a hundred accounts, each of which takes a while to change.
 struct Stage {
@@ -102,6 +104,8 @@ fn job() -> Job {
     let mut file = JobFile::default();
     file.limits.batch_rows = Some(10);
     file.limits.lease_seconds = 6;
+    // A machine that stalls is no reason for smaller batches.
+    file.limits.statement_timeout_ms = Some(30_000);
     Job { file, ..Job::from_statement("raise", "update account set balance = balance + 5") }
 }
 

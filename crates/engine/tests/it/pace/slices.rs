@@ -1,8 +1,9 @@
 //! Slices of a run: so many rows, or so much time, and the rest another day. Every row is changed once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgmend::{JobFile, Mode, Observer, Pace, RunOptions, RunState, UndoOptions};
+use pgmend::{Event, JobFile, Mode, Observer, Pace, RunOptions, RunState, UndoOptions};
 
 use super::{Stage, job, nice, rate};
 
@@ -198,6 +199,8 @@ async fn a_hold_does_not_outlast_the_time_of_a_command() {
         Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("a slice");
     assert_eq!(held.state, RunState::Paused { reason: "stopped after 2s, as asked".into() });
     std::fs::remove_file(&flag).expect("the flag");
+    // The rest has all the time that it takes.
+    job.file.pace.stop_after = None;
     let rest =
         Box::pin(stage.engine.run(&job, &RunOptions::default(), &mut Observer::silent())).await.expect("the rest");
     assert_eq!((rest.state, rest.changed_rows), (RunState::Succeeded, 100));
@@ -205,16 +208,25 @@ async fn a_hold_does_not_outlast_the_time_of_a_command() {
 }
 
 /// The batches themselves say when they began: each took 50 ms at least, and four times as much is rested in turns of a
-/// second and more.
+/// second and more. Where a batch takes longer, a rest is due sooner, and a stall between two batches is rest as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_works_and_rests_in_turns_and_rests_as_many_times_as_long_as_it_worked() {
     let mut stage = Stage::new(5).await;
-    assert_eq!(stage.run(nice(4.0)).await.changed_rows, 100);
-    let turns = "select bool_or(gap is null or gap < interval '900 ms') || ' ' || (count(rest) between 1 and 8) || ' '
-                        || (sum(rest) >= (max(batch_no) filter (where rest is not null) - 1) * interval '200 ms')
-                   from (select batch_no, gap, case when gap >= interval '1 s' then gap end as rest
-                           from (select batch_no, begun_at - lag(begun_at) over (order by batch_no) as gap from pgmend.batch
-                                  where changed_rows > 0) g) r";
-    assert_eq!(stage.value(turns), "true true true");
+    let run = stage.begin(nice(4.0)).await;
+    let events = Arc::clone(&run.events);
+    assert_eq!(run.ended().await.changed_rows, 100);
+    let turns = "select (count(*) filter (where rests) >= 1) || ' '
+                        || (max(begun_at) filter (where rests) - min(begun_at)
+                            >= (max(batch_no) filter (where rests) - 1) * interval '250 ms')
+                   from (select batch_no, begun_at,
+                                begun_at - lag(begun_at) over (order by batch_no) >= interval '1 s' as rests
+                           from pgmend.batch where changed_rows > 0) b";
+    assert_eq!(stage.value(turns), "true true");
+    // No rest of a second before a quarter of a second's work.
+    let earned: f64 = stage.value("select sum(took_ms) * 4 / 1000 from pgmend.batch").parse().expect("seconds");
+    let events = events.lock().expect("nobody panics here");
+    let rests = events.iter().filter(|event| matches!(event, Event::Pacing { wait_s, .. } if *wait_s >= 1.0)).count();
+    assert!(rests as f64 <= earned, "{rests} rests for {earned} s: {events:?}");
+    drop(events);
     stage.assert_every_row_changed_once();
 }

@@ -93,16 +93,6 @@ impl Stage {
             ))
             .expect("the trigger");
     }
-
-    /// Each row takes a while, so that something can happen meanwhile.
-    fn slowly(&mut self, seconds: f64) {
-        self.sql
-            .run(&format!(
-                "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep({seconds}); return null; end $$;
-                 create trigger slow after update on item for each row execute function slow()"
-            ))
-            .expect("the trigger");
-    }
 }
 
 fn job(statement: &str, mode: Option<Mode>) -> Job {

@@ -7,7 +7,7 @@ use pgmend_core::environment::Environments;
 use super::stage::{RELABEL, Stage, job, until};
 
 const LEVEL: &str = "[[throttle.sql]]\nname = \"queue\"\nunit = \"messages\"\nquery = \"select n from level\"\n\
-                     enter = 100\nleave = 10\npoll_s = 0.1\nstale_s = 1\n";
+                     enter = 100\nleave = 10\npoll_s = 0.1\nstale_s = 10\n";
 
 fn level(stage: &mut Stage, n: &str) {
     stage.sql.run(&format!("update level set n = {n}")).expect("the level");
@@ -38,7 +38,7 @@ fn a_flag_file_holds_a_run_until_it_is_gone() {
 fn a_number_of_the_job_holds_at_one_limit_and_goes_on_at_another_and_is_told_everywhere() {
     let mut stage = with_level(5_000);
     let mut running = stage.start(job(LEVEL));
-    assert_eq!(running.held(), "queue 5000 messages ≥ 100");
+    running.held_as("queue 5000 messages ≥ 100");
     until("the database knows", || !stage.status().holds.is_empty());
     let status = stage.status();
     assert_eq!(status.summary.state, "running");
@@ -69,11 +69,14 @@ fn a_number_of_the_job_holds_at_one_limit_and_goes_on_at_another_and_is_told_eve
 fn a_signal_that_cannot_be_read_any_more_is_over_its_limit_until_it_can() {
     let mut stage = with_level(0);
     stage.slow();
-    let mut running = stage.start(job(&format!("{LEVEL}\n")));
+    let mut running = stage.start(job(&LEVEL.replace("stale_s = 10", "stale_s = 2")));
     running.batches(2);
     stage.sql.run("alter table level rename to gone").expect("the level goes");
-    let why = running.held();
-    assert!(why.starts_with("queue was not read for") && why.contains("level"), "{why}");
+    // A sampler that is late holds the run too, and does not know of the level.
+    running.wait_for("loss of the level", |event| {
+        matches!(event, Event::Holding { reasons, .. } if reasons.len() == 1
+            && reasons[0].text.starts_with("queue was not read for") && reasons[0].text.contains("level"))
+    });
     stage.sql.run("alter table gone rename to level").expect("the level is back");
     stage.quick();
     running.released();
@@ -84,7 +87,8 @@ fn a_signal_that_cannot_be_read_any_more_is_over_its_limit_until_it_can() {
 #[test]
 fn a_hold_that_lasts_too_long_gives_its_connection_back_and_then_stops_resumable() {
     let mut stage = with_level(5_000);
-    let mut running = stage.start(job(&format!("[throttle]\nrelease_after_s = 2\nhold_max_s = 5\n{LEVEL}")));
+    // Seconds between the rungs, so that each is seen.
+    let mut running = stage.start(job(&format!("[throttle]\nrelease_after_s = 8\nhold_max_s = 20\n{LEVEL}")));
     running.held();
     let sessions =
         "select count(*) from pg_stat_activity where application_name = 'pgmend' and datname = current_database()";
@@ -92,7 +96,8 @@ fn a_hold_that_lasts_too_long_gives_its_connection_back_and_then_stops_resumable
     until("the working connection is given back", || stage.number(sessions) == 2);
     let stopped = running.end();
     let RunState::Paused { reason } = &stopped.state else { panic!("{stopped:?}") };
-    assert!(reason.starts_with("held for 5 s: queue 5000 messages ≥ 100"), "{reason}");
+    let held_s = reason.strip_prefix("held for ").and_then(|r| r.strip_suffix(" s: queue 5000 messages ≥ 100"));
+    assert!(held_s.is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s >= 20)), "{reason}");
     assert_eq!(stage.number("select count(*) from pgmend.hold where since_at is not null"), 0);
     level(&mut stage, "0");
     let outcome = stage.start(job(&format!("[throttle]\nhold_max_s = 4\n{LEVEL}"))).end();

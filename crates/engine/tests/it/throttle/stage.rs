@@ -112,7 +112,9 @@ pub fn job(throttle: &str) -> Job {
     // Databases that other tests drop are checkpoints.
     let drops = "[throttle.signal.checkpoints]\noff = \"other tests\"\n";
     let drops = if throttle.contains("checkpoints]") { "" } else { drops };
-    let mut file = JobFile::parse(&format!("{throttle}\n{quiet}{drops}")).expect("a job file");
+    let commits = "[throttle.signal.commit_latency]\noff = \"other tests\"\n";
+    let commits = if throttle.contains("commit_latency]") { "" } else { commits };
+    let mut file = JobFile::parse(&format!("{throttle}\n{quiet}{drops}{commits}")).expect("a job file");
     file.limits.batch_rows = Some(BATCH_ROWS);
     // So that the heartbeat connects within half a second.
     file.limits.lease_seconds = 3;
@@ -156,6 +158,14 @@ impl Running {
         let event = self.wait_for("hold", |event| matches!(event, Event::Holding { .. }));
         let Event::Holding { reasons, .. } = event else { panic!("{event:?}") };
         reasons.into_iter().map(|reason| reason.text).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Waits until a hold has this sentence alone: where the first reading comes late, another one is told before.
+    pub fn held_as(&mut self, wanted: &str) {
+        self.wait_for(
+            &format!("hold as `{wanted}`"),
+            |event| matches!(event, Event::Holding { reasons, .. } if reasons.len() == 1 && reasons[0].text == wanted),
+        );
     }
 
     /// Waits for the end of a hold.

@@ -6,8 +6,7 @@ use pgmend_core::throttle::{Limit, LimitAsked};
 use super::stage::{Stage, block_on, job};
 
 /// A number that a test moves.
-const LOAD: &str =
-    "[[throttle.sql]]\nname = \"load\"\nquery = \"select n from load\"\nenter = 10\nleave = 5\npoll_s = 0.1\n";
+const LOAD: &str = "[[throttle.sql]]\nname = \"load\"\nquery = \"select n from load\"\nenter = 10\nleave = 5\npoll_s = 0.1\nstale_s = 10\n";
 
 fn limits(typed: &[&str]) -> Tuning {
     let limits = typed.iter().map(|text| LimitAsked::read(text).expect("a limit")).collect();
@@ -50,7 +49,8 @@ fn a_run_that_holds_goes_on_at_a_limit_that_a_person_has_raised_and_the_ledger_s
 fn a_limit_that_is_taken_back_holds_the_run_again() {
     let mut stage = Stage::new();
     stage.sql.run("create table load (n int not null); insert into load values (14)").expect("some load");
-    stage.slow();
+    // Forty seconds, in which the change is taken back.
+    stage.slow_by(2.0);
     let mut running = stage.start(job(LOAD));
     running.held();
     let tune = |tuning: Tuning| {
