@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgmend::guard::Named;
 use pgmend::progress::Stop;
-use pgmend::{Code, Engine, Error, Event, Observer, Outcome, RunOptions, RunState, Setting, Tuning};
+use pgmend::{Code, Engine, Error, Event, Observer, Outcome, Pace, RunOptions, RunState, Setting, Tuning};
 use pgmend_core::environment::Environment;
 use pgmend_core::policy::{Hours, Policy, Window};
 use tokio::task::JoinHandle;
@@ -196,6 +196,37 @@ async fn without_being_told_to_wait_a_run_pauses_at_the_end_of_its_hours_and_say
             return;
         }
         assert!(tries_left > 0, "it did not stop by itself: {reason}");
+    }
+}
+
+/// What a process that waited says once it ends does not promise that it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_the_hours_ends_with_a_signal_or_with_the_time_of_the_command() {
+    for signalled in [true, false] {
+        let mut stage = Stage::new(ROW_MS).await;
+        let (stop, stopped) = tokio::sync::watch::channel(Stop::None);
+        let stop_after = (!signalled).then(|| "20s".parse().expect("seconds"));
+        let pace = Pace { stop_after, ..rate(RATE) };
+        let options = RunOptions { pace, until_done: true, ..RunOptions::default() };
+        let (events, task) = begin_stoppable(&stage.db.url(), None, options, Some(stopped)).await;
+        stage.wait_until("select count(*) >= 2 from pgmend.batch").await;
+        let closed = hours(&mut stage, &[(3_600, 7_200)]);
+        install(&stage, &closed).await;
+        stage.wait_until("select count(*) = 1 from pgmend.run where state = 'paused'").await;
+        assert!(stage.value("select reason from pgmend.run").contains("goes on by itself then"));
+        if signalled {
+            stop.send(Stop::AfterBatch).expect("somebody listens");
+        }
+        let outcome = ended(task).await.expect("the run");
+        let RunState::Paused { reason } = &outcome.state else { panic!("not paused: {outcome:?}") };
+        assert!(reason.contains(" begin again at 2") && reason.ends_with("or now with --until-done"), "{reason}");
+        assert_eq!(&stage.value("select reason from pgmend.run"), reason);
+        assert_eq!(stage.value("select bool_and(expires_at = '-infinity') from pgmend.lease"), "t");
+        assert_eq!(course(&events), "started paused waiting");
+        assert!(outcome.changed_rows > 0 && outcome.changed_rows < 100, "{outcome:?}");
+        stage.sql.run("delete from pgmend.policy; drop trigger slow on account").expect("every hour is allowed");
+        assert_eq!(stage.run(Pace::default()).await.changed_rows, 100);
+        stage.assert_every_row_changed_once();
     }
 }
 
