@@ -381,7 +381,15 @@ impl Engine {
                 stop.clone(),
             );
             let run = within(&run, &partition);
-            let mut worker = Worker::new(self, plan.clone(), run, lease.clone(), &options, &mut observer, true).await?;
+            let worker = Worker::new(self, plan.clone(), run, lease.clone(), &options, &mut observer, true).await;
+            let mut worker = match worker {
+                Ok(worker) => worker,
+                Err(error) => {
+                    // So that others need not wait. If it does not arrive, the lease runs out by itself.
+                    let _ = self.session.release(&lease).await;
+                    return Err(error);
+                }
+            };
             worker.partition = Some(partition);
             worker.narrow_to_tenant()?;
             worker.sharing = most;

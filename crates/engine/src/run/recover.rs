@@ -249,6 +249,9 @@ impl Worker<'_, '_> {
             let reason = rejection(error);
             match self.record_rejected(&reason).await {
                 Ok(Step::Applied(batch)) => {
+                    if let Some(claim) = self.claim.take() {
+                        claim.settle(batch.changed_rows);
+                    }
                     self.cornering = None;
                     self.attempt = 0;
                     self.at.batch_no += 1;

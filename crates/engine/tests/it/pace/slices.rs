@@ -117,6 +117,27 @@ async fn an_undo_in_slices_passes_over_the_row_that_fails_and_no_other() {
     assert_eq!(stage.value("select string_agg(id::text, ',') from account where balance = 105"), "34");
 }
 
+/// The batch that records a row as a conflict is one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_batch_by_batch_makes_one_at_a_time() {
+    let mut stage = Stage::new(0).await;
+    let run_id = stage.run(Pace::default()).await.run_id.to_string();
+    stage.sql.run("alter table account add check (id <> 34 or balance <> 100) not valid").expect("a constraint");
+    let options = UndoOptions {
+        run: RunOptions { stop_after_batches: Some(1), ..RunOptions::default() },
+        ..UndoOptions::default()
+    };
+    for batches in 1..=20 {
+        let slice = Box::pin(stage.engine.undo(&run_id, &options, &mut Observer::silent())).await.expect("a slice");
+        assert_eq!(slice.batches, batches, "{slice:?}");
+        if slice.changed_rows + slice.conflict_rows == 100 {
+            assert_eq!(slice.conflict_rows, 1);
+            return;
+        }
+    }
+    panic!("no end");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_a_slice_does_not_begin_anew_with_each_partition() {
     let mut stage = Stage::new(50).await;
