@@ -53,12 +53,14 @@ fn a_row_that_stays_locked_pauses_the_run() {
 }
 
 /// The run waits for a row of the other session's, and the other session for one of the run's. Only the run looks
-/// for deadlocks in time, and so it is the one to be ended by it.
+/// for deadlocks in time, and so it is the one to be ended by it. It looks once, and the other session waits by then.
 #[test]
 fn a_deadlock_that_ends_the_runs_batch_is_recovered_from() {
     each(&[STREAM, FREEZE, DELETE], |shape| {
         let mut stage = Stage::new(shape, 40, 20);
-        stage.file.limits.lock_timeout_ms = 20_000;
+        stage.wait_for_rows();
+        let later = format!("alter database {} set deadlock_timeout = '8s'", stage.database.name());
+        stage.sql().run(&later).expect("it is the superuser");
         let mut other = stage.sql();
         other
             .run("set deadlock_timeout = '60s'; begin; update account set touched = touched where id = 60")

@@ -43,8 +43,8 @@ fn trigger(stage: &Stage, body: &str) {
 #[test]
 fn a_batch_that_runs_into_its_timeout_is_made_smaller() {
     let mut stage = Stage::new(STREAM, 16, 12);
-    stage.file.limits.statement_timeout_ms = Some(400);
-    trigger(&stage, "perform pg_sleep(0.05);");
+    stage.file.limits.statement_timeout_ms = Some(2_000);
+    trigger(&stage, "perform pg_sleep(0.25);");
     let (ended, sizes) = run_watched(&stage);
     succeeded(ended).expect("the run ends");
     assert!(sizes.iter().all(|rows| *rows < 8) && sizes.len() > 1, "{sizes:?}");

@@ -71,7 +71,7 @@ fn a_second_process_takes_over_the_partitions_of_one_that_is_killed() {
     for shape in [STREAM, FREEZE] {
         let mut stage = stage(shape, 120, 2);
         // A lease that a busy machine lets run out would be taken over rightly.
-        stage.file.limits.lease_seconds = 6;
+        stage.file.limits.lease_seconds = 12;
         let rows = [stage.hold(60), stage.hold(300)];
         let mut first = stage.worker();
         assert!(first.wait_for_batches(2), "{:?}", first.heard);

@@ -136,12 +136,17 @@ impl Stage {
     /// Locks a row of `account` until the session commits or goes: no run gets past it, so that it is still under way
     /// whatever a busy machine makes of it. Its batches are to wait for the row meanwhile.
     pub fn hold(&mut self, id: u32) -> Sql {
-        self.file.limits.lock_timeout_ms = 20_000;
+        self.wait_for_rows();
         let mut other = self.sql();
         let locked =
             other.run(&format!("begin; select from account where id = {id} for update")).expect("it is locked");
         assert_eq!(locked.len(), 1, "there is no row {id}");
         other
+    }
+
+    /// Lets batches wait for rows that others hold as long as any test takes: neither of the timeouts makes them smaller.
+    pub fn wait_for_rows(&mut self) {
+        (self.file.limits.lock_timeout_ms, self.file.limits.statement_timeout_ms) = (60_000, Some(60_000));
     }
 
     pub fn errand(&self) -> Errand {

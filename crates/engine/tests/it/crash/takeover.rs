@@ -15,7 +15,8 @@ use super::{block_on, each, run};
 fn of_two_workers_that_start_the_same_job_one_drives_and_the_other_says_who() {
     let mut stage = Stage::new(STREAM, 40, 8);
     let mut other = stage.hold(60);
-    stage.file.limits.statement_timeout_ms = Some(20_000);
+    // A lease that a busy machine lets run out would be taken over rightly.
+    stage.file.limits.lease_seconds = 15;
     let (mut one, mut two) = (stage.worker(), stage.worker());
     // The driver cannot end before the row is released; the other one does as soon as it has told a live lease from
     // a dead one.
@@ -64,7 +65,7 @@ fn a_worker_that_slept_within_a_batch_wakes_to_find_it_undone() {
 
 fn wakes_after_takeover(shape: Shape, within_batch: bool) {
     let mut stage = Stage::new(shape, 60, 2);
-    stage.file.limits.lock_timeout_ms = 20_000;
+    stage.wait_for_rows();
     let mut other = stage.sql();
     other.run("begin; select from account where id = 60 for update").expect("a row is locked");
     let mut sleeper = stage.worker();
@@ -136,7 +137,7 @@ fn a_worker_that_trusts_a_lease_that_was_taken_over_is_stopped_by_the_fence() {
 fn a_takeover_waits_for_the_batch_that_is_under_way() {
     let mut stage = Stage::new(STREAM, 60, 2);
     stage.file.limits.lease_seconds = 60;
-    stage.file.limits.lock_timeout_ms = 20_000;
+    stage.wait_for_rows();
     let mut other = stage.sql();
     other.run("begin; select from account where id = 60 for update").expect("a row is locked");
     thread::scope(|scope| {
