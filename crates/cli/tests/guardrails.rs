@@ -243,6 +243,8 @@ fn the_wait_for_an_approval_ends_with_a_veto_with_ctrl_c_and_with_the_plan() {
     let interrupted = Command::new("kill").args(["-s", "INT", &waiting.id().to_string()]).status();
     assert!(interrupted.expect("`kill` is a program").success());
     expect(&end(waiting), 6, "type the same command to wait again");
+    // Its own session, not that of the command before.
+    shop.wait_until(&format!("select not looks from ({looks}) as l (looks)"));
 
     let stored = ["run", &id, "--env", "production", "--execute", "--wait-approval"];
     let waiting = shop.begun(&stored);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::transcript::Shell;
 
-/// 150 rows, each for a twentieth of a second.
+/// 150 rows, each for a part of a second: it drives for long after the second command was refused.
 const SLOW: &str = "
-    create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.05); return new; end';
+    create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.15); return new; end';
     create trigger slow before update on users for each row execute function slow()";
-const LINE: &[&str] = &["run", "fix.sql", "--batch-rows", "5", "--lease-seconds", "4", "--execute"];
+const LINE: &[&str] = &["run", "fix.sql", "--batch-rows", "5", "--lease-seconds", "12", "--execute"];
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 

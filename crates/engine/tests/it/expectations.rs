@@ -157,21 +157,22 @@ async fn an_expectation_that_gives_no_answer_or_writes_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_on_the_same_columns_at_once_are_refused() {
     let mut stage = Stage::new().await;
-    let slow = |column: &str| {
-        let mut job = job(&format!("update account set {column} = {column} + 1 where pg_sleep(0.02) is not null"), "");
-        job.name = format!("slow {column}");
-        job.file.trust_functions = vec!["pg_sleep".into()];
-        job.file.limits.lease_seconds = 3;
-        job
-    };
-    let (url, first) = (stage._db.url(), slow("balance"));
+    // It waits for its last row until the others were tried.
+    let mut first = job("update account set balance = balance + 1", "");
+    first.name = "slow balance".into();
+    (first.file.limits.lock_timeout_ms, first.file.limits.statement_timeout_ms) = (60_000, Some(60_000));
+    let mut holder = stage._db.sql().expect("a session");
+    holder.run("begin; select from account where id = 100 for update").expect("a lock");
+    let url = stage._db.url();
     let driving = tokio::spawn(async move {
         let mut engine = Engine::connect(Some(&url)).await.expect("a connection");
         Box::pin(engine.run(&first, &RunOptions::default(), &mut Observer::silent())).await
     });
-    for _ in 0..600 {
+    let waiting =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    for _ in 0..3_000 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        if stage.sql.value("select count(*) from pgmend.batch").expect("a count").as_deref() != Some("0") {
+        if stage.sql.value(waiting).expect("a count").as_deref() != Some("0") {
             break;
         }
     }
@@ -181,6 +182,7 @@ async fn two_runs_on_the_same_columns_at_once_are_refused() {
     let other =
         stage.run(&job("update account set tenant = tenant + 10 where id = 1", "")).await.expect("other columns");
     assert_eq!(other.state, RunState::Succeeded);
+    holder.run("commit").expect("it lets go");
     assert_eq!(driving.await.expect("no panic").expect("the first run").state, RunState::Succeeded);
 }
 

@@ -82,25 +82,21 @@ async fn a_veto_stops_and_a_revoked_approval_pauses_a_run_under_way() {
 async fn a_run_under_way_pauses_before_its_next_batch_when_an_approval_is_taken_back() {
     let bank = Bank::new(approvals(1)).await;
     let (mut runner, mut approver) = (bank.as_role(&bank.runner).await, bank.as_role(&bank.approver).await);
-    let mut job = job("raise", "update account set balance = balance + 5 where pg_sleep(0.01) is not null");
-    job.file.trust_functions = vec!["pg_sleep".into()];
+    let mut job = job("raise", "update account set balance = balance + 5");
     job.file.limits.batch_rows = Some(2);
+    let row = bank.hold(&mut job, 50);
     let planned = plan(&mut runner, &job).await;
     approver.approve(&planned, "fine").await.expect("an approval");
     let driven = job.clone();
     let driving = tokio::spawn(async move { (run(&mut runner, &driven, None).await, runner) });
-    for _ in 0..600 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        if bank.db.sql().expect("a session").value("select 1 from pgmend.batch limit 1").expect("an answer").is_some() {
-            break;
-        }
-    }
+    bank.until_held().await;
     assert!(approver.revoke(&planned, "wrong month").await.expect("a revocation"), "a run is under way");
+    drop(row);
     let (outcome, mut runner) = driving.await.expect("no panic");
     let outcome = outcome.expect("an outcome");
     let RunState::Paused { reason } = &outcome.state else { panic!("{:?}", outcome.state) };
     assert!(reason.ends_with("took the approval back: wrong month"), "{reason}");
-    assert!(outcome.changed_rows < 100, "{outcome:?}");
+    assert_eq!(outcome.changed_rows, 50, "no batch after the one that was under way: {outcome:?}");
 
     // Going on needs a yes again, and whoever looks is told so; an observer, too.
     let plan_id = planned.plan.plan_id;

@@ -74,6 +74,29 @@ impl Bank {
         Sql::connect(&self.db.url_for(role)).expect("a session")
     }
 
+    /// Locks a row until the session goes, and lets the job wait for it: its run stays under way whatever a busy machine makes
+    /// of it.
+    fn hold(&self, job: &mut Job, id: u32) -> Sql {
+        (job.file.limits.lock_timeout_ms, job.file.limits.statement_timeout_ms) = (60_000, Some(60_000));
+        let mut other = self.db.sql().expect("a session");
+        other.run(&format!("begin; select from account where id = {id} for update")).expect("a lock");
+        other
+    }
+
+    /// Waits until the run waits for the row of [`Self::hold`].
+    async fn until_held(&self) {
+        let waiting =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+        let mut sql = self.db.sql().expect("a session");
+        for _ in 0..3_000 {
+            if sql.value(waiting).expect("an answer").as_deref() != Some("0") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("it does not come to the row within a minute");
+    }
+
     fn total(&self) -> String {
         self.db.sql().expect("a session").value("select sum(balance) from account").expect("a sum").expect("a value")
     }
