@@ -37,7 +37,7 @@ fn a_cut_after_commit_leaves_the_row_and_an_error() {
     sql.run("insert into t values (1)").expect("it passes");
     let error = sql.run("commit").expect_err("the answer is lost");
     assert_eq!(error.sqlstate, CONNECTION_LOST);
-    assert!(bench.proxy.wait_for_cut(Duration::from_secs(5)));
+    assert!(bench.proxy.wait_for_cut(Duration::from_secs(60)));
     assert_eq!(bench.rows().as_deref(), Some("1"));
     assert_eq!((bench.proxy.cuts(), bench.proxy.commits()), (1, 1));
 }
@@ -84,11 +84,11 @@ fn a_delay_is_added_once_a_round_trip() {
     let mut sql = bench.through();
     bench.proxy.delay(Duration::from_millis(100), Duration::from_millis(50));
     let begun = Instant::now();
-    sql.run("select generate_series(1, 100)").expect("it passes");
+    sql.run("select generate_series(1, 1000)").expect("it passes");
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(150), "{took:?}");
-    // A hundred rows, each delayed after the other, would take five seconds.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    // A thousand rows, each delayed after the other, would take fifty seconds; a machine may stall for some.
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
