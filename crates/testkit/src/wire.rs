@@ -29,7 +29,14 @@ impl Message {
     /// Reads the next message, or nothing at a clean end of the stream.
     pub(crate) fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut header = [0; 5];
-        if from.read(&mut header[..1])? == 0 {
+        // A process that was stopped for a while goes on with an interruption where a read has its time.
+        let first = loop {
+            match from.read(&mut header[..1]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        if first == 0 {
             return Ok(None);
         }
         from.read_exact(&mut header[1..])?;
