@@ -105,20 +105,21 @@ impl Pacer {
 }
 
 impl Worker<'_, '_> {
-    /// The pace that counts now: as the command was started, and as people have changed it since.
-    pub(super) fn pace_now(&self) -> Pace {
+    /// The pace of the run that counts now: as the command was started, and as people have changed it since.
+    fn pace_of_run(&self) -> Pace {
         let changes = self.wishes.tuned();
-        let mut pace = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
-        // The run's, shared by its workers; rows and time are counted over all of them.
-        pace.rate = pace.rate.map(|rate| (rate / self.sharing).max(1));
-        pace
+        self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)))
+    }
+
+    /// This worker's share of it, in whole rows a second. Rows and time are counted over all workers.
+    pub(super) fn pace_now(&self) -> Pace {
+        let run = self.pace_of_run();
+        Pace { rate: run.rate.map(|rate| (rate / self.sharing).max(1)), ..run }
     }
 
     /// Rows a second that this worker may change: its exact share, which may be less than one.
     fn rate_now(&self) -> Option<f64> {
-        let changes = self.wishes.tuned();
-        let run = self.pacer.asked.tuned(changes.iter().map(|change| (change.setting, change.value)));
-        run.rate.map(|rate| f64::from(rate) / f64::from(self.sharing))
+        self.pace_of_run().rate.map(|rate| f64::from(rate) / f64::from(self.sharing))
     }
 
     /// Rows that the next batch may have at the pace that counts now, or that under way: what it has claimed is its own.

@@ -1,5 +1,6 @@
 //! An application that works beside a run, on a server of its own: a shared one is full of other tests.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -58,6 +59,18 @@ fn beside<T>(throttle: &str, sessions: usize, seconds: f64, watch: impl FnOnce(&
     seen
 }
 
+/// The same with batches of a second beside three sessions, from the first rest on, and a flag file that holds the run.
+fn resting_beside(watch: impl FnOnce(&Path, &mut Stage, &mut Running)) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = folder.path().join("hold");
+    let throttle = format!("[throttle]\ncores = 2\nflag_files = [{:?}]", flag.display().to_string());
+    beside(&throttle, 3, 1.0, |stage, running| {
+        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
+        resting(stage);
+        watch(&flag, stage, running);
+    });
+}
+
 /// Waits until the run rests for the application.
 fn resting(stage: &Stage) -> Status {
     let deadline = Instant::now() + PATIENCE;
@@ -88,40 +101,30 @@ fn a_run_makes_room_for_an_application_that_works_beside_it() {
 /// A rest lasts for seconds, and what was within its limits when it began may not be when it ends.
 #[test]
 fn a_signal_that_comes_within_a_rest_holds_the_batch_after_it() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let flag = folder.path().join("hold");
-    let throttle = format!("[throttle]\ncores = 2\nflag_files = [{:?}]", flag.display().to_string());
-    beside(&throttle, 3, 1.0, |stage, running| {
-        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
-        resting(stage);
-        std::fs::write(&flag, "").expect("the flag");
+    resting_beside(|flag, stage, running| {
+        std::fs::write(flag, "").expect("the flag");
         let begun = "select count(*) from pgmend.batch";
         let before = stage.number(begun);
         running.held();
         assert_eq!(stage.number(begun), before, "a batch went before the hold");
         stage.quick();
         stage.tune(Setting::Nice, 0.0);
-        std::fs::remove_file(&flag).expect("the flag is ours");
+        std::fs::remove_file(flag).expect("the flag is ours");
     });
 }
 
 /// The rest after a batch begins with a word to the server, whose connection may have gone in the meantime.
 #[test]
 fn a_connection_that_is_lost_before_a_rest_is_made_anew() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let flag = folder.path().join("hold");
-    let throttle = format!("[throttle]\ncores = 2\nflag_files = [{:?}]", flag.display().to_string());
-    beside(&throttle, 3, 1.0, |stage, running| {
-        running.wait_for("slower pace", |event| pace(event).is_some_and(|pace| pace < 0.1));
-        resting(stage);
+    resting_beside(|flag, stage, running| {
         let changing = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
         until("the next batch is under way", || stage.number(changing) > 0);
-        std::fs::write(&flag, "").expect("the flag");
+        std::fs::write(flag, "").expect("the flag");
         running.held();
         let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                     where application_name like 'pgmend%' and query not like '%generate_series%' and pid <> pg_backend_pid()";
         assert!(stage.number(cut) > 0);
-        std::fs::remove_file(&flag).expect("the flag is ours");
+        std::fs::remove_file(flag).expect("the flag is ours");
         running.released();
         resting(stage);
         stage.quick();
