@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::fault;
 use super::interruption::wait_or_stop;
 use super::nights::Away;
-use super::recover::{RECONNECTS_MAX, TOO_MANY_CONNECTIONS, jitter};
+use super::recover::{RECONNECTS_MAX, TOO_MANY_CONNECTIONS, jitter, may_connect_soon};
 use super::totals::{Told, Totals};
 use super::worker::Worker;
 use crate::engine::Engine;
@@ -323,15 +323,12 @@ impl Engine {
                 continue;
             }
             attempt += 1;
-            let passes = error.is_connection() || error.sqlstate == TOO_MANY_CONNECTIONS;
-            if !passes || attempt > RECONNECTS_MAX || *stop.borrow() != Stop::None {
+            if !may_connect_soon(&error) || attempt > RECONNECTS_MAX || *stop.borrow() != Stop::None {
                 return Err(super::nights::cut_off(error, run.run_id));
             }
             wait_or_stop(stop.clone(), backoff(attempt, jitter())).await;
             match self.reconnect().await {
-                Err(error) if !error.is_connection() && error.sqlstate != TOO_MANY_CONNECTIONS => {
-                    return Err(super::nights::cut_off(error, run.run_id));
-                }
+                Err(error) if !may_connect_soon(&error) => return Err(super::nights::cut_off(error, run.run_id)),
                 // The next attempt finds out.
                 Ok(()) | Err(_) => {}
             }

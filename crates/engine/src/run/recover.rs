@@ -193,9 +193,7 @@ impl Worker<'_, '_> {
                     return Ok(());
                 }
                 Err(error)
-                    if (error.is_connection() || error.sqlstate == TOO_MANY_CONNECTIONS)
-                        && reconnects < RECONNECTS_MAX
-                        && self.observer.stop() != Stop::Now =>
+                    if may_connect_soon(&error) && reconnects < RECONNECTS_MAX && self.observer.stop() != Stop::Now =>
                 {
                     reconnects += 1;
                     let wait = backoff(reconnects, jitter());
@@ -314,6 +312,11 @@ fn rejection(error: &PgError) -> String {
         "23503" => format!("other rows refer to it, or a row that it refers to is gone{named}"),
         _ => format!("rejected: {}{named}", error.message),
     }
+}
+
+/// Whether there may be a connection a moment later.
+pub(super) fn may_connect_soon(error: &PgError) -> bool {
+    error.is_connection() || error.sqlstate == TOO_MANY_CONNECTIONS
 }
 
 /// A number in 0..1 that differs between processes and moments; nothing depends on its quality.
